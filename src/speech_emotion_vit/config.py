@@ -1,0 +1,311 @@
+"""Configurations: frozen, validated, and stored with every weight, so that a file alone rebuilds its network.
+
+Values marked *paper* are stated or shown by Kim & Lee (IEEE Access 2024, doi 10.1109/ACCESS.2024.3447770) or
+their published code; the others are this project's documented choices where the paper is silent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, get_args
+
+from .errors import ConfigError
+
+Window = Literal["hamming", "hann"]
+MelScale = Literal["slaney", "htk"]
+MelNorm = Literal["slaney", "none"]
+Interpolation = Literal["antialias", "linear"]
+LongClips = Literal["windows", "truncate"]
+Stem = Literal["none", "conv6"]
+
+T = TypeVar("T")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _from_dict(cls: type[T], values: object, what: str) -> T:
+    """Build the dataclass `cls` from parsed JSON; refuse unknown keys and values of the wrong type."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{what} must be a JSON object, not {type(values).__name__}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise ConfigError(
+            f"{what} has unknown keys {unknown}; this version knows {sorted(fields)}: "
+            "upgrade speech-emotion-vit or correct the file"
+        )
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        wanted = str(fields[name].type)
+        if wanted == "float" and type(value) is int:
+            value = float(value)
+        expected = {"int": int, "float": float, "bool": bool}.get(wanted, str)
+        if type(value) is not expected:
+            raise ConfigError(f"{what}: {name} must be {expected.__name__}, not {value!r}")
+        checked[name] = value
+    return cls(**checked)
+
+
+def _require_choice(name: str, value: object, choices: object) -> None:
+    allowed = get_args(choices)
+    _require(value in allowed, f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontendConfig:
+    """How a waveform becomes the log-Mel image the network sees.
+
+    Raises:
+        ConfigError: a value is out of range or two values contradict each other.
+    """
+
+    sampling_rate: int = 16_000
+    """Hz; everything else is resampled to it (*paper*)."""
+    window_seconds: float = 4.0
+    """Length of one window of audio in seconds; shorter audio is zero-padded at the end (*paper*)."""
+    window_hop_seconds: float = 2.0
+    """Step between windows of a long clip in seconds; the last window is aligned to the end."""
+    long_clips: LongClips = "windows"
+    """``windows``: average over windows; ``truncate``: the first window only (*paper*)."""
+    n_fft: int = 1024
+    """FFT length in samples (*paper*)."""
+    win_length: int = 512
+    """Analysis window in samples, 32 ms (*paper*)."""
+    hop_length: int = 64
+    """Step between frames in samples, 4 ms (*paper*); frames are centred on their sample, beyond the ends is zero."""
+    window: Window = "hamming"
+    """Analysis window, periodic (*paper*: Hamming)."""
+    n_mels: int = 128
+    """Mel bands, the height of the image (*paper*)."""
+    f_min: float = 0.0
+    """Lower edge of the first band in Hz."""
+    f_max: float = 8000.0
+    """Upper edge of the last band in Hz."""
+    mel_scale: MelScale = "slaney"
+    """Slaney's (linear below 1 kHz) or the HTK formula."""
+    mel_norm: MelNorm = "slaney"
+    """``slaney``: every band has the same area; ``none``: the same peak."""
+    top_db: float = 80.0
+    """Range of the image in dB below the loudest value of the window, mapped to 0..1 (fits the paper's figures)."""
+    columns: int = 128
+    """Width of the image: the frames of a window are interpolated to this many columns (*paper*)."""
+    interpolation: Interpolation = "antialias"
+    """``antialias``: triangular kernel as wide as the reduction; ``linear``: two nearest frames."""
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("long_clips", LongClips),
+            ("window", Window),
+            ("mel_scale", MelScale),
+            ("mel_norm", MelNorm),
+            ("interpolation", Interpolation),
+        ):
+            _require_choice(name, getattr(self, name), choices)
+        _require(
+            4_000 <= self.sampling_rate <= 384_000,
+            f"sampling_rate must be 4000 to 384000 Hz, not {self.sampling_rate}",
+        )
+        for name, value, low, high in (
+            ("window_seconds", self.window_seconds, 0.1, 60.0),
+            ("window_hop_seconds", self.window_hop_seconds, 0.01, self.window_seconds),
+            ("top_db", self.top_db, 1.0, 200.0),
+            ("n_fft", self.n_fft, 16, 16_384),
+            ("win_length", self.win_length, 16, self.n_fft),
+            ("hop_length", self.hop_length, 1, self.win_length),
+            ("n_mels", self.n_mels, 4, 512),
+            ("columns", self.columns, 4, 2048),
+        ):
+            _require(low <= value <= high, f"{name} must be from {low} to {high}, not {value}")
+        _require(
+            0 <= self.f_min < self.f_max <= self.sampling_rate / 2,
+            f"0 <= f_min < f_max <= {self.sampling_rate / 2:g} Hz must hold, not {self.f_min:g} and {self.f_max:g}",
+        )
+        _require(
+            self.n_frames >= self.columns,
+            f"a window has {self.n_frames} frames, fewer than the {self.columns} columns asked for: lower hop_length",
+        )
+
+    @property
+    def window_samples(self) -> int:
+        """Samples in one window."""
+        return round(self.window_seconds * self.sampling_rate)
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples between the starts of two windows of a long clip."""
+        return round(self.window_hop_seconds * self.sampling_rate)
+
+    @property
+    def n_frames(self) -> int:
+        """Centred STFT frames in one window: 1001 with the defaults."""
+        return self.window_samples // self.hop_length + 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values as JSON-ready types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: object) -> FrontendConfig:
+        """Build from `to_dict`'s result; missing keys take their defaults, unknown keys are refused."""
+        return _from_dict(cls, values, "frontend config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape of a `SpectrogramViT`. The defaults are the paper's student.
+
+    Raises:
+        ConfigError: a value is out of range or two values contradict each other.
+    """
+
+    num_classes: int
+    """Width of the classification head."""
+    image_height: int = 128
+    """Rows of the image: Mel bands (*paper*)."""
+    image_width: int = 128
+    """Columns of the image: moments (*paper*)."""
+    patch_height: int = 128
+    """Rows per patch; the paper's vertically long patch takes all of them (*paper*)."""
+    patch_width: int = 1
+    """Columns per patch (*paper*)."""
+    dim: int = 256
+    """Token width (*paper*)."""
+    depth: int = 3
+    """Transformer blocks: 3 in the student, 6 in the teacher (*paper*)."""
+    heads: int = 5
+    """Attention heads (*paper*)."""
+    head_dim: int = 64
+    """Width of one head (*paper*)."""
+    mlp_dim: int = 256
+    """Hidden width of a block's MLP (*paper*)."""
+    stem: Stem = "none"
+    """``conv6``: the teacher's six 3x3 convolutions before patching (*paper*)."""
+    coordinates: bool = False
+    """Append row and column coordinates as two channels before patching (*paper*: teacher, "ICE")."""
+
+    def __post_init__(self) -> None:
+        _require_choice("stem", self.stem, Stem)
+        for name, high in (
+            ("num_classes", 1000),
+            ("image_height", 512),
+            ("image_width", 2048),
+            ("patch_height", 512),
+            ("patch_width", 2048),
+            ("dim", 2048),
+            ("depth", 48),
+            ("heads", 64),
+            ("head_dim", 256),
+            ("mlp_dim", 8192),
+        ):
+            value = getattr(self, name)
+            _require(1 <= value <= high, f"{name} must be from 1 to {high}, not {value}")
+        for image, patch in (("image_height", "patch_height"), ("image_width", "patch_width")):
+            size, step = getattr(self, image), getattr(self, patch)
+            _require(size % step == 0, f"{image} {size} is not a multiple of {patch} {step}")
+
+    @classmethod
+    def student(cls, num_classes: int) -> ModelConfig:
+        """Return the paper's student: no stem, no position, 3 blocks."""
+        return cls(num_classes=num_classes)
+
+    @classmethod
+    def teacher(cls, num_classes: int) -> ModelConfig:
+        """Return the paper's teacher: convolutional stem, coordinates, 6 blocks."""
+        return cls(num_classes=num_classes, depth=6, stem="conv6", coordinates=True)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the image that is cut into patches."""
+        return 3 if self.coordinates else 1
+
+    @property
+    def collapsible(self) -> bool:
+        """Whether all patches of padding are one and the same token: the network sees neither place nor neighbours."""
+        return self.stem == "none" and not self.coordinates
+
+    @property
+    def patch_dim(self) -> int:
+        """Values in one flattened patch."""
+        return self.patch_height * self.patch_width * self.channels
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values as JSON-ready types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: object) -> ModelConfig:
+        """Build from `to_dict`'s result; missing keys take their defaults, unknown keys are refused."""
+        if isinstance(values, Mapping) and "num_classes" not in values:
+            raise ConfigError("model config lacks num_classes")
+        return _from_dict(cls, values, "model config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """Everything but the tensors: what is stored as ``config.json`` and in the metadata of the weights.
+
+    Raises:
+        ConfigError: labels, network and front-end do not fit together.
+    """
+
+    labels: tuple[str, ...]
+    """Names of the classes, in the order of the head's outputs."""
+    model: ModelConfig
+    """The network."""
+    frontend: FrontendConfig = field(default_factory=FrontendConfig)
+    """The front-end it was trained with."""
+    temperature: float = 1.0
+    """Logits are divided by this before the softmax; fitted on validation speakers."""
+
+    def __post_init__(self) -> None:
+        _require(
+            len(set(self.labels)) == len(self.labels) == self.model.num_classes and all(self.labels),
+            f"{self.model.num_classes} different non-empty labels are needed, not {list(self.labels)}",
+        )
+        _require(
+            math.isfinite(self.temperature) and self.temperature > 0,
+            f"temperature must be positive and finite, not {self.temperature}",
+        )
+        image = (self.model.image_height, self.model.image_width)
+        spectrogram = (self.frontend.n_mels, self.frontend.columns)
+        _require(image == spectrogram, f"the network wants images of {image}, the front-end makes {spectrogram}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values as JSON-ready types."""
+        return {
+            "labels": list(self.labels),
+            "temperature": self.temperature,
+            "frontend": self.frontend.to_dict(),
+            "model": self.model.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: object) -> ClassifierConfig:
+        """Build from parsed JSON.
+
+        Raises:
+            ConfigError: keys are missing or unknown, or a value has the wrong type or is out of range.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"config must be a JSON object, not {type(values).__name__}")
+        unknown = sorted(set(values) - {"labels", "temperature", "frontend", "model"})
+        missing = sorted({"labels", "model"} - set(values))
+        if unknown or missing:
+            raise ConfigError(f"config has unknown keys {unknown} and lacks {missing}")
+        labels, temperature = values["labels"], values.get("temperature", 1.0)
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise ConfigError(f"labels must be a list of strings, not {labels!r}")
+        if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
+            raise ConfigError(f"temperature must be a number, not {temperature!r}")
+        return cls(
+            labels=tuple(labels),
+            temperature=float(temperature),
+            frontend=FrontendConfig.from_dict(values.get("frontend", {})),
+            model=ModelConfig.from_dict(values["model"]),
+        )

@@ -1,0 +1,49 @@
+"""The exceptions of this package: one tree, so that one ``except`` catches everything it raises on purpose.
+
+::
+
+    SpeechEmotionError
+    ├── AudioError      (ValueError)    audio that cannot be read or makes no sense
+    ├── ConfigError     (ValueError)    an option or configuration value that is not allowed
+    ├── WeightsError    (RuntimeError)  a model that cannot be found, read or used
+    │   ├── IntegrityError              a file whose SHA-256 or size is not the announced one
+    │   └── DownloadError (OSError)     a file that could not be fetched or stored
+    ├── DatasetError    (ValueError)    a corpus that is missing, incomplete, or split with a leak
+    └── TrainingError   (RuntimeError)  a training run that cannot go on
+
+Every message says what was wrong, the value that was wrong, and what to do about it, on one line.
+"""
+
+from __future__ import annotations
+
+
+class SpeechEmotionError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class AudioError(SpeechEmotionError, ValueError):
+    """Audio that cannot be read, or that makes no sense as audio."""
+
+
+class ConfigError(SpeechEmotionError, ValueError):
+    """An option or a configuration value that is not allowed."""
+
+
+class WeightsError(SpeechEmotionError, RuntimeError):
+    """A model that cannot be found, read or used."""
+
+
+class IntegrityError(WeightsError):
+    """A file whose SHA-256 or size is not the announced one."""
+
+
+class DownloadError(WeightsError, OSError):
+    """A file that could not be fetched, or not be stored."""
+
+
+class DatasetError(SpeechEmotionError, ValueError):
+    """A corpus that is missing or incomplete, or a split that leaks."""
+
+
+class TrainingError(SpeechEmotionError, RuntimeError):
+    """A training run that cannot start or go on."""

@@ -1,0 +1,5 @@
+"""The networks."""
+
+from .vit import Features, SpectrogramViT
+
+__all__ = ["Features", "SpectrogramViT"]

@@ -1,0 +1,60 @@
+"""The transformer block: pre-norm attention and MLP, without dropout."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with its LayerNorm in front; queries, keys and values carry no bias."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * heads * head_dim, bias=False)
+        self.projection = nn.Linear(heads * head_dim, dim)
+
+    def forward(self, tokens: Tensor, key_bias: Tensor | None = None) -> Tensor:
+        """Return `[batch, tokens, dim]`.
+
+        `key_bias` `[batch, tokens]` is added to every query's logit of that key: the logarithm of how many equal
+        tokens the key stands for, or minus infinity for a key that is not there.
+        """
+        batch, length, _ = tokens.shape
+        qkv = self.qkv(self.norm(tokens)).view(batch, length, 3, self.heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [batch, heads, tokens, head_dim]
+        mask = None if key_bias is None else key_bias[:, None, None, :]
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        projected: Tensor = self.projection(mixed.transpose(1, 2).reshape(batch, length, -1))
+        return projected
+
+
+class MLP(nn.Module):
+    """Two linear layers with an exact GELU between them and a LayerNorm in front."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.hidden = nn.Linear(dim, hidden_dim)
+        self.output = nn.Linear(hidden_dim, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return `[batch, tokens, dim]`."""
+        mixed: Tensor = self.output(nn.functional.gelu(self.hidden(self.norm(tokens))))
+        return mixed
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each added to its input."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int, mlp_dim: int) -> None:
+        super().__init__()
+        self.attention = Attention(dim, heads, head_dim)
+        self.mlp = MLP(dim, mlp_dim)
+
+    def forward(self, tokens: Tensor, key_bias: Tensor | None = None) -> Tensor:
+        """Return `[batch, tokens, dim]`; `key_bias` as in `Attention`."""
+        tokens = tokens + self.attention(tokens, key_bias)
+        mixed: Tensor = tokens + self.mlp(tokens)
+        return mixed

@@ -1,0 +1,143 @@
+"""The network: a vision transformer on vertically long patches. Teacher and student are one class, two configs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..errors import ConfigError
+from .layers import Block
+from .stem import ConvStem, coordinate_channels
+
+
+class Features(NamedTuple):
+    """What `SpectrogramViT.forward_features` returns, after the final LayerNorm."""
+
+    embedding: Tensor
+    """The CLS vector `[batch, dim]`: what the head reads and what distillation matches."""
+    tokens: Tensor
+    """The patch tokens `[batch, patches, dim]`."""
+
+
+class PatchEmbedding(nn.Module):
+    """Flattened patches to tokens: LayerNorm, Linear, LayerNorm."""
+
+    def __init__(self, patch_dim: int, dim: int) -> None:
+        super().__init__()
+        self.input_norm = nn.LayerNorm(patch_dim)
+        self.projection = nn.Linear(patch_dim, dim)
+        self.output_norm = nn.LayerNorm(dim)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Return `[batch, patches, dim]` of `[batch, patches, patch_dim]`."""
+        tokens: Tensor = self.output_norm(self.projection(self.input_norm(patches)))
+        return tokens
+
+
+class SpectrogramViT(nn.Module):
+    """Vision transformer on a log-Mel image (Kim & Lee, IEEE Access 2024).
+
+    An optional convolutional stem and optional coordinate channels (the teacher has both, the student neither), a
+    patch embedding, pre-norm transformer blocks over a CLS token and the patches, and one linear head on the CLS
+    token. There is no positional encoding: without stem and coordinates the output is exactly invariant to any
+    permutation of the patches.
+
+    Args:
+        config: the shape; `ModelConfig.student` and `ModelConfig.teacher` are the paper's.
+    """
+
+    coordinates: Tensor | None
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = ConvStem() if config.stem == "conv6" else None
+        self.register_buffer(
+            "coordinates",
+            coordinate_channels(config.image_height, config.image_width) if config.coordinates else None,
+            persistent=False,
+        )
+        self.patch_embedding = PatchEmbedding(config.patch_dim, config.dim)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, config.dim))
+        self.blocks = nn.ModuleList(
+            Block(config.dim, config.heads, config.head_dim, config.mlp_dim) for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(config.dim)
+        self.head = nn.Linear(config.dim, config.num_classes)
+
+    def patches(self, image: Tensor) -> Tensor:
+        """Return flattened patches `[batch, patches, patch_dim]` of `[batch, 1, height, width]`.
+
+        Values are ordered row, column within the patch, channel, the channel fastest.
+
+        Raises:
+            ConfigError: the image is not of the configured size.
+        """
+        c = self.config
+        if image.ndim != 4 or tuple(image.shape[1:]) != (1, c.image_height, c.image_width):
+            raise ConfigError(
+                f"the network takes [batch, 1, {c.image_height}, {c.image_width}], not {list(image.shape)}"
+            )
+        if self.stem is not None:
+            image = self.stem(image)
+        if self.coordinates is not None:
+            coordinates = self.coordinates.to(image.dtype).expand(image.shape[0], -1, -1, -1)
+            image = torch.cat((image, coordinates), dim=1)
+        rows, columns = c.image_height // c.patch_height, c.image_width // c.patch_width
+        grid = image.view(-1, c.channels, rows, c.patch_height, columns, c.patch_width)
+        return grid.permute(0, 2, 4, 3, 5, 1).reshape(-1, rows * columns, c.patch_dim)
+
+    def forward_patches(self, patches: Tensor, key_bias: Tensor | None = None) -> Features:
+        """Return the features of flattened patches `[batch, patches, patch_dim]`.
+
+        `key_bias` `[batch, patches]` is the logarithm of how many equal patches each one stands for, minus infinity
+        where there is none: the same result as repeating the patches, for fewer operations.
+        """
+        cls_token = self.cls_token.expand(patches.shape[0], -1, -1)
+        tokens = torch.cat((cls_token, self.patch_embedding(patches)), dim=1)
+        if key_bias is not None:
+            key_bias = nn.functional.pad(key_bias, (1, 0))
+        for block in self.blocks:
+            tokens = block(tokens, key_bias)
+        tokens = self.norm(tokens)
+        return Features(embedding=tokens[:, 0], tokens=tokens[:, 1:])
+
+    def forward_features(self, image: Tensor) -> Features:
+        """Return the features of images `[batch, 1, height, width]` with values in 0..1."""
+        return self.forward_patches(self.patches(image))
+
+    def collapse(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Return fewer patches `[batch, fewer, patch_dim]` and the `key_bias` `[batch, fewer]` that makes up for it.
+
+        Without stem and coordinates all patches that are zero throughout (padding, digital silence) are one and the
+        same token at every layer. One of them is kept, with the logarithm of their number as its bias.
+
+        Raises:
+            ConfigError: the network has a stem or coordinates, so padding is not one token.
+        """
+        if not self.config.collapsible:
+            raise ConfigError("padding cannot be collapsed in a network with a stem or coordinates")
+        real = patches.any(dim=-1)
+        total = patches.shape[1]
+        count = real.sum(dim=1, keepdim=True)
+        kept = min(total, int(count.max()) + 1)
+        order = real.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :kept]
+        position = torch.arange(kept, device=patches.device)
+        key_bias = torch.where(position < count, 0.0, float("-inf"))
+        key_bias = torch.where(position == count, (total - count).clamp(min=1).log(), key_bias)
+        return patches.gather(1, order.unsqueeze(-1).expand(-1, -1, patches.shape[2])), key_bias.to(patches.dtype)
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Return the CLS vector `[batch, dim]` of images `[batch, 1, height, width]`, padding collapsed if it can be."""
+        patches = self.patches(image)
+        if self.config.collapsible:
+            return self.forward_patches(*self.collapse(patches)).embedding
+        return self.forward_patches(patches).embedding
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits `[batch, num_classes]` of images `[batch, 1, height, width]` with values in 0..1."""
+        logits: Tensor = self.head(self.forward_features(image).embedding)
+        return logits
