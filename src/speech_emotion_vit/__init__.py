@@ -1,0 +1,68 @@
+"""Tell the emotion in speech.
+
+>>> from speech_emotion_vit import EmotionClassifier
+>>> EmotionClassifier().predict("examples/clips/anger.flac").label
+'anger'
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .config import ClassifierConfig, FrontendConfig, ModelConfig
+from .errors import (
+    AudioError,
+    ConfigError,
+    DatasetError,
+    DownloadError,
+    IntegrityError,
+    SpeechEmotionError,
+    TrainingError,
+    WeightsError,
+)
+from .prediction import Prediction
+
+if TYPE_CHECKING:
+    from .classifier import EmotionClassifier
+    from .frontend import LogMel
+    from .models import SpectrogramViT
+
+__all__ = [
+    "AudioError",
+    "ClassifierConfig",
+    "ConfigError",
+    "DatasetError",
+    "DownloadError",
+    "EmotionClassifier",
+    "FrontendConfig",
+    "IntegrityError",
+    "LogMel",
+    "ModelConfig",
+    "Prediction",
+    "SpectrogramViT",
+    "SpeechEmotionError",
+    "TrainingError",
+    "WeightsError",
+]
+
+__version__ = "0.1.0"
+
+# Names that need torch are resolved on first use (PEP 562), so that importing the package stays fast.
+_LAZY = {
+    "EmotionClassifier": ".classifier",
+    "LogMel": ".frontend",
+    "SpectrogramViT": ".models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

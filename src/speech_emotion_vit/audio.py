@@ -5,6 +5,7 @@ Nothing here trusts a header: memory is bounded by the block, not by the length 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -158,7 +159,7 @@ class AudioReader:
                 "a binary file object, an array or a tensor"
             )
         try:
-            sound = soundfile.SoundFile(handle)
+            sound = soundfile.SoundFile(_Nameless(handle) if hasattr(handle, "read") else handle)
         except (soundfile.SoundFileError, TypeError, ValueError) as error:
             if isinstance(handle, io.IOBase) and handle.seekable():
                 handle.seek(0)
@@ -171,24 +172,28 @@ class AudioReader:
         except AudioError:
             sound.close()
             raise
-        return rate, self._soundfile_blocks(sound)
+        return rate, self._soundfile_blocks(sound, handle if handle is not source else None)
 
-    def _soundfile_blocks(self, sound: soundfile.SoundFile) -> Iterator[Samples]:
-        with sound:
+    def _soundfile_blocks(self, sound: soundfile.SoundFile, handle: Any) -> Iterator[Samples]:
+        with contextlib.ExitStack() as stack:
+            if isinstance(handle, io.IOBase):  # opened here, and soundfile closes only what it opened itself
+                stack.enter_context(handle)
+            stack.enter_context(sound)
             announced = _announced_frames(sound)
-            step = max(1, BLOCK_VALUES // sound.channels)
+            shape = (max(1, BLOCK_VALUES // sound.channels), sound.channels)
             done = 0
-            while True:
+            while self._fault is None:
+                block = np.empty(shape, np.float32)
                 try:
-                    block = sound.read(step, dtype="float32", always_2d=True)
+                    block = sound.read(out=block)
                 except soundfile.SoundFileError as error:
-                    self._fault = f"damaged after {done / sound.samplerate:.2f} s: {_short(error)}"
-                    return
+                    block = block[: max(0, sound.tell() - done)]  # what was decoded before the damage is good
+                    self._fault = f"damaged after {(done + len(block)) / sound.samplerate:.2f} s: {_short(error)}"
                 if not len(block):
                     break
                 done += len(block)
                 yield block
-            if announced is not None and done < announced:
+            if self._fault is None and announced is not None and done < announced:
                 self._fault = (
                     f"truncated: {done / sound.samplerate:.2f} of {announced / sound.samplerate:.2f} s could be read"
                 )
@@ -228,6 +233,13 @@ class AudioReader:
                         yield block
             except av.FFmpegError as error:
                 self._fault = f"damaged after {done / rate:.2f} s: {_short(error)}"
+
+
+class _Nameless:
+    """A binary file without its name, from which soundfile would guess: ``.raw`` asks it for headerless data."""
+
+    def __init__(self, file: Any) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
 def _as_array(source: object, name: str) -> npt.NDArray[Any] | None:
@@ -288,8 +300,7 @@ def _regular_file(source: str | os.PathLike[str], name: str) -> bytes | str | Bi
         raise AudioError(f"{name}: cannot be opened: {_short(error)}") from error
     if empty:
         raise AudioError(f"{name}: the file is empty")
-    # soundfile encodes names strictly, so what is not valid in the locale goes in as bytes; and it takes ".raw" as
-    # a request for headerless data, whatever the file holds, so such a file goes in without its name.
+    # soundfile encodes names strictly, so what is not valid in the locale goes in as bytes.
     if Path(source).suffix.lower() == ".raw":
         return open(source, "rb")
     return os.fspath(source) if sys.platform == "win32" else os.fsencode(source)
@@ -343,13 +354,12 @@ def windows(blocks: Iterable[Samples], size: int, hop: int) -> Iterator[Samples]
     A stream no longer than `size` is one window of its own length. The windows are copies.
     """
     buffer = np.zeros(0, np.float32)
-    started = False  # whether a window has been cut
-    fresh = 0  # samples behind the last window's end
+    start = 0  # of the next window, in the buffer
     for block in blocks:
         buffer = np.concatenate((buffer, block))
-        while len(buffer) > size:  # strictly: the last window must be known to be followed by something
-            yield buffer[:size].copy()
-            started, fresh = True, len(buffer) - size
-            buffer = buffer[hop:]
-    if not started or fresh > 0:
-        yield buffer[-size:].copy()
+        while len(buffer) - start > size:  # strictly: something follows, so this window is not the last
+            yield buffer[start : start + size].copy()
+            start += hop
+        spent = max(0, min(start, len(buffer) - size))  # the last window needs `size` samples before the end
+        buffer, start = buffer[spent:], start - spent
+    yield buffer[-size:].copy()

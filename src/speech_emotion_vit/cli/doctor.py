@@ -1,0 +1,155 @@
+"""``speech-emotion-vit doctor``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+# What each optional distribution is for: import name, extra that brings it, purpose.
+_EXTRAS = (
+    ("av", "formats", "m4a, aac, webm"),
+    ("matplotlib", "plot", "pictures"),
+    ("pandas", "frame", "data frames"),
+    ("onnxruntime", "onnx", "ONNX export and backend"),
+    ("sklearn", "train", "training"),
+    ("torchaudio", "torchaudio", "resampling on the GPU"),
+)
+
+
+class Check(NamedTuple):
+    """One line of the report."""
+
+    state: str
+    """``ok``, ``optional`` (missing, and only needed for some things) or ``BROKEN``."""
+    what: str
+    found: str
+    fix: str = ""
+
+
+@click.command("doctor", short_help="Check this installation and say how to mend it.")
+def command() -> None:
+    """Check this installation: versions, devices, decoders, cache and bundled models.
+
+    Every line that is not ok ends with the command that mends it. The exit status is 1 if something essential is
+    broken.
+
+    \b
+    Example:
+      speech-emotion-vit doctor
+    """
+    checks = [*_versions(), *_devices(), *_decoders(), *_extras(), *_cache(), *_models()]
+    width = max(len(check.what) for check in checks)
+    for check in checks:
+        fix = f"  -> {check.fix}" if check.fix else ""
+        click.echo(f"{check.state:<8}  {check.what:<{width}}  {check.found}{fix}")
+    if any(check.state == "BROKEN" for check in checks):
+        raise SystemExit(1)
+
+
+def _versions() -> Iterator[Check]:
+    yield Check("ok", "python", f"{platform.python_version()} on {platform.platform(terse=True)}")
+    for name in ("speech-emotion-vit", "torch", "numpy", "soundfile", "soxr", "huggingface-hub", "safetensors"):
+        try:
+            yield Check("ok", name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Check("BROKEN", name, "not installed", f"pip install {name}")
+
+
+def _devices() -> Iterator[Check]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Check(
+            "BROKEN", "torch", f"cannot be imported: {_first_line(error)}", "pip install --force-reinstall torch"
+        )
+        return
+    yield Check("ok", "cpu", f"{torch.get_num_threads()} threads of {os.cpu_count()} cores")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            yield Check("ok", f"cuda:{index}", torch.cuda.get_device_name(index))
+    elif torch.version.cuda is None:
+        yield Check("optional", "cuda", "this build of torch is for the CPU", "see pytorch.org for a CUDA build")
+    else:
+        yield Check(
+            "optional",
+            "cuda",
+            f"torch is built for CUDA {torch.version.cuda}, no GPU is visible",
+            "check nvidia-smi and CUDA_VISIBLE_DEVICES",
+        )
+
+
+def _decoders() -> Iterator[Check]:
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:
+        yield Check("BROKEN", "decoder", f"soundfile: {_first_line(error)}", "pip install --force-reinstall soundfile")
+        return
+    formats = soundfile.available_formats()
+    names = [name for name in ("WAV", "FLAC", "OGG", "MP3", "AIFF") if name in formats]
+    missing = [] if "MP3" in formats else ["pip install --upgrade soundfile"]
+    yield Check("ok", "decoder", f"{soundfile.__libsndfile_version__}: {', '.join(names)}", *missing)
+
+
+def _extras() -> Iterator[Check]:
+    for name, extra, purpose in _EXTRAS:
+        install = f"pip install 'speech-emotion-vit[{extra}]'"
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError:
+            yield Check("optional", name, f"not installed: {purpose}", install)
+        except (ImportError, OSError, RuntimeError) as error:
+            yield Check("optional", name, f"cannot be imported: {_first_line(error)}", f"pip uninstall {name}")
+        else:
+            yield Check("ok", name, f"{getattr(module, '__version__', '')}: {purpose}")
+
+
+def _cache() -> Iterator[Check]:
+    try:
+        from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
+    except ImportError:
+        return  # reported above
+    folder = Path(HF_HUB_CACHE)
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if os.access(existing, os.W_OK):
+        yield Check("ok", "cache", f"{folder}{' (offline by HF_HUB_OFFLINE)' if HF_HUB_OFFLINE else ''}")
+    else:
+        yield Check("optional", "cache", f"{folder} cannot be written", "set HF_HOME to a folder of yours")
+
+
+def _models() -> Iterator[Check]:
+    from ..errors import WeightsError
+    from ..hub import verify_model
+    from ..manifest import load_manifest
+
+    try:
+        manifest = load_manifest()
+    except WeightsError as error:
+        yield Check("BROKEN", "manifest", str(error))
+        return
+    for name, entry in manifest.models.items():
+        if entry.file is None:
+            continue
+        default = " (default)" if name == manifest.default else ""
+        try:
+            verify_model(name)
+        except WeightsError as error:
+            yield Check(
+                "BROKEN",
+                name,
+                str(error),
+                f"{Path(sys.executable).name} -m pip install --force-reinstall speech-emotion-vit",
+            )
+        else:
+            yield Check("ok", name, f"bundled, SHA-256 verified{default}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,252 @@
+"""Protocols: which utterances are trained on, which choose, which score; and the leak check.
+
+``speaker``
+    Speakers disjoint: a new voice. CREMA-D: audEERING's split 1.1.0 with 56 / 18 / 17 speakers; EmoDB and SAVEE:
+    leave one speaker out, the next speaker cyclically validates; a folder of one's own: speakers 60 / 20 / 20.
+``random``
+    Recordings disjoint, speakers shared: known voices, new clips. Stratified 72 / 8 / 20; augmented versions
+    stay on the side of their recording and only originals validate and test.
+``paper``
+    The published protocol: the pool of originals and augmented versions, stratified 80 / 20 by sample, nothing held
+    out for validation. Almost every test item has another version of its recording in training: for comparison with
+    the published numbers only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar, get_args
+
+import numpy as np
+
+from ..errors import ConfigError, DatasetError
+from .corpora import Utterance, named
+
+Protocol = Literal["speaker", "random", "paper"]
+Fold = int | Literal["final"] | None
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+
+# audEERING's split of CREMA-D, version 1.1.0; the other 56 speakers train.
+CREMA_D_TEST = (*"1048 1069 1071 1074 1076 1077 1078 1079 1082 1083 1084 1086 1087 1088 1089 1090 1091".split(),)
+CREMA_D_VALIDATION = (
+    *"1049 1053 1054 1055 1058 1059 1061 1062 1063 1064 1065 1066 1067 1068 1070 1075 1080 1085".split(),
+)
+TEST_SHARE = 0.2
+VALIDATION_SHARE = 0.1  # of what does not test
+
+T = TypeVar("T")
+H = TypeVar("H", bound=Hashable)
+
+
+class Item(NamedTuple):
+    """One sample: an utterance in one of its versions, 0 being the original."""
+
+    utterance: str
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Who trains, who chooses, who scores."""
+
+    protocol: Protocol
+    """Which of the three protocols."""
+    fold: Fold
+    """Fold of a cross-validation, ``final`` for all utterances in training, None where there is one split."""
+    train: tuple[Item, ...]
+    """Items the weights are fitted to."""
+    validation: tuple[Item, ...]
+    """Items that choose the epoch and the temperature; never test items."""
+    test: tuple[Item, ...]
+    """Items the scores are about."""
+    left_out: tuple[str, ...] = ()
+    """Utterances in none of the three: the corpus's known defects."""
+    note: str = ""
+    """What a reader of the score must know."""
+
+    @property
+    def leakage(self) -> float:
+        """Share of test items of which training holds some version of the same recording."""
+        seen = {item.utterance for item in self.train} | {item.utterance for item in self.validation}
+        return sum(item.utterance in seen for item in self.test) / max(1, len(self.test))
+
+
+def number_of_folds(utterances: Sequence[Utterance], corpus: str, protocol: Protocol) -> int:
+    """Return the number of folds of the cross-validation, 0 where there is one fixed split."""
+    if protocol == "speaker" and corpus in ("emodb", "savee"):
+        return len({utterance.speaker for utterance in utterances})
+    return 0
+
+
+def make_split(
+    utterances: Sequence[Utterance],
+    *,
+    corpus: str,
+    protocol: Protocol,
+    defects: Mapping[str, str],
+    versions: Sequence[int] = (0,),
+    fold: Fold = None,
+    seed: int = 0,
+) -> Split:
+    """Split `utterances` and check the result for leaks.
+
+    Args:
+        utterances: the corpus, in any order; the result depends on ids only.
+        corpus: its name.
+        protocol: ``speaker``, ``random`` or ``paper``.
+        defects: utterances that are left out everywhere but under ``paper``, whose published counts include them.
+        versions: the versions that train; under ``paper`` the pool.
+        fold: which fold of a cross-validation, or ``final`` to train on everything.
+        seed: of the draws of ``random`` and ``paper`` and of a folder's speakers.
+
+    Raises:
+        DatasetError: the corpus cannot be split so, or the split leaks.
+        ConfigError: there is no such protocol or fold.
+    """
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
+    ordered = sorted(utterances, key=lambda utterance: utterance.id)
+    left_out = tuple(u.id for u in ordered if u.id in defects) if protocol != "paper" else ()
+    usable = [utterance for utterance in ordered if utterance.id not in left_out]
+    folds = number_of_folds(usable, corpus, protocol)
+    if isinstance(fold, int) and not 0 <= fold < folds:
+        raise ConfigError(
+            f"fold {fold} does not exist: {corpus} under {protocol} has "
+            + (f"folds 0 to {folds - 1}" if folds else "one split without folds")
+        )
+    if fold is None and folds:
+        raise ConfigError(f"{corpus} under {protocol} is a cross-validation: choose a fold from 0 to {folds - 1}")
+    if fold == "final":
+        split = Split(
+            protocol=protocol,
+            fold=fold,
+            train=_versions(usable, versions),
+            validation=(),
+            test=(),
+            left_out=left_out,
+            note="trained on every speaker; the score is that of the cross-validation",
+        )
+    elif protocol == "paper":
+        split = _paper(usable, versions, seed)
+    else:
+        divide = _by_speaker if protocol == "speaker" else _by_recording
+        train, validation, test, note = divide(usable, corpus, fold, seed)
+        split = Split(
+            protocol=protocol,
+            fold=fold,
+            train=_versions(train, versions),
+            validation=_versions(validation, (0,)),
+            test=_versions(test, (0,)),
+            left_out=left_out,
+            note=note,
+        )
+    check_leaks(split, ordered)
+    return split
+
+
+def check_leaks(split: Split, utterances: Sequence[Utterance]) -> None:
+    """Refuse a split whose parts share what its protocol keeps apart.
+
+    Raises:
+        DatasetError: speakers (``speaker``) or recordings (``speaker``, ``random``) are on two sides, an item is on
+            two sides (``paper``), or an item is no utterance of the corpus.
+    """
+    speaker_of = {utterance.id: utterance.speaker for utterance in utterances}
+    parts = {"training": split.train, "validation": split.validation, "test": split.test}
+    unknown = sorted({i.utterance for items in parts.values() for i in items} - set(speaker_of))
+    if unknown:
+        raise DatasetError(f"the split names utterances that the corpus lacks: {named(unknown)}")
+    keys: dict[str, Callable[[Item], Hashable]] = {"item": lambda item: item}
+    if split.protocol != "paper":
+        keys["recording"] = lambda item: item.utterance
+    if split.protocol == "speaker":
+        keys["speaker"] = lambda item: speaker_of[item.utterance]
+    for what, key in keys.items():
+        sides = {part: {key(item) for item in items} for part, items in parts.items()}
+        for one, other in (("training", "test"), ("validation", "test"), ("training", "validation")):
+            shared = sorted(map(str, sides[one] & sides[other]))
+            if shared:
+                raise DatasetError(
+                    f"the {split.protocol} split leaks: {len(shared)} {what}s are in {one} and in {other}: "
+                    f"{named(shared)}: move each to one side"
+                )
+
+
+def _versions(utterances: Sequence[Utterance], versions: Sequence[int]) -> tuple[Item, ...]:
+    return tuple(Item(utterance.id, version) for utterance in utterances for version in versions)
+
+
+Division = tuple[list[Utterance], list[Utterance], list[Utterance], str]
+
+
+def _by_speaker(utterances: list[Utterance], corpus: str, fold: Fold, seed: int) -> Division:
+    speakers = sorted({utterance.speaker for utterance in utterances})
+    if "" in speakers or len(speakers) < 3:
+        raise DatasetError(
+            f"{corpus}: the speaker protocol needs at least 3 known speakers, here are {len(speakers)}: "
+            "give a CSV file with a speaker column, or pass --protocol random"
+        )
+    if corpus == "crema-d":
+        test, validation = set(CREMA_D_TEST), set(CREMA_D_VALIDATION)
+        note = "audEERING split 1.1.0: 56 training, 18 validation, 17 test speakers"
+    elif isinstance(fold, int):
+        test, validation = {speakers[fold]}, {speakers[(fold + 1) % len(speakers)]}
+        note = f"leave one speaker out: {speakers[fold]} tests, {speakers[(fold + 1) % len(speakers)]} validates"
+    else:
+        shuffled = [speakers[i] for i in np.random.default_rng(seed).permutation(len(speakers))]
+        share = max(1, round(TEST_SHARE * len(speakers)))
+        test, validation = set(shuffled[:share]), set(shuffled[share : 2 * share])
+        note = f"{len(speakers) - 2 * share} training, {share} validation, {share} test speakers drawn with seed {seed}"
+    return (
+        [u for u in utterances if u.speaker not in test | validation],
+        [u for u in utterances if u.speaker in validation],
+        [u for u in utterances if u.speaker in test],
+        note,
+    )
+
+
+def _by_recording(utterances: list[Utterance], corpus: str, fold: Fold, seed: int) -> Division:
+    rng = np.random.default_rng(seed)
+    rest, test = _stratified(utterances, lambda u: u.label, TEST_SHARE, rng)
+    train, validation = _stratified(rest, lambda u: u.label, VALIDATION_SHARE, rng)
+    return train, validation, test, f"speakers are shared between training and test; drawn with seed {seed}"
+
+
+def _paper(utterances: list[Utterance], versions: Sequence[int], seed: int) -> Split:
+    label_of = {utterance.id: utterance.label for utterance in utterances}
+    pool = list(_versions(utterances, versions))
+    train, test = _stratified(pool, lambda i: label_of[i.utterance], TEST_SHARE, np.random.default_rng(seed))
+    split = Split(protocol="paper", fold=None, train=tuple(train), validation=(), test=tuple(test))
+    return Split(
+        protocol="paper",
+        fold=None,
+        train=split.train,
+        validation=(),
+        test=split.test,
+        note=f"{split.leakage:.1%} of test items have a version of the same recording in training",
+    )
+
+
+def _stratified(
+    items: Sequence[T], label: Callable[[T], str], share: float, rng: np.random.Generator
+) -> tuple[list[T], list[T]]:
+    """Draw `share` of `items`, rounded up in total, from every label in proportion; return the rest and the drawn.
+
+    Largest remainders get the items that rounding down leaves over.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, item in enumerate(items):
+        groups[label(item)].append(index)
+    total = int(np.ceil(share * len(items) - 1e-9))
+    exact = {name: share * len(group) for name, group in groups.items()}
+    counts = {name: int(value) for name, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: (counts[name] - exact[name], name))
+    for name in by_remainder[: total - sum(counts.values())]:
+        counts[name] += 1
+    drawn = {index for name in sorted(groups) for index in rng.permutation(groups[name])[: counts[name]].tolist()}
+    return (
+        [item for index, item in enumerate(items) if index not in drawn],
+        [item for index, item in enumerate(items) if index in drawn],
+    )

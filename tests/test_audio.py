@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import torch
+from helpers import CLIPS, tone
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speech_emotion_vit import AudioError
+from speech_emotion_vit.audio import AudioReader, describe, windows
+
+TONE = tone(440, 1.0)
+
+
+def read(source: Any, **options: Any) -> tuple[np.ndarray, AudioReader]:
+    reader = AudioReader(source, **options)
+    return np.concatenate(list(reader)), reader
+
+
+def encoded(samples: np.ndarray, rate: int = 16_000, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, **{"format": "WAV", "subtype": "PCM_16", **options})
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("form", "subtype", "tolerance"),
+    [
+        ("WAV", "PCM_16", 1e-4),
+        ("WAV", "PCM_24", 1e-6),
+        ("WAV", "PCM_U8", 1e-2),
+        ("WAV", "FLOAT", 1e-7),
+        ("WAV", "DOUBLE", 1e-7),
+        ("WAV", "ULAW", 2e-2),
+        ("FLAC", "PCM_16", 1e-4),
+        ("AIFF", "PCM_16", 1e-4),
+        ("OGG", "VORBIS", 5e-2),
+        ("OGG", "OPUS", 5e-2),
+        ("MP3", "MPEG_LAYER_III", 5e-2),
+        ("CAF", "PCM_16", 1e-4),
+    ],
+)
+def test_every_container_is_read_from_a_path_from_bytes_and_from_a_file(
+    tmp_path: Path, form: str, subtype: str, tolerance: float
+) -> None:
+    path = tmp_path / f"clip.{form.lower()}"
+    soundfile.write(path, TONE, 16_000, format=form, subtype=subtype)
+    samples, reader = read(path)
+    middle = slice(4000, 12_000)
+    assert np.abs(samples[middle] - TONE[middle]).max() < tolerance
+    assert reader.duration == pytest.approx(1.0, abs=0.15)
+    assert reader.warnings == ()
+    for source in (str(path), path.read_bytes(), io.BytesIO(path.read_bytes())):
+        assert np.array_equal(read(source)[0], samples)
+    with path.open("rb") as file:
+        assert np.array_equal(read(file)[0], samples)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("m4a", "aac"), ("webm", "libopus")])
+def test_pyav_reads_what_soundfile_cannot(tmp_path: Path, suffix: str, codec: str) -> None:
+    path = tmp_path / f"clip.{suffix}"
+    samples = tone(440, 1.0, 48_000)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=48_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate = 48_000
+        resampler = av.AudioResampler(format=stream.format, rate=48_000, frame_size=stream.frame_size or 960)
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+    for source in (path, path.read_bytes()):
+        decoded, reader = read(source)
+        assert reader.rate == 48_000
+        assert reader.duration == pytest.approx(1.0, abs=0.05)
+        spectrum = np.abs(np.fft.rfft(decoded[4000:12_000]))
+        assert spectrum.argmax() * 2 == pytest.approx(440, abs=2)
+
+
+@pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 22_050, 44_100, 48_000, 96_000, 384_000])
+def test_resampling_keeps_the_tone_and_the_length(rate: int) -> None:
+    samples, reader = read(tone(440, 1.0, rate), sampling_rate=rate)
+    assert len(samples) == pytest.approx(16_000, abs=2)
+    middle = slice(2000, 14_000)
+    assert np.abs(samples[middle] - TONE[middle]).max() < 2e-3
+    assert reader.warnings == ((f"upsampled from {rate} Hz",) if rate < 16_000 else ())
+
+
+def test_resampling_in_blocks_is_resampling_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    waveform = np.random.default_rng(0).standard_normal(100_000).astype(np.float32) * 0.1
+    whole, _ = read(waveform, sampling_rate=44_100)
+    monkeypatch.setattr("speech_emotion_vit.audio.BLOCK_VALUES", 1000)
+    pieces, _ = read(waveform, sampling_rate=44_100)
+    assert np.abs(whole - pieces).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda x: x.astype(np.float64),
+        lambda x: (x * 32_767).astype(np.int16),
+        lambda x: (x.astype(np.float64) * (2**31 - 1)).astype(np.int32),
+        lambda x: torch.from_numpy(x),
+        lambda x: torch.from_numpy(x).double().requires_grad_(),
+        lambda x: torch.from_numpy(np.stack((x, x))),
+        lambda x: np.stack((1.5 * x, 0.5 * x)),
+        lambda x: x[::-1][::-1],
+    ],
+    ids=["float64", "int16", "int32", "tensor", "gradient", "stereo tensor", "stereo", "strided"],
+)
+def test_arrays_and_tensors_of_any_kind_are_the_same_audio(convert: Callable[[np.ndarray], Any]) -> None:
+    samples, _ = read(convert(TONE), sampling_rate=16_000)
+    assert np.abs(samples - TONE).max() < 1e-4
+
+
+def test_unsigned_and_signed_bytes_are_pcm() -> None:
+    for array in ((TONE * 127 + 128).astype(np.uint8), (TONE * 127).astype(np.int8)):
+        samples, _ = read(array, sampling_rate=16_000)
+        assert np.abs(samples - TONE).max() < 2e-2
+
+
+def test_half_precision_tensors() -> None:
+    for kind in (torch.float16, torch.bfloat16):
+        assert np.abs(read(torch.from_numpy(TONE).to(kind), sampling_rate=16_000)[0] - TONE).max() < 5e-3
+
+
+def test_channels_of_a_file_are_averaged() -> None:
+    samples, _ = read(encoded(np.stack((TONE, np.zeros_like(TONE), TONE, np.zeros_like(TONE)), axis=1)))
+    assert np.abs(samples - TONE / 2).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("samples", "warning"),
+    [
+        (np.zeros(16_000, np.float32), "silent"),
+        (np.clip(8 * TONE, -1, 1), "clipped (83.5% of samples)"),
+        (TONE[:2000], "shorter than 0.3 s"),
+    ],
+    ids=["silent", "clipped", "short"],
+)
+def test_doubtful_audio_is_read_with_a_warning(samples: np.ndarray, warning: str) -> None:
+    assert read(samples, sampling_rate=16_000)[1].warnings == (warning,)
+
+
+@pytest.mark.parametrize("form", ["WAV", "AIFF", "FLAC"])
+def test_a_truncated_file_is_read_with_a_warning(form: str) -> None:
+    noise = np.random.default_rng(0).standard_normal(64_000) * 0.1
+    data = encoded(noise, format=form)
+    samples, reader = read(data[: len(data) // 2])
+    assert 10_000 < len(samples) < 40_000
+    (warning,) = reader.warnings
+    assert warning.startswith(("truncated: ", "damaged after "))
+    if warning.startswith("truncated"):
+        assert warning.endswith(" of 4.00 s could be read")
+    assert read(data)[1].warnings == ()
+
+
+def test_a_wav_from_a_streaming_writer_is_not_called_truncated() -> None:
+    data = bytearray(encoded(TONE))
+    data[4:8] = data[40:44] = b"\xff\xff\xff\xff"
+    samples, reader = read(bytes(data))
+    assert len(samples) == 16_000
+    assert reader.warnings == ()
+
+
+def test_a_header_that_announces_gigabytes_costs_no_memory() -> None:
+    data = bytearray(encoded(TONE))
+    data[40:44] = struct.pack("<I", 0xF000_0000)
+    samples, reader = read(bytes(data))
+    assert len(samples) == 16_000
+    assert reader.warnings[0].startswith("truncated: 1.00 of ")
+
+
+def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
+    def file(name: str, content: bytes) -> Path:
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    os.mkfifo(folder / "fifo.wav")
+    (folder / "loop.wav").symlink_to(folder / "loop.wav")
+    (folder / "dangling.wav").symlink_to(folder / "nowhere.wav")
+    rate = bytearray(encoded(TONE))
+    rate[24:28] = struct.pack("<I", 1_000_000)
+    return {
+        "missing": (folder / "no.wav", "no such file"),
+        "dangling": (folder / "dangling.wav", "no such file"),
+        "loop": (folder / "loop.wav", "cannot be opened"),
+        "folder": (folder, "is a directory"),
+        "fifo": (folder / "fifo.wav", "not a regular file"),
+        "device": (Path("/dev/zero"), "not a regular file"),
+        "empty": (file("empty.wav", b""), "the file is empty"),
+        "text": (file("text.wav", b"these are words\n" * 100), "is not audio that can be read"),
+        "header": (file("header.wav", encoded(TONE)[:20]), "is not audio that can be read"),
+        "nothing": (file("nothing.wav", encoded(TONE[:0])), "no samples"),
+        "rate": (file("rate.wav", bytes(rate)), "1000000 Hz is out of range: 4000 to 384000 Hz"),
+        "null": (Path("a\0b.wav"), "cannot be opened"),
+    }
+
+
+BAD = ["missing", "dangling", "loop", "folder", "fifo", "device", "empty", "text", "header", "nothing", "rate", "null"]
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_file_is_one_line_with_path_and_fault(tmp_path: Path, kind: str) -> None:
+    path, message = bad_files(tmp_path)[kind]
+    with pytest.raises(AudioError, match=message) as caught:
+        read(path)
+    assert str(caught.value).startswith(describe(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_every_bad_file_above_is_tried(tmp_path: Path) -> None:
+    assert list(bad_files(tmp_path)) == BAD
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+def test_values_that_are_no_samples_are_named(value: float) -> None:
+    samples = TONE.copy()
+    samples[1234] = value
+    with pytest.raises(AudioError, match="sample 1234 is (NaN|infinite|1e\\+30, beyond any PCM format)"):
+        read(samples, sampling_rate=16_000)
+    with pytest.raises(AudioError, match="sample 1234 is"):
+        read(encoded(samples, subtype="FLOAT"))
+
+
+@pytest.mark.parametrize(
+    ("source", "rate", "message"),
+    [
+        (TONE, None, "pass sampling_rate= in Hz"),
+        (torch.from_numpy(TONE), None, "pass sampling_rate= in Hz"),
+        (TONE, 3999, "3999 Hz is out of range: 4000 to 384000 Hz"),
+        (TONE, 384_001, "out of range"),
+        (TONE, 16_000.5, "whole number of Hz"),
+        (TONE, "16k", "whole number of Hz"),
+        (TONE, float("nan"), "whole number of Hz"),
+        (TONE[:0], 16_000, "samples > 0"),
+        (TONE.reshape(1, 1, -1), 16_000, r"shape must be \[samples\]"),
+        (np.stack((TONE, TONE), axis=1), 16_000, r"pass array\.T"),
+        (TONE > 0, 16_000, "cannot take an array of bool"),
+        (TONE.astype(np.complex64), 16_000, "cannot take an array of complex64"),
+        (TONE.astype(np.int64), 16_000, "cannot take an array of int64"),
+        (torch.zeros(16_000, dtype=torch.int64), 16_000, "cannot take a tensor of torch.int64"),
+        (CLIPS[0], 16_000, "files carry their own rate"),
+        (encoded(TONE), 16_000, "files carry their own rate"),
+        (b"", None, "is not audio"),
+        (3.5, None, "cannot read audio from float"),
+        (io.StringIO("text"), None, "mode 'rb'"),
+    ],
+)
+def test_bad_arguments_say_the_remedy(source: Any, rate: Any, message: str) -> None:
+    with pytest.raises(AudioError, match=message):
+        read(source, sampling_rate=rate)
+
+
+def test_a_name_that_is_not_utf8_and_a_name_that_lies(tmp_path: Path) -> None:
+    for name in (os.fsdecode(b"caf\xe9.wav"), "clip.mp3", "clip.raw", "clip"):
+        path = tmp_path / name
+        path.write_bytes(encoded(TONE))
+        assert len(read(path)[0]) == 16_000
+    describe(tmp_path / os.fsdecode(b"caf\xe9.wav")).encode("utf-8")
+
+
+class Pipe(io.RawIOBase):
+    """A stream without seek."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = io.BytesIO(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self.data.read(size)
+
+
+def test_a_stream_that_cannot_seek() -> None:
+    assert len(read(Pipe(encoded(TONE)))[0]) == 16_000
+
+
+@given(length=st.integers(1, 400), size=st.integers(1, 100), hop=st.integers(1, 100), block=st.integers(1, 150))
+@settings(max_examples=200, deadline=None)
+def test_windows_cover_everything_once_in_order(length: int, size: int, hop: int, block: int) -> None:
+    hop = min(hop, size)
+    samples = np.arange(length, dtype=np.float32)
+    cut = list(windows((samples[i : i + block] for i in range(0, length, block)), size, hop))
+    if length <= size:
+        starts = [0]
+    else:
+        starts = [*range(0, length - size, hop), length - size]
+    assert [int(window[0]) for window in cut] == starts
+    assert all(np.array_equal(w, samples[s : s + size]) for w, s in zip(cut, starts, strict=True))
