@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import CLIPS, tone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import CLIPS, tone
 from speech_emotion_vit import AudioError
 from speech_emotion_vit.audio import AudioReader, describe, windows
 
@@ -226,7 +226,7 @@ def test_every_bad_file_above_is_tried(tmp_path: Path) -> None:
 def test_values_that_are_no_samples_are_named(value: float) -> None:
     samples = TONE.copy()
     samples[1234] = value
-    with pytest.raises(AudioError, match="sample 1234 is (NaN|infinite|1e\\+30, beyond any PCM format)"):
+    with pytest.raises(AudioError, match=r"sample 1234 is (NaN|infinite|1e\+30, beyond any PCM format)"):
         read(samples, sampling_rate=16_000)
     with pytest.raises(AudioError, match="sample 1234 is"):
         read(encoded(samples, subtype="FLOAT"))
@@ -292,9 +292,6 @@ def test_windows_cover_everything_once_in_order(length: int, size: int, hop: int
     hop = min(hop, size)
     samples = np.arange(length, dtype=np.float32)
     cut = list(windows((samples[i : i + block] for i in range(0, length, block)), size, hop))
-    if length <= size:
-        starts = [0]
-    else:
-        starts = [*range(0, length - size, hop), length - size]
+    starts = [0] if length <= size else [*range(0, length - size, hop), length - size]
     assert [int(window[0]) for window in cut] == starts
     assert all(np.array_equal(w, samples[s : s + size]) for w, s in zip(cut, starts, strict=True))

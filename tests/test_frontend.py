@@ -6,10 +6,10 @@ import pytest
 import scipy.signal
 import soundfile
 import torch
-from helpers import CLIPS, tone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import CLIPS, tone
 from speech_emotion_vit import AudioError, FrontendConfig, LogMel
 
 

@@ -220,7 +220,7 @@ class EmotionClassifier:
             yield from cut
 
     def _flush(self, pending: list[tuple[_Clip, Samples]]) -> None:
-        """Send the windows through the network, shortest padding first, and hand each its result."""
+        """Send the windows through the network and hand every clip its results."""
         if not pending:
             return
         batch = np.zeros((len(pending), max(len(window) for _, window in pending)), np.float32)

@@ -103,7 +103,8 @@ class LogMel(nn.Module):
         padded = nn.functional.pad(waveform, (half, max(0, needed - half - waveform.shape[1])))
         frames = padded.unfold(1, c.win_length, c.hop_length)[:, :n_frames]
         spectrum = torch.fft.rfft(frames * self.window, n=c.n_fft)
-        return (spectrum.real.square() + spectrum.imag.square()) @ self.filterbank
+        mel_power: Tensor = (spectrum.real.square() + spectrum.imag.square()) @ self.filterbank
+        return mel_power
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Return images `[batch, 1, n_mels, columns]` of `waveform` `[batch, samples]`, float32 at ``sampling_rate``.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ class ConvStem(nn.Module):
         super().__init__()
         self.convolutions = nn.ModuleList(
             nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
-            for inputs, outputs in zip(STEM_CHANNELS[:-1], STEM_CHANNELS[1:], strict=True)
+            for inputs, outputs in pairwise(STEM_CHANNELS)
         )
 
     def forward(self, image: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ class SpectrogramViT(nn.Module):
         return patches.gather(1, order.unsqueeze(-1).expand(-1, -1, patches.shape[2])), key_bias.to(patches.dtype)
 
     def embed(self, image: Tensor) -> Tensor:
-        """Return the CLS vector `[batch, dim]` of images `[batch, 1, height, width]`, padding collapsed if it can be."""
+        """Return the CLS vector `[batch, dim]` of images `[batch, 1, height, width]`, with padding collapsed."""
         patches = self.patches(image)
         if self.config.collapsible:
             return self.forward_patches(*self.collapse(patches)).embedding

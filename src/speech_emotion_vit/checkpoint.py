@@ -1,0 +1,156 @@
+"""Weights on disk: safetensors in float16 with the configuration in the metadata, read strictly or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .config import ClassifierConfig
+from .errors import ConfigError, WeightsError
+from .files import whole_file
+from .manifest import CONFIG_FILE, WEIGHTS_FILE, parse_config, read_config_json
+from .models import SpectrogramViT
+from .tensors import parameter_count, require_finite, require_shapes
+
+__all__ = ["load_checkpoint", "read_config_json", "save_checkpoint", "save_folder"]
+
+_CONFIG_KEY = "config"
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    model: SpectrogramViT,
+    config: ClassifierConfig,
+    *,
+    extra_metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write float16 tensors and the configuration into one safetensors file, whole or not at all.
+
+    Args:
+        path: the file to write.
+        model: the network, on any device.
+        config: must describe `model`.
+        extra_metadata: more text for the file's header, such as the version that trained it.
+
+    Raises:
+        WeightsError: model and config differ, or a value is not finite or does not fit into float16.
+        ConfigError: nothing can be written there.
+    """
+    where = f"{os.fspath(path)}: not written"
+    extra = dict(extra_metadata or {})
+    if model.config != config.model:
+        raise WeightsError(f"{where}: the network is {model.config}, the config says {config.model}: pass its own")
+    if _CONFIG_KEY in extra:
+        raise WeightsError(f"{where}: the metadata {_CONFIG_KEY!r} is the configuration: choose another key")
+    tensors = {name: _for_disk(tensor) for name, tensor in model.state_dict().items()}
+    require_finite(tensors, where)
+    metadata = {"format": "pt", _CONFIG_KEY: json.dumps(config.to_dict(), sort_keys=True), **extra}
+    with whole_file(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata))
+
+
+def _for_disk(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float16).contiguous()
+
+
+def save_folder(folder: str | os.PathLike[str], model: SpectrogramViT, config: ClassifierConfig) -> Path:
+    """Write ``config.json`` and ``model.safetensors``, the layout of a Hub repository, and return the folder.
+
+    Raises:
+        WeightsError: as `save_checkpoint`.
+        ConfigError: nothing can be written there.
+    """
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{target}: cannot be made ({error.strerror}): choose another place") from error
+    save_checkpoint(target / WEIGHTS_FILE, model, config)
+    with whole_file(target / CONFIG_FILE) as temporary:
+        temporary.write_text(json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return target
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], config: ClassifierConfig | None = None, *, device: str | torch.device = "cpu"
+) -> tuple[SpectrogramViT, ClassifierConfig]:
+    """Build the network of a safetensors file and load it strictly, as float32, in evaluation mode.
+
+    Args:
+        path: the file.
+        config: what the network is; None reads it from the file's metadata.
+        device: where the network goes.
+
+    Raises:
+        WeightsError: the file is missing, damaged or not safetensors, has no or another configuration, or a tensor
+            is missing, unexpected, wrongly shaped, or not finite.
+    """
+    where = os.fspath(path)
+    _require_safetensors(where)
+    try:
+        with safe_open(where, framework="pt") as file:
+            config = _agreed_config((file.metadata() or {}).get(_CONFIG_KEY), config, where)
+            # Mapped into memory, not read: the size of the network is known before any of it is allocated.
+            mapped = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+            model = _build(config, mapped, where)
+            require_finite(mapped, where)
+            # A copy: the mapped file may be replaced while the network is in use.
+            tensors = {name: tensor.to(torch.float32, copy=True) for name, tensor in mapped.items()}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{where}: damaged safetensors file ({error}): download or save it again") from error
+    model.load_state_dict(tensors, strict=True)
+    return model.to(device).eval(), config
+
+
+def _build(config: ClassifierConfig, tensors: Mapping[str, Tensor], where: str) -> SpectrogramViT:
+    described, held = parameter_count(config.model), sum(tensor.numel() for tensor in tensors.values())
+    # Tensors that are merely wrong get the full list; a giant is refused before it is allocated.
+    if described > max(2 * held, 10_000_000):
+        raise WeightsError(
+            f"{where}: the config describes {described:,} parameters, the file holds {held:,}: "
+            "config and weights do not belong together"
+        )
+    with torch.random.fork_rng(devices=[]):  # initial values are overwritten, so the caller's generator must not move
+        model = SpectrogramViT(config.model)
+    require_shapes(tensors, model.state_dict(), where)
+    return model
+
+
+def _agreed_config(stored: str | None, given: ClassifierConfig | None, where: str) -> ClassifierConfig:
+    """Return the one configuration of the two; only the temperature may differ, for it can be fitted anew."""
+    if stored is None:
+        if given is None:
+            raise WeightsError(
+                f"{where}: no config in its metadata: give a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
+            )
+        return given
+    parsed = parse_config(stored, f"{where}: metadata")
+    if given is None:
+        return parsed
+    differing = [key for key in ("labels", "model", "frontend") if getattr(parsed, key) != getattr(given, key)]
+    if differing:
+        raise WeightsError(
+            f"{where}: {', '.join(differing)} of its metadata differ from the config beside it: "
+            "config and weights do not belong together"
+        )
+    return given
+
+
+def _require_safetensors(path: str) -> None:
+    try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}): check the path and its permissions") from error
+    if start[8:] != b"{":  # eight bytes of length, then the JSON header
+        raise WeightsError(
+            f"{path}: not a safetensors file; pickles could run code and are never loaded: turn an official "
+            "checkpoint into one with: speech-emotion-vit convert FILE --output DIR"
+        )

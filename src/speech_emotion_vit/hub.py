@@ -1,0 +1,333 @@
+"""From what the user calls a model to a file on this machine whose SHA-256 has been checked."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .config import ClassifierConfig
+from .errors import ConfigError, DownloadError, IntegrityError, WeightsError
+from .manifest import CONFIG_FILE, WEIGHTS_FILE, Manifest, WeightEntry, load_manifest, read_config_json
+
+WEIGHTS_FOLDER = Path(__file__).resolve().parent / "weights"
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHORT = 12  # digits of a digest that stand for the revision of a file without one
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedModel:
+    """A model whose files are on this machine."""
+
+    name: str
+    """What it was asked for as."""
+    revision: str
+    """Commit on the Hub; for other files the first digits of their SHA-256."""
+    weights: Path
+    """The safetensors file."""
+    config: ClassifierConfig | None
+    """What the network is; None where only the metadata of the file says so."""
+    entry: WeightEntry | None = None
+    """Its record in the manifest, if it has one."""
+    sha256: str | None = None
+    """The announced digest the file was found to have; None where nobody announced one."""
+
+
+def list_models(*, manifest: Manifest | None = None) -> tuple[WeightEntry, ...]:
+    """Return the records of all published models.
+
+    Raises:
+        WeightsError: there is no manifest, or it is wrong.
+    """
+    return tuple((manifest or load_manifest()).models.values())
+
+
+def resolve_model(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    manifest: Manifest | None = None,
+) -> ResolvedModel:
+    """Find a model, fetch it if need be, and verify it.
+
+    Args:
+        model: a name in the manifest, else a folder with ``config.json`` and ``model.safetensors`` or a
+            ``.safetensors`` file, else a Hub repository ``org/repo`` with those two files. None is the default of
+            the manifest. A path object is never taken for a name or a repository.
+        revision: branch, tag or commit of a Hub repository; its main branch by default.
+        cache_dir: where downloads are kept; the Hub client's cache by default.
+        local_files_only: never use the network.
+        manifest: the models there are; the package's own by default.
+
+    Raises:
+        WeightsError: nothing goes by that name, or files are missing in the folder.
+        IntegrityError: the file has another SHA-256 than announced.
+        DownloadError: the file could not be fetched or stored.
+        ConfigError: an argument makes no sense.
+    """
+    if isinstance(model, os.PathLike):
+        return _local(Path(model), revision)
+    if not isinstance(model, str | None):
+        raise ConfigError(f"model is {model!r}: give a name, a path or a Hub repository org/repo")
+    manifest = manifest or load_manifest()
+    name = manifest.default if model is None else model
+    if name in manifest.models:
+        return _published(manifest.models[name], revision, cache_dir, local_files_only)
+    if name and os.path.exists(os.path.expanduser(name)):
+        return _local(Path(name), revision)
+    if _REPOSITORY.fullmatch(name) and not name.endswith(".safetensors"):
+        return _repository(name, revision, cache_dir, local_files_only)
+    raise WeightsError(
+        f"no model, file or folder is called {name!r}: choose one of {', '.join(manifest.models)}, "
+        "or give a folder, a .safetensors file, or a Hub repository org/repo"
+    )
+
+
+def download_model(
+    model: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    manifest: Manifest | None = None,
+) -> ResolvedModel:
+    """Make sure that a model can be used without a network from now on.
+
+    Raises:
+        SpeechEmotionError: as `resolve_model`.
+    """
+    return resolve_model(model, revision=revision, cache_dir=cache_dir, manifest=manifest)
+
+
+def verify_model(
+    model: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    manifest: Manifest | None = None,
+) -> ResolvedModel:
+    """Compare the file on this machine with its announced SHA-256, without using the network.
+
+    Raises:
+        IntegrityError: it has another digest.
+        WeightsError: it is not on this machine, or nobody announced a digest for it.
+    """
+    resolved = resolve_model(model, revision=revision, cache_dir=cache_dir, local_files_only=True, manifest=manifest)
+    if resolved.sha256 is None:
+        raise WeightsError(
+            f"{resolved.weights}: nobody announced a SHA-256 to compare with: only models of the manifest and of the "
+            "Hub can be verified"
+        )
+    return resolved
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file of any size as 64 hex digits.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}): check the path and its permissions") from error
+    return digest.hexdigest()
+
+
+def _published(
+    entry: WeightEntry, revision: str | None, cache_dir: str | os.PathLike[str] | None, local_files_only: bool
+) -> ResolvedModel:
+    if revision is not None and revision != entry.revision:
+        pinned = f"the manifest pins it to {entry.revision}" if entry.revision else "it comes with the package"
+        raise WeightsError(
+            f"{entry.name} has no revision {revision!r}, {pinned}: leave revision out, or name the Hub repository"
+        )
+    bundled = None if entry.file is None else WEIGHTS_FOLDER / entry.file
+    if bundled is not None and (bundled.is_file() or entry.repo_id is None):
+        if fault := _fault(bundled, entry.sha256):
+            raise IntegrityError(f"{fault}: reinstall speech-emotion-vit")
+        weights, commit = bundled, entry.sha256[:_SHORT]
+    elif entry.repo_id is not None and entry.filename is not None and entry.revision is not None:
+        hub = _Hub(entry.repo_id, cache_dir, local_files_only)
+        weights, _ = hub.fetch_verified(entry.filename, entry.revision, entry.sha256)
+        commit = entry.revision
+    else:
+        raise WeightsError(f"{entry.name}: its record names no place to get it from: load the manifest from its file")
+    return ResolvedModel(
+        name=entry.name, revision=commit, weights=weights, config=entry.config, entry=entry, sha256=entry.sha256
+    )
+
+
+def _local(path: Path, revision: str | None) -> ResolvedModel:
+    if revision is not None:
+        raise WeightsError(f"{path} has no revision {revision!r}, it is on this machine: leave revision out")
+    place = path.expanduser()
+    if place.is_dir():
+        missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (place / name).is_file()]
+        if missing:
+            raise WeightsError(f"{path}: no {' and no '.join(missing)} in this folder: give a folder that has both")
+        place /= WEIGHTS_FILE
+    elif place.suffix != ".safetensors":
+        raise WeightsError(
+            f"{path}: neither a folder nor a .safetensors file: an official checkpoint is turned into one with: "
+            "speech-emotion-vit convert FILE --output DIR"
+        )
+    config = place.with_name(CONFIG_FILE)
+    return ResolvedModel(
+        name=str(path),
+        revision=sha256_file(place)[:_SHORT],
+        weights=place,
+        # A file of another name may stand beside a config that is not its own.
+        config=read_config_json(config) if place.name == WEIGHTS_FILE and config.is_file() else None,
+    )
+
+
+def _repository(
+    repo_id: str, revision: str | None, cache_dir: str | os.PathLike[str] | None, local_files_only: bool
+) -> ResolvedModel:
+    hub = _Hub(repo_id, cache_dir, local_files_only)
+    config = hub.fetch(CONFIG_FILE, revision)
+    commit = config.parent.name  # snapshots/COMMIT/config.json: both files from one commit
+    weights, sha256 = hub.fetch_verified(WEIGHTS_FILE, commit, None)
+    return ResolvedModel(name=repo_id, revision=commit, weights=weights, config=read_config_json(config), sha256=sha256)
+
+
+def _fault(path: Path, sha256: str) -> str | None:
+    """Return what is wrong with a file that should have this digest, None if nothing is."""
+    found = sha256_file(path)
+    return None if found == sha256 else f"{path}: SHA-256 is {found}, announced is {sha256}"
+
+
+class _Hub:
+    """One repository, seen through the Hub's own client and its cache."""
+
+    def __init__(self, repo_id: str, cache_dir: str | os.PathLike[str] | None, local_files_only: bool) -> None:
+        self.repo_id = repo_id
+        self.cache_dir = None if cache_dir is None else os.path.expanduser(cache_dir)
+        self.local_files_only = local_files_only
+
+    def fetch_verified(self, filename: str, revision: str, sha256: str | None) -> tuple[Path, str | None]:
+        """Return the file and the digest it has: `sha256`, or the one the Hub announces.
+
+        The client itself looks at sizes only, and at nothing once the file is cached. A bad file is taken out of the
+        cache and fetched once more.
+        """
+        path = self.fetch(filename, revision)
+        sha256 = sha256 or self._announced(path, filename, revision)
+        if sha256 is None or not (fault := _fault(path, sha256)):
+            return path, sha256
+        _discard(path, fault)
+        if self.local_files_only:
+            raise IntegrityError(f"{fault}: removed from the cache: fetch it again with local_files_only=False")
+        try:
+            path = self.fetch(filename, revision)
+        except DownloadError as error:
+            raise IntegrityError(f"{fault}: removed from the cache, and not fetched again: {error}") from error
+        if fault := _fault(path, sha256):
+            _discard(path, fault)
+            raise IntegrityError(
+                f"{fault}, again after a second download: removed from the cache: try another network, without "
+                f"proxy or mirror, or tell the owner of {self.repo_id}"
+            )
+        return path, sha256
+
+    def fetch(self, filename: str, revision: str | None) -> Path:
+        """Return the file in the cache, downloaded if it is not there; no request if `revision` is a cached commit."""
+        from huggingface_hub import hf_hub_download
+
+        try:
+            return Path(
+                hf_hub_download(
+                    self.repo_id,
+                    filename,
+                    revision=revision,
+                    cache_dir=self.cache_dir,
+                    local_files_only=self.local_files_only,
+                    library_name="speech-emotion-vit",
+                )
+            )
+        except _client_errors() as error:
+            raise DownloadError(self._explain(error, filename, revision)) from error
+
+    def _announced(self, path: Path, filename: str, revision: str) -> str | None:
+        """Return the SHA-256 the Hub announced for a cached file: the name of the blob the cache links to."""
+        if path.is_symlink():
+            etag: str | None = Path(os.readlink(path)).name
+        elif self.local_files_only:
+            etag = None
+        else:  # a file system without links: the cache has forgotten it
+            from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+            try:
+                etag = get_hf_file_metadata(hf_hub_url(self.repo_id, filename, revision=revision)).etag
+            except _client_errors() as error:
+                _log.warning("%s is not verified: %s", path, self._explain(error, filename, revision))
+                etag = None
+        return etag if etag is not None and _SHA256.fullmatch(etag) else None
+
+    def _explain(self, error: Exception, filename: str, revision: str | None) -> str:
+        """Return one line: what failed, and what to do about it."""
+        from huggingface_hub import constants, errors
+
+        endpoint, at = constants.ENDPOINT, f" at revision {revision}" if revision else ""
+        what = f"{self.repo_id}: {filename}{at} could not be fetched from {endpoint}"
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(error, errors.GatedRepoError):
+            return f"{what}: access is restricted: accept the terms at {endpoint}/{self.repo_id} and run hf auth login"
+        if isinstance(error, errors.RepositoryNotFoundError):
+            return (
+                f"{what}: no such repository, or a private one, nor a model or folder of that name here: check the "
+                "spelling (speech-emotion-vit models list), or run hf auth login"
+            )
+        if isinstance(error, errors.RevisionNotFoundError):
+            return f"{what}: no such branch, tag or commit: check revision"
+        if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
+            return f"{what}: the repository has no such file: a model needs {CONFIG_FILE} and {WEIGHTS_FILE}"
+        if self.local_files_only or constants.HF_HUB_OFFLINE:
+            return (
+                f"{what}: it is not in the cache, and the network is switched off: allow it once, by "
+                "local_files_only=False and without HF_HUB_OFFLINE"
+            )
+        if status in (401, 403):
+            return f"{what}: access denied (status {status}): run hf auth login, or check HF_TOKEN"
+        if isinstance(error, OSError) and error.filename is not None:
+            return (
+                f"{what}: {error.filename} cannot be written ({error.strerror}): give another cache_dir, or set HF_HOME"
+            )
+        reason = " ".join(str(error.__cause__ or error).split())[:200] or type(error).__name__
+        return f"{what}: {reason}: check the network, HF_ENDPOINT and proxies, and try again"
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """Return what the Hub client raises when something is wrong with the request, the network or the disk."""
+    from huggingface_hub import errors
+
+    # The client lets errors of its HTTP library through, and changed that library twice. Its own HTTP error derives
+    # from that library's base class, whichever it is. RuntimeError comes from its Xet transfers, ValueError from its
+    # checks of names.
+    own = (errors.EntryNotFoundError, errors.HfHubHTTPError, getattr(errors, "XetDownloadError", OSError))
+    return (OSError, ValueError, RuntimeError, *own, *errors.HfHubHTTPError.__bases__)
+
+
+def _discard(path: Path, fault: str) -> None:
+    """Take a bad file out of the cache: the link in the snapshot and everything in the cache it leads to."""
+    cache = next(parent for parent in path.parents if parent.name == "snapshots").parent.parent
+    chain = [path]
+    while chain[-1].is_symlink():
+        chain.append(Path(os.path.normpath(chain[-1].parent / os.readlink(chain[-1]))))
+    try:
+        for place in chain:
+            if cache in place.parents:
+                place.unlink(missing_ok=True)
+    except OSError as error:
+        raise IntegrityError(f"{fault}: it cannot be removed ({error.strerror}): delete it yourself") from error

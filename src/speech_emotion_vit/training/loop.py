@@ -1,0 +1,321 @@
+"""The one loop that runs every stage: optimiser, schedule, averaging, early stopping, checkpoints, resuming."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..errors import TrainingError
+from ..models import SpectrogramViT
+from .augment import Augmentation, augment, mix
+from .data import Indices, Rows
+from .metrics import (
+    Floats,
+    confusion_matrix,
+    mean_probabilities,
+    negative_log_likelihood,
+    unweighted_average_recall,
+    weighted_accuracy,
+)
+from .recipes import StageSettings
+from .stages import Batch, encode
+from .state import load_optimizer_tensors, load_state, optimizer_tensors, save_state
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+CHECK_EVERY = 20  # steps between two looks at the loss: a look waits for the device
+SCORE_BATCH = 128  # rows that are scored at once
+
+Record = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that `fit` needs to know about a stage but the stage itself."""
+
+    name: str
+    """Of the stage; part of every seed."""
+    settings: StageSettings
+    """How it is optimised."""
+    augmentation: Augmentation
+    """What is done to its images."""
+    top_db: float
+    """Range of the images in dB."""
+    num_classes: int
+    """Width of the head."""
+    seed: int
+    """Of everything random."""
+    train: Rows
+    """What it is fitted to."""
+    validation: Rows
+    """What chooses the epoch; may be empty."""
+    folder: Path
+    """Where its state is kept."""
+    reference: Tensor | None = None
+    """The teacher's features of the training rows `[rows, dim]`, where the images never change."""
+    say: Callable[[str], None] = field(default=lambda line: None)
+    """Gets one line per epoch."""
+    log: Callable[[str, float, int], None] = field(default=lambda name, value, epoch: None)
+    """Gets every number of every epoch."""
+
+
+def seed_of(seed: int, *parts: int | str) -> int:
+    """Return a 63-bit seed that depends on all of its arguments."""
+    words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in parts]
+    return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def learning_rate(settings: StageSettings, epoch: float) -> float:
+    """Return the learning rate after `epoch` epochs, a fraction within an epoch."""
+    s = settings
+    warmup = min(1.0, epoch / s.warmup_epochs) if s.warmup_epochs else 1.0
+    if s.schedule == "cosine":
+        return s.learning_rate * warmup * 0.5 * (1.0 + math.cos(math.pi * min(1.0, epoch / s.epochs)))
+    return s.learning_rate * warmup * 0.5 ** (int(epoch) // s.halve_every)
+
+
+def make_optimizer(stage: nn.Module, settings: StageSettings) -> torch.optim.Optimizer:
+    """Return the optimiser of all parameters that want a gradient; only matrices decay."""
+    parameters = [p for p in stage.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    make = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    return make(groups, lr=settings.learning_rate, betas=(0.9, settings.beta2), fused=True)
+
+
+@torch.no_grad()
+def score_rows(network: SpectrogramViT, rows: Rows, accelerator: Accelerator | None = None) -> Floats:
+    """Return the logits `[rows, classes]` of a network in eval mode, the work shared by all processes."""
+    logits = torch.zeros(len(rows), network.config.num_classes, device=rows.device)
+    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    for batch in rows.by_length(SCORE_BATCH)[rank::world]:
+        index = torch.from_numpy(batch).to(rows.device)
+        logits[index] = network.head(encode(network, rows.images(batch))).float()
+    if accelerator is not None and world > 1:
+        logits = accelerator.reduce(logits, reduction="sum")
+    return logits.double().cpu().numpy()
+
+
+def validation_record(logits: Floats, rows: Rows) -> Record:
+    """Return WA, UA and negative log likelihood of the clips of `rows`."""
+    probabilities = mean_probabilities(logits, rows.owners)
+    confusion = confusion_matrix(rows.clip_targets, probabilities.argmax(axis=1), logits.shape[1])
+    return {
+        "validation_wa": weighted_accuracy(confusion),
+        "validation_ua": unweighted_average_recall(confusion),
+        "validation_nll": negative_log_likelihood(rows.clip_targets, probabilities),
+    }
+
+
+def fit(stage: nn.Module, job: Job, accelerator: Accelerator) -> list[Record]:
+    """Run a stage, from where its folder says it stopped, and leave the kept weights in ``stage.network``.
+
+    Args:
+        stage: one of `stages`; it maps a `Batch` to a dict of losses.
+        job: everything else.
+        accelerator: device, precision and processes.
+
+    Returns:
+        One record of numbers per epoch.
+
+    Raises:
+        TrainingError: the loss is not finite, there are fewer rows than processes, or the state cannot be read.
+    """
+    return _Fit(stage, job, accelerator).run()
+
+
+class _Fit:
+    """The state of one call of `fit`."""
+
+    def __init__(self, stage: nn.Module, job: Job, accelerator: Accelerator) -> None:
+        if len(job.train) < accelerator.num_processes:
+            raise TrainingError(
+                f"{job.name}: {len(job.train)} training rows are fewer than {accelerator.num_processes} processes"
+            )
+        self.job, self.accelerator = job, accelerator
+        self.network: SpectrogramViT = stage.network  # type: ignore[assignment]
+        stage.to(accelerator.device)
+        self.optimizer = make_optimizer(stage, job.settings)
+        self.averaged = copy.deepcopy(self.network).requires_grad_(False) if job.settings.average else None
+        self.kept: dict[str, Tensor] = {}
+        self.history: list[Record] = []
+        self.best_epoch = 0
+        self.step = 0
+        self.path = job.folder / f"{job.name}.state.safetensors"
+        self.done = False
+        if self.path.is_file():
+            self._restore()
+        self.stage = accelerator.prepare_model(stage)
+
+    def run(self) -> list[Record]:
+        settings = self.job.settings
+        while not self.done:
+            epoch = len(self.history) + 1
+            started = time.monotonic()
+            record: Record = {"epoch": epoch, "learning_rate": learning_rate(settings, epoch - 1)}
+            record |= self._train_epoch(epoch)
+            record |= self._validate()
+            record["seconds"] = time.monotonic() - started
+            self.history.append(record)
+            self._choose(record)
+            waited = epoch - self.best_epoch
+            self.done = epoch >= settings.epochs or 0 < settings.patience <= waited
+            if self.accelerator.is_main_process:
+                self._store()
+            self._tell(record)
+            self.accelerator.wait_for_everyone()
+        self.network.load_state_dict(self.kept)
+        self.network.eval()
+        return self.history
+
+    def _train_epoch(self, epoch: int) -> Record:
+        job, settings = self.job, self.job.settings
+        batches = job.train.shuffled(settings.batch_size, np.random.default_rng(seed_of(job.seed, job.name, epoch)))
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        batches = [batch for batch in batches if len(batch) >= world]
+        sums: dict[str, Tensor] = {}
+        self.stage.train()
+        bar = tqdm(batches, desc=f"{job.name} {epoch}/{settings.epochs}", leave=False, disable=None if rank == 0 else True)
+        for index, rows in enumerate(bar):
+            rate = learning_rate(settings, epoch - 1 + (index + 1) / len(batches))
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            batch = self._batch(rows, seed_of(job.seed, job.name, epoch, index))
+            local = Batch(*(None if tensor is None else tensor[rank::world] for tensor in batch))
+            # Processes average their gradients; this makes it the mean over the batch whatever their shares are.
+            weight = len(local.images) * world / len(rows)
+            losses = self.stage(local)
+            total = torch.stack(list(losses.values())).sum()
+            self.optimizer.zero_grad()
+            self.accelerator.backward(total * weight)
+            if settings.clip_norm:
+                nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip_norm)
+            self.optimizer.step()
+            self.step += 1
+            self._average()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.detach() * (len(local.images) / len(rows))
+            if index % CHECK_EVERY == CHECK_EVERY - 1 or index == len(batches) - 1:
+                self._check(sums, epoch, index + 1, rate)
+        means = torch.stack(list(sums.values()))
+        if world > 1:
+            means = self.accelerator.reduce(means, reduction="sum")
+        return dict(zip(sums, (means / len(batches)).tolist(), strict=True))
+
+    def _batch(self, rows: Indices, seed: int) -> Batch:
+        """Return the whole batch, which is the same in every process: only its share is computed on."""
+        job = self.job
+        images = job.train.images(rows)
+        generator = torch.Generator(device=images.device).manual_seed(seed)
+        index = torch.from_numpy(job.train.targets[rows]).to(images.device)
+        targets = nn.functional.one_hot(index, job.num_classes).to(images.dtype)
+        if job.augmentation.mixup:
+            images, targets = mix(images, targets, job.augmentation.mixup, job.top_db, generator)
+        images = augment(images, job.augmentation, generator)
+        scores = None
+        if job.settings.drop:
+            c = self.network.config
+            patches = (c.image_height // c.patch_height) * (c.image_width // c.patch_width)
+            scores = torch.rand(len(rows), patches, generator=generator, device=images.device)
+        reference = None if job.reference is None else job.reference[torch.from_numpy(rows).to(job.reference.device)]
+        return Batch(images, targets, scores, reference)
+
+    def _average(self) -> None:
+        if self.averaged is not None:
+            decay = min(self.job.settings.average, (self.step + 1) / (self.step + 10))
+            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.network.parameters()), 1.0 - decay)
+
+    def _check(self, sums: dict[str, Tensor], epoch: int, step: int, rate: float) -> None:
+        values = {name: float(value) for name, value in sums.items()}
+        if not all(map(math.isfinite, values.values())):
+            parts = ", ".join(f"{name} {value:g}" for name, value in values.items())
+            raise TrainingError(
+                f"{self.job.name}: the loss is not finite in epoch {epoch}, step {step} or up to {CHECK_EVERY - 1} before "
+                f"(sums: {parts}; learning rate {rate:.3g}): lower {self.job.name}.learning_rate or set "
+                f"{self.job.name}.clip_norm to 1 and train anew; the state after epoch {epoch - 1} is in {self.job.folder}"
+            )
+
+    def _validate(self) -> Record:
+        if not len(self.job.validation):
+            return {}
+        network = (self.averaged or self.network).eval()
+        return validation_record(score_rows(network, self.job.validation, self.accelerator), self.job.validation)
+
+    def _choose(self, record: Record) -> None:
+        """Keep this epoch's weights if they are the best so far, or if the last are wanted."""
+        best = max((r["validation_ua"] for r in self.history[:-1] if "validation_ua" in r), default=-1.0)
+        better = "validation_ua" in record and record["validation_ua"] > best
+        if better:
+            self.best_epoch = int(record["epoch"])
+        if better or not self.job.settings.keep_best or "validation_ua" not in record:
+            network = self.averaged or self.network
+            self.kept = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+    def _store(self) -> None:
+        groups = {
+            "network": self.network.state_dict(),
+            "kept": self.kept,
+            "optimizer": optimizer_tensors(self.optimizer),
+        }
+        if self.averaged is not None:
+            groups["averaged"] = self.averaged.state_dict()
+        progress: dict[str, Any] = {
+            "stage": self.job.name,
+            "step": self.step,
+            "best_epoch": self.best_epoch,
+            "done": self.done,
+            "history": self.history,
+        }
+        save_state(self.path, groups, progress)
+
+    def _restore(self) -> None:
+        groups, progress = load_state(self.path)
+        try:
+            self.network.load_state_dict(groups["network"])
+            if self.averaged is not None:
+                self.averaged.load_state_dict(groups["averaged"])
+            load_optimizer_tensors(self.optimizer, groups["optimizer"])
+            self.kept = {name: tensor.to(self.accelerator.device) for name, tensor in groups["kept"].items()}
+            self.step, self.best_epoch, self.done = progress["step"], progress["best_epoch"], progress["done"]
+            self.history = progress["history"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise TrainingError(f"{self.path}: does not fit this run ({reason}): remove it to repeat this stage") from error
+        if self.history:
+            state = "is complete" if self.done else "goes on"
+            self.job.say(f"{self.job.name}: {state} after epoch {len(self.history)}")
+
+    def _tell(self, record: Record) -> None:
+        job, epoch = self.job, int(record["epoch"])
+        for name, value in record.items():
+            if name != "epoch":
+                job.log(f"{job.name}/{name}", value, epoch)
+        names = [name for name in record if name not in ("epoch", "learning_rate", "seconds") and "validation" not in name]
+        parts = [f"{job.name} {epoch}/{job.settings.epochs}", *(f"{name} {record[name]:.4f}" for name in names)]
+        if "validation_ua" in record:
+            best = max(r["validation_ua"] for r in self.history)
+            parts.append(
+                f"validation WA {record['validation_wa']:.1%} UA {record['validation_ua']:.1%} "
+                f"(best {best:.1%} after {self.best_epoch})"
+            )
+        left = 0.0 if self.done else record["seconds"] * (job.settings.epochs - epoch)
+        job.say("  ".join([*parts, f"{record['seconds']:.1f} s", f"{_duration(left)} left" if left else "done"]))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"

@@ -1,0 +1,281 @@
+"""Recipes: frozen presets of everything that decides what a training run does.
+
+``paper`` follows Kim & Lee as far as they say; ``robust`` is this project's own, for new voices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
+
+from ..config import FrontendConfig, ModelConfig
+from ..errors import ConfigError
+from .augment import Augmentation
+from .waveforms import VERSIONS
+
+Optimizer = Literal["adam", "adamw"]
+Schedule = Literal["halving", "cosine"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSettings:
+    """How one stage is optimised. The defaults are the paper's.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    epochs: int = 50
+    """Passes over the training items (*paper*)."""
+    batch_size: int = 32
+    """Images per step, over all processes (default of the published code)."""
+    optimizer: Optimizer = "adam"
+    """*paper*: Adam; ``adamw`` decays weights apart from the gradient, which transformers need."""
+    learning_rate: float = 1e-4
+    """Highest learning rate (*paper*)."""
+    beta2: float = 0.999
+    """Memory of Adam's second moment; 0.98 forgets the first, wild steps of a transformer sooner."""
+    weight_decay: float = 0.0
+    """Of matrices only; none was seen in the published code."""
+    schedule: Schedule = "halving"
+    """``halving``: x 0.5 every `halve_every` epochs (*paper*); ``cosine``: down to 0 at the last step."""
+    halve_every: int = 10
+    """Epochs between halvings (*paper*)."""
+    warmup_epochs: float = 0.0
+    """Epochs of linear rise from 0; protects LayerNorm's first steps at a high learning rate."""
+    clip_norm: float = 0.0
+    """Largest gradient norm; 0: not clipped."""
+    average: float = 0.0
+    """Decay of an exponential moving average of the weights, which is then what is validated and kept; 0: none."""
+    patience: int = 0
+    """Epochs without a better validation UA after which the stage ends; 0: all epochs are run."""
+    keep_best: bool = True
+    """Keep the epoch with the best validation UA, else the last. Without validation items always the last."""
+    drop: float = 0.0
+    """Share of the patches left out at random in every step: regularises, and a step costs that much less."""
+    augmented: bool = True
+    """Whether the recipe's `Augmentation` is applied."""
+
+    def __post_init__(self) -> None:
+        _choice("optimizer", self.optimizer, Optimizer)
+        _choice("schedule", self.schedule, Schedule)
+        for name, low, high in (
+            ("epochs", 1, 100_000),
+            ("batch_size", 1, 65_536),
+            ("learning_rate", 1e-9, 10.0),
+            ("beta2", 0.5, 0.999999),
+            ("weight_decay", 0.0, 10.0),
+            ("halve_every", 1, 100_000),
+            ("warmup_epochs", 0.0, 1000.0),
+            ("clip_norm", 0.0, 1e6),
+            ("average", 0.0, 0.999999),
+            ("patience", 0, 100_000),
+            ("drop", 0.0, 0.95),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"{name} must be from {low:g} to {high:g}, not {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides what a training run does, but the data and the seed.
+
+    Raises:
+        ConfigError: a value is out of range or two values contradict each other.
+    """
+
+    name: str
+    """Name of the preset it started from."""
+    frontend: FrontendConfig = field(default_factory=FrontendConfig)
+    """How waveforms become images."""
+    versions: tuple[int, ...] = (0,)
+    """Versions of every training recording, 0 being the original: indices of `waveforms.VERSIONS`."""
+    patch_height: int = 128
+    """Rows per patch (*paper*: all)."""
+    patch_width: int = 1
+    """Columns per patch (*paper*)."""
+    teacher_stem: bool = True
+    """Whether the teacher has its convolutional stem (*paper*)."""
+    teacher_coordinates: bool = True
+    """Whether the teacher sees image coordinates (*paper*)."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """What is done to the images of a batch (*paper*: nothing)."""
+    label_smoothing: float = 0.0
+    """Share of every target spread over all classes: actors' intentions are often not heard."""
+    balanced: bool = False
+    """Weigh classes inversely to their number of items, which is what UA asks for."""
+    alpha: float = 10.0
+    """Weight of the L1 distance to the teacher in the student's stage (*paper*)."""
+    soft_weight: float = 0.0
+    """Weight of the teacher's soft labels in the student's stage (*paper*: none)."""
+    soft_temperature: float = 2.0
+    """What softens the teacher's labels."""
+    teacher: StageSettings = field(default_factory=StageSettings)
+    """First stage: the teacher, cross-entropy."""
+    match: StageSettings = field(default_factory=StageSettings)
+    """Second stage: the student's feature towards the teacher's."""
+    student: StageSettings = field(default_factory=StageSettings)
+    """Third stage: the student, cross-entropy and matching."""
+    supervised: StageSettings = field(default_factory=StageSettings)
+    """Instead of the three: the student alone, without a teacher."""
+
+    def __post_init__(self) -> None:
+        if 0 not in self.versions or len(set(self.versions)) != len(self.versions):
+            raise ConfigError(f"versions must be different and contain 0, the original, not {list(self.versions)}")
+        if not set(self.versions) <= set(range(len(VERSIONS))):
+            raise ConfigError(f"versions must be from 0 to {len(VERSIONS) - 1}, not {list(self.versions)}")
+        for name, high in (("label_smoothing", 0.9), ("alpha", 1e6), ("soft_weight", 1e6), ("soft_temperature", 100)):
+            value = getattr(self, name)
+            if not 0 <= value <= high:
+                raise ConfigError(f"{name} must be from 0 to {high:g}, not {value}")
+        if self.soft_temperature == 0:
+            raise ConfigError("soft_temperature must be above 0")
+        self.student_model(2)
+
+    def student_model(self, num_classes: int) -> ModelConfig:
+        """Return the student's shape."""
+        return dataclasses.replace(ModelConfig.student(num_classes), **self._image())
+
+    def teacher_model(self, num_classes: int) -> ModelConfig:
+        """Return the teacher's shape."""
+        return dataclasses.replace(
+            ModelConfig.teacher(num_classes),
+            stem="conv6" if self.teacher_stem else "none",
+            coordinates=self.teacher_coordinates,
+            **self._image(),
+        )
+
+    def _image(self) -> dict[str, Any]:
+        return {
+            "image_height": self.frontend.n_mels,
+            "image_width": self.frontend.columns,
+            "patch_height": self.patch_height,
+            "patch_width": self.patch_width,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values as JSON-ready types."""
+        values = dataclasses.asdict(self)
+        values["versions"] = list(self.versions)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: object) -> Recipe:
+        """Build from `to_dict`'s result; missing keys take their defaults, unknown keys are refused.
+
+        Raises:
+            ConfigError: a key is unknown, or a value has the wrong type or is out of range.
+        """
+        return _build(cls, values, "recipe")
+
+    def with_values(self, assignments: Mapping[str, str]) -> Recipe:
+        """Return a copy with values replaced by dotted name, ``{"student.learning_rate": "3e-4"}``.
+
+        A value is read as JSON where it is JSON, else as a string.
+
+        Raises:
+            ConfigError: there is no such name, or the value does not fit.
+        """
+        values = self.to_dict()
+        for name, text in assignments.items():
+            *path, last = name.split(".")
+            target: Any = values
+            for part in path:
+                target = target.get(part) if isinstance(target, dict) else None
+            if not isinstance(target, dict) or last not in target:
+                raise ConfigError(f"the recipe has no value {name!r}: it has {', '.join(self.value_names())}")
+            try:
+                target[last] = json.loads(text)
+            except json.JSONDecodeError:
+                target[last] = text
+        return self.from_dict(values)
+
+    def value_names(self) -> list[str]:
+        """Return the dotted names of all values."""
+
+        def walk(values: Mapping[str, Any], prefix: str) -> list[str]:
+            found = []
+            for name, value in values.items():
+                found += walk(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
+            return found
+
+        return walk(self.to_dict(), "")
+
+
+def _choice(name: str, value: object, choices: object) -> None:
+    if value not in get_args(choices):
+        raise ConfigError(f"{name} must be one of {', '.join(get_args(choices))}, not {value!r}")
+
+
+def _build(cls: type[T], values: object, what: str) -> T:
+    """Build the dataclass `cls`, and those inside it, from parsed JSON."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{what} must be a JSON object, not {type(values).__name__}")
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ConfigError(f"{what} has unknown keys {unknown}: this version knows {sorted(hints)}")
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if hint is FrontendConfig:
+            value = FrontendConfig.from_dict(value)
+        elif dataclasses.is_dataclass(hint):
+            value = _build(hint, value, f"{what}: {name}")  # type: ignore[arg-type]
+        elif hint == tuple[int, ...]:
+            if not isinstance(value, (list, tuple)) or not all(type(item) is int for item in value):
+                raise ConfigError(f"{what}: {name} must be a list of whole numbers, not {value!r}")
+            value = tuple(value)
+        else:
+            expected = hint if isinstance(hint, type) else str
+            if expected is float and type(value) is int:
+                value = float(value)
+            if type(value) is not expected:
+                raise ConfigError(f"{what}: {name} must be {expected.__name__}, not {value!r}")
+        checked[name] = value
+    try:
+        return cls(**checked)
+    except TypeError as error:
+        raise ConfigError(f"{what}: {error}") from error
+
+
+_ROBUST_STUDENT = StageSettings(
+    epochs=60,
+    batch_size=64,
+    optimizer="adamw",
+    learning_rate=5e-4,
+    beta2=0.98,
+    weight_decay=0.05,
+    schedule="cosine",
+    warmup_epochs=2.0,
+    clip_norm=1.0,
+    average=0.99,
+    patience=15,
+    drop=0.5,
+)
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "paper": Recipe(
+            name="paper",
+            frontend=FrontendConfig(long_clips="truncate"),
+            versions=(0, 1, 2, 3),
+        ),
+        "robust": Recipe(
+            name="robust",
+            augmentation=Augmentation(frequency_warp=0.06, frequency_shift=0.6),
+            label_smoothing=0.1,
+            teacher=dataclasses.replace(_ROBUST_STUDENT, batch_size=32, learning_rate=3e-4),
+            match=dataclasses.replace(_ROBUST_STUDENT, epochs=30, patience=0, keep_best=False),
+            student=_ROBUST_STUDENT,
+            supervised=_ROBUST_STUDENT,
+        ),
+    }
+)

@@ -1,0 +1,208 @@
+"""Stages: each maps a batch to a dict of losses, whose sum is minimised. One loop runs them all.
+
+======== ================================== ==================================
+Teacher  `Supervised`                       cross-entropy
+Matching `Matching`                         L1 between the CLS features
+Student  `Distillation`                     cross-entropy + alpha L1
+======== ================================== ==================================
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..models import SpectrogramViT
+from .losses import cross_entropy, feature_distance, soft_cross_entropy
+
+
+class Batch(NamedTuple):
+    """What a stage sees of the training data; tensors on one device."""
+
+    images: Tensor
+    """`[batch, 1, n_mels, columns]`."""
+    targets: Tensor
+    """Class probabilities `[batch, classes]`."""
+    scores: Tensor | None = None
+    """Random numbers `[batch, patches]`: the patches with the highest ones survive dropping."""
+    reference: Tensor | None = None
+    """The teacher's features `[batch, dim]` of these images where they are known already."""
+
+
+def encode(network: SpectrogramViT, images: Tensor, *, drop: float = 0.0, scores: Tensor | None = None) -> Tensor:
+    """Return the CLS features `[batch, dim]` of `images`, computed on the fewest tokens.
+
+    Padding is collapsed where the network allows it. Of the patches a share `drop` is left out at random: those
+    with the lowest `scores` `[batch, patches]`; padding keeps its share among what is left.
+    """
+    patches = network.patches(images)
+    if network.config.collapsible:
+        if not drop or scores is None:
+            return network.forward_patches(*network.collapse(patches)).embedding
+        return network.forward_patches(*_thin(patches, drop, scores)).embedding
+    if drop and scores is not None:
+        kept = max(1, round(patches.shape[1] * (1.0 - drop)))
+        chosen = scores.topk(kept, dim=1).indices
+        patches = patches.gather(1, chosen.unsqueeze(-1).expand(-1, -1, patches.shape[2]))
+    return network.forward_patches(patches).embedding
+
+
+def _thin(patches: Tensor, drop: float, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return fewer patches and their `key_bias`: the best-scored real ones, and one for all the padding."""
+    real = patches.any(dim=-1)
+    total = patches.shape[1]
+    count = real.sum(dim=1, keepdim=True)
+    kept = (count * (1.0 - drop)).ceil().long()
+    padding = (total - count) * (1.0 - drop)
+    length = min(total, int(kept.max()) + 1)
+    order = torch.where(real, scores, -1.0).topk(length, dim=1).indices
+    position = torch.arange(length, device=patches.device)
+    key_bias = torch.where(position < kept, 0.0, float("-inf"))
+    key_bias = torch.where((position == kept) & (padding > 0), padding.clamp(min=1e-6).log(), key_bias)
+    chosen = patches.gather(1, order.unsqueeze(-1).expand(-1, -1, patches.shape[2]))
+    return chosen.masked_fill((position >= kept).unsqueeze(-1), 0.0), key_bias.to(patches.dtype)
+
+
+class FrozenTeacher:
+    """A copy of a network that nothing can train: no module registers it, so no optimiser or ``train()`` finds it.
+
+    Args:
+        network: the teacher; it is copied, so that the caller's own keeps its state.
+    """
+
+    def __init__(self, network: SpectrogramViT) -> None:
+        self._network = copy.deepcopy(network).eval().requires_grad_(False)
+
+    def to(self, device: torch.device) -> FrozenTeacher:
+        """Move it to `device` and return it."""
+        self._network.to(device)
+        return self
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Return the CLS features `[batch, dim]` of all of the image."""
+        return encode(self._network, images)
+
+    @torch.no_grad()
+    def logits(self, embedding: Tensor) -> Tensor:
+        """Return the logits `[batch, classes]` of features `[batch, dim]`."""
+        logits: Tensor = self._network.head(embedding)
+        return logits
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the weights."""
+        return self._network.state_dict()
+
+
+class Supervised(nn.Module):
+    """Cross-entropy of a network: the teacher's stage, and a student's without a teacher.
+
+    Args:
+        network: what is trained.
+        drop: share of the patches left out in training.
+        label_smoothing: share of the target spread over all classes.
+        class_weights: `[classes]` or None.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        network: SpectrogramViT,
+        *,
+        drop: float = 0.0,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.drop = drop
+        self.label_smoothing = label_smoothing
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of `batch`."""
+        embedding = encode(self.network, batch.images, drop=self.drop, scores=batch.scores)
+        return {"cross_entropy": self._cross_entropy(embedding, batch)}
+
+    def _cross_entropy(self, embedding: Tensor, batch: Batch) -> Tensor:
+        return cross_entropy(
+            self.network.head(embedding),
+            batch.targets,
+            label_smoothing=self.label_smoothing,
+            class_weights=self.class_weights,
+        )
+
+
+class Matching(nn.Module):
+    """L1 distance of the student's CLS feature to the teacher's; the student's head is not trained.
+
+    Args:
+        network: the student.
+        teacher: what it is to imitate.
+        drop: share of the student's patches left out in training; the teacher sees all.
+    """
+
+    def __init__(self, network: SpectrogramViT, teacher: FrozenTeacher, *, drop: float = 0.0) -> None:
+        super().__init__()
+        self.network = network
+        self.teacher = teacher
+        self.drop = drop
+        network.head.requires_grad_(False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of `batch`."""
+        embedding = encode(self.network, batch.images, drop=self.drop, scores=batch.scores)
+        reference = self.teacher.features(batch.images) if batch.reference is None else batch.reference
+        return {"matching": feature_distance(embedding, reference)}
+
+
+class Distillation(Supervised):
+    """Cross-entropy and L1 to the teacher's feature, and, where asked for, the teacher's soft labels.
+
+    Args:
+        network: the student.
+        teacher: what it is to imitate.
+        alpha: weight of the L1 distance.
+        soft_weight: weight of the cross-entropy against the teacher's probabilities.
+        soft_temperature: what softens these probabilities.
+        drop: share of the student's patches left out in training; the teacher sees all.
+        label_smoothing: share of the target spread over all classes.
+        class_weights: `[classes]` or None.
+    """
+
+    def __init__(
+        self,
+        network: SpectrogramViT,
+        teacher: FrozenTeacher,
+        *,
+        alpha: float,
+        soft_weight: float = 0.0,
+        soft_temperature: float = 2.0,
+        drop: float = 0.0,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__(network, drop=drop, label_smoothing=label_smoothing, class_weights=class_weights)
+        self.teacher = teacher
+        self.alpha = alpha
+        self.soft_weight = soft_weight
+        self.soft_temperature = soft_temperature
+        network.head.requires_grad_(True)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of `batch`."""
+        embedding = encode(self.network, batch.images, drop=self.drop, scores=batch.scores)
+        reference = self.teacher.features(batch.images) if batch.reference is None else batch.reference
+        losses = {
+            "cross_entropy": self._cross_entropy(embedding, batch),
+            "matching": self.alpha * feature_distance(embedding, reference),
+        }
+        if self.soft_weight:
+            losses["soft_labels"] = self.soft_weight * soft_cross_entropy(
+                self.network.head(embedding), self.teacher.logits(reference), temperature=self.soft_temperature
+            )
+        return losses

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers import CLIPS, ROOT
+
+LABELS = ["anger", "disgust", "fear", "happiness", "neutral", "sadness"]
+
+
+def run(*arguments: object, stdin: bytes = b"", **options: object) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "speech_emotion_vit.cli", *map(str, arguments)]
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=120, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def test_jsonl_in_a_pipe(tmp_path: Path) -> None:
+    result = run("predict", ROOT / "examples" / "clips", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [Path(row["file"]).name for row in rows] == [clip.name for clip in CLIPS]
+    assert all(list(row["probabilities"]) == LABELS for row in rows)
+    assert result.stderr == b""
+
+
+def test_a_table_and_a_csv(tmp_path: Path) -> None:
+    result = run("predict", *CLIPS[:2], "--format", "table")
+    header, *lines = result.stdout.decode().splitlines()
+    assert header.split() == ["clip", "emotion", "score", "next", "length", "notes"]
+    assert len(lines) == 2
+    assert lines[0].split()[1] in LABELS
+
+    output = tmp_path / "emotions.csv"
+    result = run("predict", *CLIPS[:2], "--format", "csv", "--output", output)
+    assert (result.returncode, result.stdout) == (0, b"")
+    with output.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [str(clip) for clip in CLIPS[:2]]
+    assert sum(float(rows[0][label]) for label in LABELS) == pytest.approx(1, abs=1e-6)
+    assert [path.name for path in tmp_path.iterdir()] == ["emotions.csv"]
+
+
+def test_standard_input() -> None:
+    piped = run("predict", "-", stdin=CLIPS[0].read_bytes())
+    from_file = run("predict", CLIPS[0])
+    assert json.loads(piped.stdout)["probabilities"] == json.loads(from_file.stdout)["probabilities"]
+
+
+def test_a_bad_file_is_reported_the_rest_go_on(tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"no audio")
+    (tmp_path / "empty").mkdir()
+    result = run("predict", tmp_path / "bad.wav", CLIPS[0], tmp_path / "gone.wav", tmp_path / "empty", CLIPS[1])
+    assert result.returncode == 1
+    assert [Path(json.loads(line)["file"]) for line in result.stdout.splitlines()] == CLIPS[:2]
+    bad, gone, empty, summary = result.stderr.decode().splitlines()
+    assert bad.startswith(f"Error: {tmp_path / 'bad.wav'}: is not audio")
+    assert gone == f"Error: {tmp_path / 'gone.wav'}: no such file: check the path"
+    assert empty.startswith(f"Error: {tmp_path / 'empty'}: no audio in this folder: looked for")
+    assert summary == "3 of 5 could not be read"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["predict"], 2, "Missing argument"),
+        (["predict", "x.wav", "--format", "xml"], 2, "'xml' is not one of"),
+        (["predict", "x.wav", "--model", "no-such-model"], 1, "crema-d"),
+        (["predict", "x.wav", "--device", "cuda:99"], 1, "device 'cuda:99' cannot be used"),
+        (["predict", CLIPS[0], "--output", "/no/such/folder/out.csv"], 1, "cannot be written"),
+        (["sing"], 2, "No such command"),
+    ],
+)
+def test_errors_are_one_line_without_a_traceback(arguments: list[str], status: int, message: str) -> None:
+    result = run(*arguments)
+    assert result.returncode == status
+    assert result.stdout == b""
+    assert message in result.stderr.decode()
+    assert b"Traceback" not in result.stderr
+    if status == 1:
+        assert len(result.stderr.splitlines()) == 1
+        assert result.stderr.startswith(b"Error: ")
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    command = f"{sys.executable} -m speech_emotion_vit.cli predict {ROOT / 'examples' / 'clips'} | head -n 1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, timeout=120)
+    assert len(result.stdout.splitlines()) == 1
+    assert b"Traceback" not in result.stderr
+
+
+COMMANDS = ["predict", "train", "evaluate", "models", "convert", "doctor"]
+
+
+def test_help_names_every_command_and_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['speech-emotion-vit', *sys.argv[1:]]\n"
+        "from speech_emotion_vit.cli import main\n"
+        "try:\n    main()\nfinally:\n"
+        "    heavy = {'torch', 'numpy', 'soundfile', 'huggingface_hub', 'tqdm'} & set(sys.modules)\n"
+        "    print('HEAVY', sorted(heavy))\n"
+    )
+    for command in ([], *([name] for name in COMMANDS)):
+        result = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True)
+        assert "HEAVY []" in result.stdout, command
+        assert "speech-emotion-vit" in result.stdout
+        if not command:
+            assert all(re.search(rf"^  {name}\b", result.stdout, re.MULTILINE) for name in COMMANDS)
+
+
+def test_doctor_finds_this_installation_well() -> None:
+    result = run("doctor")
+    lines = result.stdout.decode().splitlines()
+    assert result.returncode == 0, result.stdout
+    states = {line.split()[1]: line.split()[0] for line in lines}
+    assert states["torch"] == states["soundfile"] == states["crema-d"] == "ok"
+    assert all("pip install" in line or "->" in line for line in lines if line.startswith("optional"))
+
+
+def test_doctor_names_a_cache_that_cannot_be_written() -> None:
+    result = run("doctor", env={**os.environ, "HF_HUB_CACHE": "/proc/nowhere"})
+    (line,) = [line for line in result.stdout.decode().splitlines() if line.split()[1] == "cache"]
+    if os.geteuid() != 0 or not os.access("/proc", os.W_OK):
+        assert "cannot be written" in line
+    assert "/proc/nowhere" in line
+
+
+def test_the_version_is_the_packages() -> None:
+    import speech_emotion_vit
+
+    assert run("--version").stdout.decode().split()[-1] == speech_emotion_vit.__version__
