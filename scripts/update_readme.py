@@ -19,7 +19,7 @@ README = ROOT / "README.md"
 
 def predict_table() -> str:
     """Return what the first command of the README prints at a terminal."""
-    command = [sys.executable, "-m", "speech_emotion_vit.cli", "predict", "examples/clips", "--format", "table"]
+    command = [sys.executable, "-m", "speech_emotion_vit", "predict", "examples/clips", "--format", "table"]
     printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return f"```\n{printed}```"
 
@@ -30,7 +30,7 @@ def model_table() -> str:
     lines = ["| model | emotions | trained on | score | protocol, test clips | size |", "|---|---|---|---|---|---|"]
     for name, entry in manifest.models.items():
         default = " (default)" if name == manifest.default else ""
-        scores = "<br>".join(f"{metric.name} {metric.value:.1f} %" for metric in entry.metrics)
+        scores = "<br>".join(f"{metric.name} {metric.value:.1%}" for metric in entry.metrics)
         tests = "<br>".join(
             f"{metric.protocol}, {metric.clips} clips of {metric.speakers} speakers" for metric in entry.metrics
         )

@@ -16,7 +16,7 @@ LABELS = ["anger", "disgust", "fear", "happiness", "neutral", "sadness"]
 
 
 def run(*arguments: object, stdin: bytes = b"", **options: object) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "speech_emotion_vit.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "speech_emotion_vit", *map(str, arguments)]
     return subprocess.run(command, input=stdin, capture_output=True, timeout=120, **options)  # type: ignore[call-overload, no-any-return]
 
 
@@ -88,7 +88,7 @@ def test_errors_are_one_line_without_a_traceback(arguments: list[str], status: i
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:
-    command = f"{sys.executable} -m speech_emotion_vit.cli predict {ROOT / 'examples' / 'clips'} | head -n 1"
+    command = f"{sys.executable} -m speech_emotion_vit predict {ROOT / 'examples' / 'clips'} | head -n 1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, timeout=120)
     assert len(result.stdout.splitlines()) == 1
     assert b"Traceback" not in result.stderr

@@ -22,12 +22,14 @@ FLOORS = {
     "frontend": 2,
     "models": 2,
     "manifest": 2,
+    "tensors": 2,
     "checkpoint": 3,
     "convert": 3,
     "hub": 3,
     "classifier": 4,
     "training": 4,
     "cli": 5,
+    "__main__": 6,
 }
 WITHOUT_TORCH = {"errors", "config", "files", "prediction", "audio", "manifest", "hub", "cli"}
 

@@ -101,11 +101,9 @@ def load_checkpoint(
             mapped = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
             model = _build(config, mapped, where)
             require_finite(mapped, where)
-            # A copy: the mapped file may be replaced while the network is in use.
-            tensors = {name: tensor.to(torch.float32, copy=True) for name, tensor in mapped.items()}
+            model.load_state_dict(mapped, strict=True)  # copies, so nothing of the mapped file stays in use
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{where}: damaged safetensors file ({error}): download or save it again") from error
-    model.load_state_dict(tensors, strict=True)
     return model.to(device).eval(), config
 
 

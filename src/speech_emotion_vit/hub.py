@@ -154,6 +154,8 @@ def _published(
         )
     bundled = None if entry.file is None else WEIGHTS_FOLDER / entry.file
     if bundled is not None and (bundled.is_file() or entry.repo_id is None):
+        if not bundled.is_file():
+            raise WeightsError(f"{bundled}: the bundled file of {entry.name} is missing: reinstall speech-emotion-vit")
         if fault := _fault(bundled, entry.sha256):
             raise IntegrityError(f"{fault}: reinstall speech-emotion-vit")
         weights, commit = bundled, entry.sha256[:_SHORT]
@@ -243,7 +245,7 @@ class _Hub:
 
     def fetch(self, filename: str, revision: str | None) -> Path:
         """Return the file in the cache, downloaded if it is not there; no request if `revision` is a cached commit."""
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import errors, hf_hub_download
 
         try:
             return Path(
@@ -256,6 +258,11 @@ class _Hub:
                     library_name="speech-emotion-vit",
                 )
             )
+        except errors.HFValidationError as error:
+            raise WeightsError(
+                f"{self.repo_id}: neither a model here nor a name the Hub allows: check the spelling "
+                "(speech-emotion-vit models list)"
+            ) from error
         except _client_errors() as error:
             raise DownloadError(self._explain(error, filename, revision)) from error
 
@@ -281,7 +288,8 @@ class _Hub:
 
         endpoint, at = constants.ENDPOINT, f" at revision {revision}" if revision else ""
         what = f"{self.repo_id}: {filename}{at} could not be fetched from {endpoint}"
-        status = getattr(getattr(error, "response", None), "status_code", None)
+        cause = error.__cause__ or error  # the client wraps what went wrong in "not in the cache either"
+        status = getattr(getattr(cause, "response", None), "status_code", None)
         if isinstance(error, errors.GatedRepoError):
             return f"{what}: access is restricted: accept the terms at {endpoint}/{self.repo_id} and run hf auth login"
         if isinstance(error, errors.RepositoryNotFoundError):
@@ -304,7 +312,7 @@ class _Hub:
             return (
                 f"{what}: {error.filename} cannot be written ({error.strerror}): give another cache_dir, or set HF_HOME"
             )
-        reason = " ".join(str(error.__cause__ or error).split())[:200] or type(error).__name__
+        reason = " ".join(str(cause).split())[:200] or type(cause).__name__
         return f"{what}: {reason}: check the network, HF_ENDPOINT and proxies, and try again"
 
 

@@ -1,7 +1,7 @@
 """Corpora: a folder becomes a list of `Utterance`, one pure function per corpus.
 
 The file names carry the labels in all three, so no list of labels is needed. Every reader takes any audio suffix
-that soundfile reads, in a stable order, and `remarks` says where a folder differs from what was published.
+that soundfile reads, in a stable order; `catalogue` knows what was published.
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from ..audio import AUDIO_SUFFIXES
 from ..errors import DatasetError
 
 MOST_NAMED = 8  # file names in one message; the rest is counted
+
+CREMA_D_LAYOUT = "AudioWAV/1001_DFA_ANG_XX.wav and 7441 more"
+EMODB_LAYOUT = "wav/03a01Fa.wav and 534 more"
+SAVEE_LAYOUT = "AudioData/DC/a01.wav and 479 more, or flat, DC_a01.wav"
+FOLDER_LAYOUT = "one sub-folder of audio per label, or a CSV file with the columns path,label and perhaps speaker"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,39 +40,10 @@ class Utterance:
     """What is said, as the corpus codes it; empty where unknown."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Corpus:
-    """What is known about a corpus before a file of it is opened."""
-
-    name: str
-    """Name on the command line and of the data folder."""
-    title: str
-    """Name in reports."""
-    read: Callable[[Path], list[Utterance]]
-    """Folder to utterances."""
-    source: str
-    """Where it is obtained."""
-    license: str
-    """Under which licence."""
-    layout: str
-    """What the folder must look like."""
-    citation: str
-    """What to cite."""
-    composition: Mapping[tuple[str, str], int]
-    """Published number of utterances by speaker and label."""
-    defects: Mapping[str, str]
-    """Utterance to what is wrong with it; neither trained nor scored on outside the ``paper`` protocol."""
-
-    @property
-    def size(self) -> int:
-        """Published number of utterances."""
-        return sum(self.composition.values())
-
-
 # CREMA-D ---------------------------------------------------------------------------------------------------------
 
 _CREMA_D_NAME = re.compile(r"(10\d\d)_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX?)")
-_CREMA_D_LABELS = {
+CREMA_D_LABELS = {
     "ANG": "anger",
     "DIS": "disgust",
     "FEA": "fear",
@@ -79,23 +54,23 @@ _CREMA_D_LABELS = {
 _CREMA_D_SENTENCES = ("DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI", "TAI", "TIE", "TSI", "WSI")
 # Never recorded or never released: three actors lack one sentence altogether, two lack one neutral take.
 _CREMA_D_ABSENT = {
-    *(f"{take}_{label}_XX" for take in ("1008_WSI", "1009_MTI", "1019_ITH") for label in _CREMA_D_LABELS),
+    *(f"{take}_{label}_XX" for take in ("1008_WSI", "1009_MTI", "1019_ITH") for label in CREMA_D_LABELS),
     "1002_TIE_NEU_XX",
     "1076_ITS_NEU_XX",
 }
-_CREMA_D_SAME = (
+CREMA_D_SAME = (
     ("1006_TIE_HAP_XX", "1006_TIE_NEU_XX"),
     ("1013_WSI_DIS_XX", "1013_WSI_SAD_XX"),
     ("1017_IWW_ANG_XX", "1017_IWW_FEA_XX"),
 )
 
 
-def _crema_d_ids() -> list[str]:
+def crema_d_ids() -> list[str]:
     """Return the published 7442: 91 actors, 12 sentences, one of them at three intensities."""
     ids = []
     for actor in range(1001, 1092):
         for sentence in _CREMA_D_SENTENCES:
-            for label in _CREMA_D_LABELS:
+            for label in CREMA_D_LABELS:
                 levels = ("LO", "MD", "HI") if sentence == "IEO" and label != "NEU" else ("XX",)
                 ids += [f"{actor}_{sentence}_{label}_{level}" for level in levels]
     return [name for name in ids if name not in _CREMA_D_ABSENT]
@@ -115,20 +90,20 @@ def read_crema_d(folder: Path) -> list[Utterance]:
         DatasetError: there is no file of the corpus in `folder`, or one twice.
     """
     utterances = []
-    for path in _audio_files(folder):
+    for path in audio_files(folder):
         name = _crema_d_id(path.stem)
         if name is not None:
             speaker, sentence, code, _ = name.split("_")
             utterances.append(
-                Utterance(id=name, path=path, label=_CREMA_D_LABELS[code], speaker=speaker, sentence=sentence)
+                Utterance(id=name, path=path, label=CREMA_D_LABELS[code], speaker=speaker, sentence=sentence)
             )
-    return _checked(utterances, "crema-d", folder)
+    return _checked(utterances, folder, CREMA_D_LAYOUT)
 
 
 # EmoDB -----------------------------------------------------------------------------------------------------------
 
 _EMODB_NAME = re.compile(r"(03|08|09|1[0-6])([ab]\d\d)([WLEAFTN])([a-f])")
-_EMODB_LABELS = {
+EMODB_LABELS = {
     "W": "anger",
     "L": "boredom",
     "E": "disgust",
@@ -137,19 +112,66 @@ _EMODB_LABELS = {
     "T": "sadness",
     "N": "neutral",
 }
-# Released utterances by speaker, in the order W L E A F T N.
-_EMODB_COUNTS = {
-    "03": (14, 5, 1, 4, 7, 7, 11),
-    "08": (12, 10, 0, 6, 11, 9, 10),
-    "09": (13, 4, 8, 1, 4, 4, 9),
-    "10": (10, 8, 1, 8, 4, 3, 4),
-    "11": (11, 8, 2, 10, 8, 7, 9),
-    "12": (12, 5, 2, 6, 2, 4, 4),
-    "13": (12, 10, 8, 7, 10, 5, 9),
-    "14": (16, 8, 8, 12, 8, 10, 7),
-    "15": (13, 9, 5, 8, 6, 4, 11),
-    "16": (14, 14, 11, 7, 11, 9, 5),
+# Released takes by speaker: sentences, each followed by label and version of its takes.
+_EMODB_TAKES = {
+    "03": (
+        "a01 Fa Nc Wa a02 Fc Nc Ta Wb Wc a04 Ad Fd Lc Nc Ta Wc a05 Aa Fc Nd Tc Wa Wb a07 Fa Fb La Nc Wc b01 Fa Lb "
+        "Nb Td Wa Wc b02 Aa La Na Tb Wb b03 Nb Tc Wc b09 La Nc Tc Wa b10 Ab Ec Na Nc Wb Wc"
+    ),
+    "08": (
+        "a01 Ab Fd Lc Na Wa Wc a02 Ab Ac Fe La Na Tb Wc a04 Ff La Nc Tb Wc a05 Fe Lc Nb Ta Wa a07 Fd La Na Ta Tb "
+        "Wc b01 Aa Fd Fe Lb Na Wa b02 Ff La Nb Tc Wd b03 Fe Lc Nb Tc Wd b09 Ab Fd Lc Nb Tb Wa Wc b10 Aa Fd La Nc "
+        "Tc Wa"
+    ),
+    "09": (
+        "a01 Ea Fa Nb Wb a02 Ea Eb La Wb a04 Fd La Nb Wa a05 Ed Lc Nb Tb Wb Wc a07 Eb Na Ta Wb Wd b01 Ea Na Wb b02 "
+        "Na Tb Wc Wd b03 Ed Fa Fd Lb Nb Ta Wb b09 Ea Nd Wa b10 Aa Nd Wa"
+    ),
+    "10": (
+        "a01 Ac Nb Wa a02 Ab Fa Lb Na Wa a04 Fd Nb Wa Wb a05 Aa Ld Tb Wb a07 Aa Ad La Ta Wb b01 Aa Ea Fa Lb b02 Aa "
+        "La Na Wb b03 La Tb Wb b09 Ad Lb Wb b10 Fc Lc Wa"
+    ),
+    "11": (
+        "a01 Aa Ab Ld Nd Wc a02 Ec Fb Ld Nc Tc Wc a04 Ac Fd Nd Wc a05 Ad Fb Fc Lc Na Td Wd a07 Ac Ld Ta Wc b01 Ab "
+        "Eb Fc Lb Nc Wd b02 Ab Fd Na Td Wb b03 Fc Lc Nb Td Wa Wb b09 Ad Fd Ld Na Td Wa b10 Ad Ae Ld Nc Td Wa"
+    ),
+    "12": (
+        "a01 Fb Lb Nb Wc a02 Ac Ec Nb Wa Wc a04 Wc a05 Ab Lb Nd Ta Wb a07 Ac La Wa b01 Ta Wa b02 Ad Ea Fb Na Wa Wb "
+        "Wd b03 La Ta b09 Ac Td Wc b10 Ac Ld Wa"
+    ),
+    "13": (
+        "a01 Ac Ea Ec Fd Lb Nb Wb a02 Ad Ec Fa Lc Nc Ta Wa a04 Ac Fc Lb Ta Wc a05 Aa Ea Lc Nb Tc Wa Wc a07 Fd Lb "
+        "Na Tc Wb b01 Ab Ec Fc Ld Nc Wa b02 Fb Lc Nb Wa b03 Ac Ed Fd Lb Na Td Wc b09 Ab Ec Fb Fc La Na Wa b10 Ec "
+        "Fa La Nc Wa Wc"
+    ),
+    "14": (
+        "a01 Aa Ac Ea Na Wa Wc a02 Ab Ea Fd La Nc Tb Wa Wc a04 Aa Ed Lb Tb Tc Wb Wc a05 Aa Ac Fa Fb Lb Na Ta Tc Wa "
+        "Wb a07 Aa Eb Fd Lc Ld Na Tc Wc b01 Ac Eb Fa Fc Na Wc b02 Aa Fb Na Tc Wb Wd b03 Ad Ed Lb Ta Wb b09 Ac Ea "
+        "Fc Lb Td Wa Wc b10 Ad Eb Lb Nb Tc Wc"
+    ),
+    "15": (
+        "a01 Ea Fb La Nb Wa a02 Ac Ea La Na Ta Wb Wd a04 Ab Ac Fd Nc Wa Wb a05 Eb Fb Lb Na Wa a07 Ac Eb Fa Fb Ld "
+        "Nc b01 Ec Lb Na Wc b02 Aa Lb Nd Tc Wa Wc b03 Aa Lc Nb Tc Wa Wb b09 Ac Fa La Nb Ta Wb b10 Ac Lc Nb Nc Wa"
+    ),
+    "16": (
+        "a01 Ec Fc Lb Nc Tb Wb a02 Ea Ec Lb Nb Tc Wb a04 Ab Ea Fa La Lc Nc Tc Wb Wc a05 Ab Ea Fc La Tb Wb Wc a07 "
+        "Ea Fa Fb La Lb Nb Td Wa b01 Aa Eb Fa La Lc Tb Wa Wb b02 Aa Eb Fd Lb Wb b03 Ad Ea Fa Fd La Nb Ta Wb b09 Ab "
+        "Eb Fb La Lb Wb b10 Aa Eb Fb Lb Tb Td Wa Wb"
+    ),
 }
+
+
+def emodb_ids() -> list[str]:
+    """Return the released 535."""
+    ids = []
+    for speaker, takes in _EMODB_TAKES.items():
+        sentence = ""
+        for word in takes.split():
+            if len(word) == 3:
+                sentence = word
+            else:
+                ids.append(f"{speaker}{sentence}{word}")
+    return ids
 
 
 def read_emodb(folder: Path) -> list[Utterance]:
@@ -159,21 +181,21 @@ def read_emodb(folder: Path) -> list[Utterance]:
         DatasetError: there is no file of the corpus in `folder`, or one twice.
     """
     utterances = []
-    for path in _audio_files(folder):
+    for path in audio_files(folder):
         match = _EMODB_NAME.fullmatch(path.stem)
         if match:
             speaker, sentence, code, _ = match.groups()
             utterances.append(
-                Utterance(id=path.stem, path=path, label=_EMODB_LABELS[code], speaker=speaker, sentence=sentence)
+                Utterance(id=path.stem, path=path, label=EMODB_LABELS[code], speaker=speaker, sentence=sentence)
             )
-    return _checked(utterances, "emodb", folder)
+    return _checked(utterances, folder, EMODB_LAYOUT)
 
 
 # SAVEE -----------------------------------------------------------------------------------------------------------
 
 _SAVEE_NAME = re.compile(r"(?:(DC|JE|JK|KL)_)?(a|d|f|h|n|sa|su)(\d\d)")
 _SAVEE_SPEAKERS = ("DC", "JE", "JK", "KL")
-_SAVEE_LABELS = {
+SAVEE_LABELS = {
     "a": "anger",
     "d": "disgust",
     "f": "fear",
@@ -184,6 +206,16 @@ _SAVEE_LABELS = {
 }
 
 
+def savee_ids() -> list[str]:
+    """Return the published 480: per speaker 15 of each emotion, 30 neutral."""
+    return [
+        f"{speaker}_{code}{number:02}"
+        for speaker in _SAVEE_SPEAKERS
+        for code in SAVEE_LABELS
+        for number in range(1, 31 if code == "n" else 16)
+    ]
+
+
 def read_savee(folder: Path) -> list[Utterance]:
     """Read SAVEE: ``AudioData/DC/a01.wav``, or the widespread flat copy ``DC_a01.wav``.
 
@@ -191,7 +223,7 @@ def read_savee(folder: Path) -> list[Utterance]:
         DatasetError: there is no file of the corpus in `folder`, or one twice.
     """
     utterances = []
-    for path in _audio_files(folder):
+    for path in audio_files(folder):
         match = _SAVEE_NAME.fullmatch(path.stem)
         if match:
             speaker = match[1] or path.parent.name
@@ -201,12 +233,12 @@ def read_savee(folder: Path) -> list[Utterance]:
                     Utterance(
                         id=f"{speaker}_{sentence}",
                         path=path,
-                        label=_SAVEE_LABELS[match[2]],
+                        label=SAVEE_LABELS[match[2]],
                         speaker=speaker,
                         sentence=sentence,
                     )
                 )
-    return _checked(utterances, "savee", folder)
+    return _checked(utterances, folder, SAVEE_LAYOUT)
 
 
 # A folder of the user's own --------------------------------------------------------------------------------------
@@ -221,14 +253,14 @@ def read_folder(source: Path) -> list[Utterance]:
         DatasetError: there is nothing to read, a column or a file is missing, or a path occurs twice.
     """
     if source.is_file():
-        return _checked(_read_csv(source), "folder", source)
+        return _checked(_read_csv(source), source, FOLDER_LAYOUT)
     utterances = []
-    for path in _audio_files(source):
+    for path in audio_files(source):
         parts = path.relative_to(source).parts
         if len(parts) > 1:
             name = path.relative_to(source).with_suffix("").as_posix()
             utterances.append(Utterance(id=name, path=path, label=parts[0], speaker="", sentence=""))
-    return _checked(utterances, "folder", source)
+    return _checked(utterances, source, FOLDER_LAYOUT)
 
 
 def _read_csv(source: Path) -> list[Utterance]:
@@ -259,14 +291,15 @@ def _read_csv(source: Path) -> list[Utterance]:
 # Common ----------------------------------------------------------------------------------------------------------
 
 
-def _audio_files(folder: Path) -> Iterator[Path]:
+def audio_files(folder: Path) -> Iterator[Path]:
+    """Yield the files in `folder`, however deep, that are named like audio, in a stable order."""
     yield from sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
 
 
-def _checked(utterances: list[Utterance], name: str, folder: Path) -> list[Utterance]:
+def _checked(utterances: list[Utterance], folder: Path, layout: str) -> list[Utterance]:
     """Return `utterances` sorted by id; refuse none at all and any id that occurs twice."""
     if not utterances:
-        raise DatasetError(f"{folder}: no file of the corpus is here. {describe_missing(name)}")
+        raise DatasetError(f"{folder}: no audio named as expected is here: expected is {layout}")
     twice = [name for name, count in Counter(utterance.id for utterance in utterances).items() if count > 1]
     if twice:
         raise DatasetError(f"{folder}: occurs more than once: {named(sorted(twice))}: keep one copy of each")
@@ -277,113 +310,3 @@ def named(names: Sequence[str]) -> str:
     """Return the first few of `names` and the number of the rest."""
     rest = len(names) - MOST_NAMED
     return ", ".join(names[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def describe_missing(name: str) -> str:
-    """Return the one message for a corpus that is not there: where it is obtained, its licence, its layout."""
-    corpus = CORPORA[name]
-    return (
-        f"{corpus.title} is obtained from {corpus.source} ({corpus.license}); expected is {corpus.layout}: "
-        f"pass the folder with --data-dir, or put it where $SPEECH_EMOTION_VIT_DATA/{name} is"
-    )
-
-
-def remarks(corpus: Corpus, folder: Path, utterances: Sequence[Utterance]) -> list[str]:
-    """Return how `folder` differs from the published composition, naming what is missing and what does not belong."""
-    if not corpus.composition:
-        return []
-    found = []
-    if corpus.name == "crema-d":
-        missing = sorted(set(_crema_d_ids()) - {utterance.id for utterance in utterances})
-        extra = sorted({utterance.id for utterance in utterances} - set(_crema_d_ids()))
-        if missing:
-            found.append(f"{len(missing)} of {corpus.size} utterances are missing: {named(missing)}")
-        if extra:
-            found.append(f"{len(extra)} utterances are not in the published corpus: {named(extra)}")
-    else:
-        counts = Counter((utterance.speaker, utterance.label) for utterance in utterances)
-        cells = [
-            f"speaker {speaker} {label} has {counts[speaker, label]} instead of {expected}"
-            for (speaker, label), expected in corpus.composition.items()
-            if counts[speaker, label] != expected
-        ]
-        if cells:
-            found.append(f"{len(utterances)} utterances instead of {corpus.size}: {named(cells)}")
-    read = {utterance.path for utterance in utterances}
-    strangers = [path.name for path in _audio_files(folder) if path not in read]
-    if strangers:
-        found.append(f"{len(strangers)} audio files are not named like {corpus.title}'s: {named(strangers)}")
-    return found
-
-
-def _count(cells: Iterator[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
-    return MappingProxyType(dict(Counter(cells)))
-
-
-CORPORA: Mapping[str, Corpus] = MappingProxyType(
-    {
-        "crema-d": Corpus(
-            name="crema-d",
-            title="CREMA-D",
-            read=read_crema_d,
-            source="https://github.com/CheyneyComputerScience/CREMA-D",
-            license="Open Database License 1.0, contents under the Database Contents License 1.0",
-            layout="AudioWAV/1001_DFA_ANG_XX.wav and 7441 more",
-            citation="Cao et al., CREMA-D: Crowd-Sourced Emotional Multimodal Actors Dataset, IEEE TAC 5(4), 2014",
-            composition=_count((name[:4], _CREMA_D_LABELS[name[9:12]]) for name in _crema_d_ids()),
-            defects=MappingProxyType(
-                {
-                    "1076_MTI_SAD_XX": "all samples are zero",
-                    **{name: f"the same recording as {other}" for name, other in _CREMA_D_SAME},
-                    **{name: f"the same recording as {other}" for other, name in _CREMA_D_SAME},
-                }
-            ),
-        ),
-        "emodb": Corpus(
-            name="emodb",
-            title="EmoDB",
-            read=read_emodb,
-            source="http://emodb.bilderbar.info",
-            license="CC BY 4.0 as far as known",
-            layout="wav/03a01Fa.wav and 534 more",
-            citation="Burkhardt et al., A Database of German Emotional Speech, Interspeech 2005",
-            composition=MappingProxyType(
-                {
-                    (speaker, label): count
-                    for speaker, counts in _EMODB_COUNTS.items()
-                    for label, count in zip(_EMODB_LABELS.values(), counts, strict=True)
-                    if count
-                }
-            ),
-            defects=MappingProxyType({}),
-        ),
-        "savee": Corpus(
-            name="savee",
-            title="SAVEE",
-            read=read_savee,
-            source="http://kahlan.eps.surrey.ac.uk/savee/",
-            license="research use, by registration",
-            layout="AudioData/DC/a01.wav and 479 more, or flat DC_a01.wav",
-            citation="Haq and Jackson, Multimodal Emotion Recognition, in: Machine Audition, IGI Global, 2010",
-            composition=MappingProxyType(
-                {
-                    (speaker, label): 30 if label == "neutral" else 15
-                    for speaker in _SAVEE_SPEAKERS
-                    for label in _SAVEE_LABELS.values()
-                }
-            ),
-            defects=MappingProxyType({}),
-        ),
-        "folder": Corpus(
-            name="folder",
-            title="your own folder",
-            read=read_folder,
-            source="you",
-            license="yours",
-            layout="one sub-folder of audio per label, or a CSV file with the columns path,label,speaker",
-            citation="",
-            composition=MappingProxyType({}),
-            defects=MappingProxyType({}),
-        ),
-    }
-)

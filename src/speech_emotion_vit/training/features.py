@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class FeatureStore:
     """Utterance to its first row and the row after its last; the unreadable are not in it."""
     faults: dict[str, str]
     """Utterance to why it could not be read."""
+    key: str
+    """Digest of the front-end, the version and every file: the store's name in the cache."""
 
 
 def default_cache() -> Path:
@@ -85,7 +88,8 @@ def load_features(
             _build(store, utterances, frontend, version, pool, progress)
     index = json.loads((store / "index.json").read_text(encoding="utf-8"))
     images = np.load(store / "images.npy", mmap_mode="r")
-    return FeatureStore(images, {name: (a, b) for name, (a, b) in index["rows"].items()}, index["faults"])
+    rows = {name: (first, last) for name, (first, last) in index["rows"].items()}
+    return FeatureStore(images, rows, index["faults"], store.name)
 
 
 def read_waveform(path: Path, sampling_rate: int) -> Samples:
@@ -168,9 +172,17 @@ def _build(
     _write(store, np.concatenate(blocks), {"rows": rows, "faults": faults, "frontend": config.to_dict()})
 
 
+def _remove_abandoned(cache: Path) -> None:
+    """Remove what interrupted processes left behind; nobody writes a store for a day."""
+    for part in cache.glob(".part-*"):
+        if time.time() - part.stat().st_mtime > 86_400:
+            shutil.rmtree(part, ignore_errors=True)
+
+
 def _write(store: Path, images: npt.NDArray[np.float16], index: dict[str, object]) -> None:
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(store.parent)
         temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=store.parent))
     except OSError as error:
         raise DatasetError(

@@ -20,25 +20,15 @@ from ..errors import TrainingError
 from ..models import SpectrogramViT
 from .augment import Augmentation, augment, mix
 from .data import Indices, Rows
-from .metrics import (
-    Floats,
-    confusion_matrix,
-    mean_probabilities,
-    negative_log_likelihood,
-    unweighted_average_recall,
-    weighted_accuracy,
-)
 from .recipes import StageSettings
-from .stages import Batch, encode
+from .scoring import Record, score_rows, validation_record
+from .stages import Batch
 from .state import load_optimizer_tensors, load_state, optimizer_tensors, save_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 CHECK_EVERY = 20  # steps between two looks at the loss: a look waits for the device
-SCORE_BATCH = 128  # rows that are scored at once
-
-Record = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,30 +87,6 @@ def make_optimizer(stage: nn.Module, settings: StageSettings) -> torch.optim.Opt
     return make(groups, lr=settings.learning_rate, betas=(0.9, settings.beta2), fused=True)
 
 
-@torch.no_grad()
-def score_rows(network: SpectrogramViT, rows: Rows, accelerator: Accelerator | None = None) -> Floats:
-    """Return the logits `[rows, classes]` of a network in eval mode, the work shared by all processes."""
-    logits = torch.zeros(len(rows), network.config.num_classes, device=rows.device)
-    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    for batch in rows.by_length(SCORE_BATCH)[rank::world]:
-        index = torch.from_numpy(batch).to(rows.device)
-        logits[index] = network.head(encode(network, rows.images(batch))).float()
-    if accelerator is not None and world > 1:
-        logits = accelerator.reduce(logits, reduction="sum")
-    return logits.double().cpu().numpy()
-
-
-def validation_record(logits: Floats, rows: Rows) -> Record:
-    """Return WA, UA and negative log likelihood of the clips of `rows`."""
-    probabilities = mean_probabilities(logits, rows.owners)
-    confusion = confusion_matrix(rows.clip_targets, probabilities.argmax(axis=1), logits.shape[1])
-    return {
-        "validation_wa": weighted_accuracy(confusion),
-        "validation_ua": unweighted_average_recall(confusion),
-        "validation_nll": negative_log_likelihood(rows.clip_targets, probabilities),
-    }
-
-
 def fit(stage: nn.Module, job: Job, accelerator: Accelerator) -> list[Record]:
     """Run a stage, from where its folder says it stopped, and leave the kept weights in ``stage.network``.
 
@@ -172,7 +138,7 @@ class _Fit:
             record["seconds"] = time.monotonic() - started
             self.history.append(record)
             self._choose(record)
-            waited = epoch - self.best_epoch
+            waited = epoch - self.best_epoch if len(self.job.validation) else 0
             self.done = epoch >= settings.epochs or 0 < settings.patience <= waited
             if self.accelerator.is_main_process:
                 self._store()
@@ -189,13 +155,14 @@ class _Fit:
         batches = [batch for batch in batches if len(batch) >= world]
         sums: dict[str, Tensor] = {}
         self.stage.train()
-        bar = tqdm(batches, desc=f"{job.name} {epoch}/{settings.epochs}", leave=False, disable=None if rank == 0 else True)
+        title = f"{job.name} {epoch}/{settings.epochs}"
+        bar = tqdm(batches, desc=title, leave=False, disable=None if rank == 0 else True)
         for index, rows in enumerate(bar):
             rate = learning_rate(settings, epoch - 1 + (index + 1) / len(batches))
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             batch = self._batch(rows, seed_of(job.seed, job.name, epoch, index))
-            local = Batch(*(None if tensor is None else tensor[rank::world] for tensor in batch))
+            local = batch.share(rank, world)
             # Processes average their gradients; this makes it the mean over the batch whatever their shares are.
             weight = len(local.images) * world / len(rows)
             losses = self.stage(local)
@@ -243,10 +210,11 @@ class _Fit:
         values = {name: float(value) for name, value in sums.items()}
         if not all(map(math.isfinite, values.values())):
             parts = ", ".join(f"{name} {value:g}" for name, value in values.items())
+            name = self.job.name
             raise TrainingError(
-                f"{self.job.name}: the loss is not finite in epoch {epoch}, step {step} or up to {CHECK_EVERY - 1} before "
-                f"(sums: {parts}; learning rate {rate:.3g}): lower {self.job.name}.learning_rate or set "
-                f"{self.job.name}.clip_norm to 1 and train anew; the state after epoch {epoch - 1} is in {self.job.folder}"
+                f"{name}: the loss is not finite in epoch {epoch}, step {step} or up to {CHECK_EVERY - 1} before it "
+                f"(sums: {parts}; learning rate {rate:.3g}): train anew with a lower {name}.learning_rate or with "
+                f"{name}.clip_norm 1; the state after epoch {epoch - 1} is in {self.job.folder}"
             )
 
     def _validate(self) -> Record:
@@ -294,7 +262,9 @@ class _Fit:
             self.history = progress["history"]
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise TrainingError(f"{self.path}: does not fit this run ({reason}): remove it to repeat this stage") from error
+            raise TrainingError(
+                f"{self.path}: does not fit this run ({reason}): remove it to repeat this stage"
+            ) from error
         if self.history:
             state = "is complete" if self.done else "goes on"
             self.job.say(f"{self.job.name}: {state} after epoch {len(self.history)}")
@@ -304,8 +274,9 @@ class _Fit:
         for name, value in record.items():
             if name != "epoch":
                 job.log(f"{job.name}/{name}", value, epoch)
-        names = [name for name in record if name not in ("epoch", "learning_rate", "seconds") and "validation" not in name]
-        parts = [f"{job.name} {epoch}/{job.settings.epochs}", *(f"{name} {record[name]:.4f}" for name in names)]
+        other = ("epoch", "learning_rate", "seconds", "validation_wa", "validation_ua", "validation_nll")
+        losses = [f"{name} {value:.4f}" for name, value in record.items() if name not in other]
+        parts = [f"{job.name} {epoch}/{job.settings.epochs}", *losses]
         if "validation_ua" in record:
             best = max(r["validation_ua"] for r in self.history)
             parts.append(

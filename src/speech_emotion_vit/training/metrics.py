@@ -19,7 +19,8 @@ def validate(targets: Indices, predictions: Indices, num_classes: int) -> None:
         ValueError: there is nothing to score, the shapes differ, or a class index is out of range.
     """
     if targets.ndim != 1 or targets.shape != predictions.shape or len(targets) == 0:
-        raise ValueError(f"targets {list(targets.shape)} and predictions {list(predictions.shape)} must be equal [n > 0]")
+        shapes = f"{list(targets.shape)} and {list(predictions.shape)}"
+        raise ValueError(f"targets and predictions must have one shape [n] with n > 0, not {shapes}")
     for name, values in (("targets", targets), ("predictions", predictions)):
         if values.min() < 0 or values.max() >= num_classes:
             raise ValueError(f"{name} must be from 0 to {num_classes - 1}, not {values.min()} to {values.max()}")

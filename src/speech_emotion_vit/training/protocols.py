@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
@@ -25,14 +25,16 @@ from ..errors import ConfigError, DatasetError
 from .corpora import Utterance, named
 
 Protocol = Literal["speaker", "random", "paper"]
-Fold = int | Literal["final"] | None
+Fold: TypeAlias = "int | Literal['final'] | None"
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 # audEERING's split of CREMA-D, version 1.1.0; the other 56 speakers train.
-CREMA_D_TEST = (*"1048 1069 1071 1074 1076 1077 1078 1079 1082 1083 1084 1086 1087 1088 1089 1090 1091".split(),)
-CREMA_D_VALIDATION = (
-    *"1049 1053 1054 1055 1058 1059 1061 1062 1063 1064 1065 1066 1067 1068 1070 1075 1080 1085".split(),
+_TEST = (1048, 1069, 1071, 1074, 1076, 1077, 1078, 1079, 1082, 1083, 1084, 1086, 1087, 1088, 1089, 1090, 1091)
+_VALIDATION = (
+    *(1049, 1053, 1054, 1055, 1058, 1059, 1061, 1062, 1063, 1064, 1065, 1066, 1067, 1068, 1070, 1075, 1080, 1085),
 )
+CREMA_D_TEST = frozenset(map(str, _TEST))
+CREMA_D_VALIDATION = frozenset(map(str, _VALIDATION))
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1  # of what does not test
 

@@ -31,6 +31,15 @@ class Batch(NamedTuple):
     reference: Tensor | None = None
     """The teacher's features `[batch, dim]` of these images where they are known already."""
 
+    def share(self, index: int, number: int) -> Batch:
+        """Return every `number`-th row from `index` on."""
+        return Batch(
+            self.images[index::number],
+            self.targets[index::number],
+            None if self.scores is None else self.scores[index::number],
+            None if self.reference is None else self.reference[index::number],
+        )
+
 
 def encode(network: SpectrogramViT, images: Tensor, *, drop: float = 0.0, scores: Tensor | None = None) -> Tensor:
     """Return the CLS features `[batch, dim]` of `images`, computed on the fewest tokens.

@@ -1,6 +1,0 @@
-"""Run the command line as ``python -m speech_emotion_vit.cli``."""
-
-from . import main
-
-if __name__ == "__main__":
-    main(prog_name="speech-emotion-vit")

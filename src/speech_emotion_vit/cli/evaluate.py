@@ -1,0 +1,104 @@
+"""``speech-emotion-vit evaluate``."""
+
+from __future__ import annotations
+
+import click
+
+from ._corpus import corpus_options
+
+
+@click.command("evaluate", short_help="Score a model on a corpus.")
+@corpus_options
+@click.option("--model", "-m", metavar="M", help="Model name, Hub repository, folder or file.  [default: bundled]")
+@click.option("--revision", metavar="R", help="Branch, tag or commit of a Hub repository.")
+@click.option(
+    "--fold", type=click.IntRange(min=0), metavar="K", help="One fold of a cross-validation.  [default: all clips]"
+)
+@click.option(
+    "--part",
+    type=click.Choice(["test", "validation", "train"]),
+    default="test",
+    show_default=True,
+    help="Which items of the split.",
+)
+@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--output", "-o", type=click.Path(file_okay=False), metavar="D", help="Write tables and pictures here.")
+def command(
+    dataset: str,
+    data_dir: str | None,
+    protocol: str,
+    seed: int,
+    strict: bool,
+    cache_dir: str | None,
+    model: str | None,
+    revision: str | None,
+    fold: int | None,
+    part: str,
+    device: str,
+    output: str | None,
+) -> None:
+    r"""Score a model on a corpus: WA, UA, macro-F1, calibration error, confusion, 95 % intervals over speakers.
+
+    Labels are mapped by name: clips whose label the model does not know are left out, and said to be.
+
+    \b
+    Examples:
+      speech-emotion-vit evaluate --dataset crema-d --data-dir CREMA-D
+      speech-emotion-vit evaluate --dataset savee --model runs/student --output scores
+      speech-emotion-vit evaluate --dataset emodb --model crema-d
+    """
+    import json
+    import sys
+    from pathlib import Path
+    from typing import Any, cast
+
+    import torch
+
+    from ..checkpoint import load_checkpoint
+    from ..errors import ConfigError
+    from ..hub import resolve_model
+    from ..training.assessment import assess
+    from ..training.catalogue import find_corpus
+    from ..training.report import confusion_table, scores_table, write_assessment
+    from ._corpus import feature_progress
+
+    corpus, folder = find_corpus(dataset, Path(data_dir) if data_dir else None)
+    resolved = resolve_model(model, revision=revision)
+    try:
+        place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        network, config = load_checkpoint(resolved.weights, resolved.config, device=place)
+    except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
+        if "Error" in type(error).__name__ and type(error).__module__.startswith("speech_emotion_vit"):
+            raise
+        raise ConfigError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}): pass cpu") from error
+    result = assess(
+        network,
+        config,
+        corpus=corpus,
+        data_dir=folder,
+        protocol=cast(Any, protocol),
+        fold=fold,
+        seed=seed,
+        part=part,
+        device=place,
+        strict=strict,
+        cache=Path(cache_dir) if cache_dir else None,
+        progress=feature_progress,
+    )
+    name = f"{resolved.name}@{resolved.revision}"
+    for note in result.notes:
+        click.echo(note, err=True)
+    if sys.stdout.isatty():
+        click.echo(scores_table({name: result.scores}))
+        click.echo()
+        click.echo(confusion_table(result.scores))
+    else:
+        click.echo(
+            json.dumps(
+                {"model": name, "dataset": dataset, "protocol": protocol, "part": part, **result.scores.to_dict()},
+                ensure_ascii=False,
+            )
+        )
+    if output:
+        write_assessment(Path(output), name, corpus, result)
+        click.echo(f"written to {output}", err=True)

@@ -1,0 +1,103 @@
+"""A corpus as training sees it: utterances, labels, and features in every version a recipe wants."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DatasetError
+from .catalogue import Corpus, remarks
+from .corpora import Utterance, named
+from .features import FeatureStore, load_features
+from .recipes import Recipe
+from .waveforms import VERSIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A corpus that has been read, with its features."""
+
+    corpus: Corpus
+    """What is known about it."""
+    utterances: tuple[Utterance, ...]
+    """What is in the folder."""
+    labels: tuple[str, ...]
+    """The labels in it, in alphabetical order: the order of the head."""
+    stores: Mapping[int, FeatureStore]
+    """Features by version."""
+    remarks: tuple[str, ...]
+    """How the folder differs from the published corpus, and which files could not be read."""
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Label index by utterance."""
+        return {utterance.id: self.labels.index(utterance.label) for utterance in self.utterances}
+
+    @property
+    def speakers(self) -> dict[str, str]:
+        """Speaker by utterance."""
+        return {utterance.id: utterance.speaker for utterance in self.utterances}
+
+    @property
+    def digest(self) -> str:
+        """Digest of who says what under which label; the stores are named by digests of the audio."""
+        lines = [[u.id, u.label, u.speaker, u.sentence] for u in self.utterances]
+        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+def load_data(
+    corpus: Corpus,
+    folder: Path,
+    recipe: Recipe,
+    *,
+    cache: Path | None = None,
+    strict: bool = False,
+    say: Callable[[str], None],
+    progress: Callable[[str], Callable[[int, int], None]] | None = None,
+) -> Data:
+    """Read a corpus and make or find the features of the recipe's versions.
+
+    Args:
+        corpus: which one.
+        folder: where it is.
+        recipe: gives the front-end and the versions.
+        cache: of features.
+        strict: refuse a corpus with anything missing, extra or unreadable.
+        say: gets one line per remark.
+        progress: makes a callback from a title.
+
+    Raises:
+        DatasetError: the corpus is not there, or `strict` and not as published.
+    """
+    utterances = tuple(corpus.read(folder))
+    found = remarks(corpus, folder, utterances)
+    stores = {
+        version: load_features(
+            utterances,
+            recipe.frontend,
+            version=version,
+            cache=cache,
+            progress=progress(f"{corpus.title}, {VERSIONS[version].name}") if progress else None,
+        )
+        for version in recipe.versions
+    }
+    found += describe_faults(stores)
+    for remark in found:
+        say(f"{corpus.title}: {remark}")
+    if found and strict:
+        raise DatasetError(f"{folder}: {'; '.join(found)}: repair it, or leave out --strict")
+    labels = tuple(sorted({utterance.label for utterance in utterances}))
+    if len(labels) < 2:
+        raise DatasetError(f"{folder}: only one label is there, {labels[0]}: at least two are needed")
+    return Data(corpus=corpus, utterances=utterances, labels=labels, stores=stores, remarks=tuple(found))
+
+
+def describe_faults(stores: Mapping[int, FeatureStore]) -> list[str]:
+    """Return one remark that names and counts the files that could not be read, or none."""
+    faults = {name: fault for store in stores.values() for name, fault in store.faults.items()}
+    if not faults:
+        return []
+    return [f"{len(faults)} files cannot be read and are left out: {named([faults[name] for name in sorted(faults)])}"]

@@ -1,0 +1,283 @@
+"""One training run: split, stages, results, in one folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import ModelConfig
+from ..errors import TrainingError
+from ..models import SpectrogramViT
+from .augment import Augmentation
+from .data import Rows
+from .dataset import Data
+from .loop import Job, fit, seed_of
+from .protocols import Fold, Protocol, Split, make_split
+from .recipes import Recipe, StageSettings
+from .results import write_results
+from .runs import hardware, locked, open_run, versions, write_csv
+from .scoring import SCORE_BATCH, Record
+from .stages import Distillation, FrozenTeacher, Matching, Supervised
+from .state import load_state
+from .waveforms import VERSIONS
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Stages = Literal["all", "teacher", "match", "student", "supervised"]
+Order = tuple[Literal["teacher", "match", "student", "supervised"], ...]
+ORDER: dict[Stages, Order] = {
+    "all": ("teacher", "match", "student"),
+    "teacher": ("teacher",),
+    "match": ("teacher", "match"),
+    "student": ("teacher", "match", "student"),
+    "supervised": ("supervised",),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run was asked for."""
+
+    data: Data
+    """The corpus and its features."""
+    protocol: Protocol
+    """How it is split."""
+    fold: Fold
+    """Which fold, where the protocol has some."""
+    recipe: Recipe
+    """How it is trained."""
+    stages: Stages
+    """How far."""
+    seed: int
+    """Of everything random."""
+    folder: Path
+    """Where the results go."""
+    resume: bool = False
+    """Whether a run that is there is gone on with."""
+    temperature: float | None = None
+    """Used where there is nothing to fit it on."""
+    say: Callable[[str], None] = field(default=lambda line: None)
+    """Gets one line per event."""
+
+    @property
+    def mode(self) -> str:
+        """Whether there is a teacher."""
+        return "supervised" if self.stages == "supervised" else "distilled"
+
+
+def run_training(run: Run, accelerator: Accelerator) -> dict[str, Any]:
+    """Run the stages, score the kept weights on validation and test items, and write everything to the folder.
+
+    Returns:
+        What ``results.json`` holds; nothing in processes other than the main one.
+
+    Raises:
+        DatasetError: the split leaks.
+        TrainingError: the folder holds another run or is in use, or training cannot go on.
+    """
+    split = make_split(
+        run.data.utterances,
+        corpus=run.data.corpus.name,
+        protocol=run.protocol,
+        defects=run.data.corpus.defects,
+        versions=run.recipe.versions,
+        fold=run.fold,
+        seed=run.seed,
+    )
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+        return _run(run, split, accelerator)
+    with locked(run.folder):
+        open_run(run.folder, _describe(run, split, accelerator), resume=run.resume)
+        (run.folder / "state").mkdir(exist_ok=True)
+        _write_split(run, split)
+        accelerator.wait_for_everyone()
+        return _run(run, split, accelerator)
+
+
+def _describe(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
+    return {
+        "corpus": run.data.corpus.name,
+        "protocol": run.protocol,
+        "fold": run.fold,
+        "seed": run.seed,
+        "mode": run.mode,
+        "recipe": run.recipe.to_dict(),
+        "data": run.data.digest,
+        "features": {VERSIONS[version].name: store.key for version, store in run.data.stores.items()},
+        "labels": list(run.data.labels),
+        "remarks": list(run.data.remarks),
+        "split": {
+            "train": len(split.train),
+            "validation": len(split.validation),
+            "test": len(split.test),
+            "left_out": list(split.left_out),
+            "leakage": split.leakage,
+            "note": split.note,
+        },
+        "versions": versions(),
+        "hardware": hardware(str(accelerator.device)) | {"processes": accelerator.num_processes},
+        "precision": accelerator.mixed_precision,
+    }
+
+
+def _write_split(run: Run, split: Split) -> None:
+    about = {utterance.id: utterance for utterance in run.data.utterances}
+    rows = [
+        (part, item.utterance, VERSIONS[item.version].name, about[item.utterance].label, about[item.utterance].speaker)
+        for part, items in (("train", split.train), ("validation", split.validation), ("test", split.test))
+        for item in items
+    ]
+    write_csv(run.folder / "split.csv", ("part", "utterance", "version", "label", "speaker"), rows)
+
+
+def _run(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
+    started = time.monotonic()
+    rows = {
+        part: Rows(items, run.data.stores, run.data.classes, device=accelerator.device)
+        for part, items in (("train", split.train), ("validation", split.validation), ("test", split.test))
+    }
+    run.say(
+        f"{run.data.corpus.title}, protocol {run.protocol}{'' if run.fold is None else f', fold {run.fold}'}, "
+        f"recipe {run.recipe.name}, seed {run.seed}: {len(rows['train'].items)} training, "
+        f"{len(rows['validation'].items)} validation, {len(rows['test'].items)} test items ({split.note})"
+    )
+    networks, history = _Stages(run, rows, accelerator).run()
+    results: dict[str, Any] = {}
+    if accelerator.is_main_process:
+        results = write_results(
+            run.folder,
+            run.data,
+            frontend=run.recipe.frontend,
+            networks=networks,
+            history=history,
+            rows=rows,
+            temperature=run.temperature,
+            seconds=time.monotonic() - started,
+        )
+    accelerator.wait_for_everyone()
+    return results
+
+
+class _Stages:
+    """The stages of a run, in order, each handing its network to the next."""
+
+    def __init__(self, run: Run, rows: Mapping[str, Rows], accelerator: Accelerator) -> None:
+        self.run_, self.rows, self.accelerator = run, rows, accelerator
+        self.classes = len(run.data.labels)
+        self.networks: dict[str, SpectrogramViT] = {}
+        self.teacher: FrozenTeacher | None = None
+        self.reference: Tensor | None = None
+        self.class_weights = _class_weights(rows["train"], self.classes) if run.recipe.balanced else None
+
+    def run(self) -> tuple[dict[str, SpectrogramViT], dict[str, list[Record]]]:
+        """Return the networks by role and the records by stage."""
+        run = self.run_
+        history: dict[str, list[Record]] = {}
+        log, close = _tensorboard(run.folder, self.accelerator)
+        try:
+            for name in ORDER[run.stages]:
+                if run.stages in ("match", "student") and name != run.stages:
+                    _require_complete(run, name)
+                settings: StageSettings = getattr(run.recipe, name)
+                augmentation = run.recipe.augmentation if settings.augmented else Augmentation()
+                stage = self._stage(name, settings)
+                job = Job(
+                    name=name,
+                    settings=settings,
+                    augmentation=augmentation,
+                    top_db=run.recipe.frontend.top_db,
+                    num_classes=self.classes,
+                    seed=run.seed,
+                    train=self.rows["train"],
+                    validation=self.rows["validation"],
+                    folder=run.folder / "state",
+                    reference=None if augmentation.active or self.teacher is None else self._features(self.teacher),
+                    say=run.say,
+                    log=log,
+                )
+                history[name] = fit(stage, job, self.accelerator)
+        finally:
+            close()
+        return self.networks, history
+
+    def _stage(self, name: str, settings: StageSettings) -> Supervised | Matching:
+        recipe = self.run_.recipe
+        role = "teacher" if name == "teacher" else "student"
+        if role not in self.networks:
+            shape = recipe.teacher_model(self.classes) if role == "teacher" else recipe.student_model(self.classes)
+            self.networks[role] = _initial(shape, seed_of(self.run_.seed, role)).to(self.accelerator.device)
+        network = self.networks[role]
+        if name in ("teacher", "supervised"):
+            return Supervised(
+                network,
+                drop=settings.drop,
+                label_smoothing=recipe.label_smoothing,
+                class_weights=self.class_weights,
+            )
+        if self.teacher is None:
+            self.teacher = FrozenTeacher(self.networks["teacher"])
+            # The student's feature is to be the teacher's, so its head starts as the teacher's.
+            network.head.load_state_dict(self.networks["teacher"].head.state_dict())
+        if name == "match":
+            return Matching(network, self.teacher, drop=settings.drop)
+        return Distillation(
+            network,
+            self.teacher,
+            alpha=recipe.alpha,
+            soft_weight=recipe.soft_weight,
+            soft_temperature=recipe.soft_temperature,
+            drop=settings.drop,
+            label_smoothing=recipe.label_smoothing,
+            class_weights=self.class_weights,
+        )
+
+    def _features(self, teacher: FrozenTeacher) -> Tensor:
+        """Return the teacher's features of all training rows `[rows, dim]`, computed once, shared by the processes."""
+        if self.reference is None:
+            rows, accelerator = self.rows["train"], self.accelerator
+            reference = torch.zeros(len(rows), self.run_.recipe.teacher_model(2).dim, device=accelerator.device)
+            starts = range(0, len(rows), SCORE_BATCH)[accelerator.process_index :: accelerator.num_processes]
+            for start in starts:
+                batch = np.arange(start, min(start + SCORE_BATCH, len(rows)))
+                reference[start : start + len(batch)] = teacher.features(rows.images(batch))
+            if accelerator.num_processes > 1:
+                reference = accelerator.reduce(reference, reduction="sum")
+            self.reference = reference
+        return self.reference
+
+
+def _require_complete(run: Run, stage: str) -> None:
+    path = run.folder / "state" / f"{stage}.state.safetensors"
+    if not path.is_file() or not load_state(path)[1]["done"]:
+        raise TrainingError(f"{run.folder}: stage {run.stages} needs stage {stage} to be complete: run --stage {stage}")
+
+
+def _initial(shape: ModelConfig, seed: int) -> SpectrogramViT:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SpectrogramViT(shape)
+
+
+def _class_weights(rows: Rows, classes: int) -> Tensor:
+    weights = 1.0 / np.bincount(rows.targets, minlength=classes).clip(min=1)
+    return torch.tensor(weights / weights.mean(), dtype=torch.float32)
+
+
+def _tensorboard(
+    folder: Path, accelerator: Accelerator
+) -> tuple[Callable[[str, float, int], None], Callable[[], None]]:
+    if not accelerator.is_main_process:
+        return (lambda name, value, epoch: None), (lambda: None)
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder / "tensorboard"))
+    return (lambda name, value, epoch: writer.add_scalar(name, value, epoch)), writer.close

@@ -1,0 +1,123 @@
+"""The results of a run: weights as they ship, their scores, and every table a reader may want."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint import load_checkpoint, save_folder
+from ..config import ClassifierConfig, FrontendConfig
+from ..models import SpectrogramViT
+from .data import Rows
+from .dataset import Data
+from .evaluation import Scores, score_clips
+from .metrics import Floats, fit_temperature, mean_probabilities
+from .report import write_report
+from .runs import RESULTS_FILE, RUN_FILE, read_json, write_csv, write_json
+from .scoring import Record, score_rows
+from .waveforms import VERSIONS
+
+PREDICTION_COLUMNS = ("utterance", "version", "speaker", "label", "predicted")
+
+
+def write_results(
+    folder: Path,
+    data: Data,
+    *,
+    frontend: FrontendConfig,
+    networks: Mapping[str, SpectrogramViT],
+    history: Mapping[str, Sequence[Record]],
+    rows: Mapping[str, Rows],
+    temperature: float | None,
+    seconds: float,
+) -> dict[str, Any]:
+    """Save the networks, score the saved files, write all tables, and return what ``results.json`` holds.
+
+    Args:
+        folder: of the run; the student, or a teacher without one, goes right there, a teacher beside it.
+        data: the corpus.
+        frontend: what the networks were trained with.
+        networks: ``teacher`` or ``student`` or both.
+        history: the records of every stage.
+        rows: ``validation`` and ``test``; either may be empty.
+        temperature: what to store where there are no validation clips to fit it on.
+        seconds: how long this took.
+    """
+    final = "student" if "student" in networks else "teacher"
+    scores: dict[str, dict[str, Scores]] = {}
+    temperatures: dict[str, float] = {}
+    for role, network in networks.items():
+        place = folder if role == final else folder / role
+        config = ClassifierConfig(labels=data.labels, model=network.config, frontend=frontend)
+        save_folder(place, network, config)
+        # What is scored is the file that ships, in half precision.
+        shipped, _ = load_checkpoint(place / "model.safetensors", device=rows["test"].device)
+        logits = {part: score_rows(shipped, rows[part]) for part in ("validation", "test") if len(rows[part])}
+        fitted = temperature or 1.0
+        if "validation" in logits:
+            part = rows["validation"]
+            fitted = fit_temperature(logits["validation"], part.owners, part.clip_targets)
+        save_folder(place, network, dataclasses.replace(config, temperature=fitted))
+        temperatures[role] = fitted
+        scores[role] = {}
+        for name, values in logits.items():
+            probabilities = mean_probabilities(values, rows[name].owners, fitted)
+            speakers = [data.speakers[item.utterance] for item in rows[name].items]
+            scores[role][name] = score_clips(probabilities, rows[name].clip_targets, speakers, data.labels)
+            write_predictions(place / f"predictions_{name}.csv", data, rows[name], probabilities)
+    results = {
+        "model": final,
+        "temperature": temperatures,
+        "scores": {role: {part: s.to_dict() for part, s in parts.items()} for role, parts in scores.items()},
+        "epochs": {name: len(records) for name, records in history.items()},
+        "seconds": {name: sum(record["seconds"] for record in records) for name, records in history.items()},
+        "seconds_this_time": seconds,
+        "parameters": {role: sum(p.numel() for p in network.parameters()) for role, network in networks.items()},
+    }
+    write_json(folder / RESULTS_FILE, results)
+    write_history(folder / "history.csv", history)
+    write_report(folder, read_json(folder / RUN_FILE), results, data.corpus)
+    return results
+
+
+def write_predictions(path: Path, data: Data, rows: Rows, probabilities: Floats) -> None:
+    """Write every clip's label, prediction and probabilities `[clips, classes]`."""
+    speakers, labels = data.speakers, data.labels
+    table = [
+        (
+            item.utterance,
+            VERSIONS[item.version].name,
+            speakers[item.utterance],
+            labels[int(target)],
+            labels[int(values.argmax())],
+            *(f"{value:.6f}" for value in values),
+        )
+        for item, target, values in zip(rows.items, rows.clip_targets, probabilities, strict=True)
+    ]
+    write_csv(path, (*PREDICTION_COLUMNS, *labels), table)
+
+
+def write_history(path: Path, history: Mapping[str, Sequence[Record]]) -> None:
+    """Write the numbers of every epoch of every stage."""
+    names = list(dict.fromkeys(name for records in history.values() for record in records for name in record))
+    rows = [
+        (stage, *(record.get(name, "") for name in names)) for stage, records in history.items() for record in records
+    ]
+    write_csv(path, ("stage", *names), rows)
+
+
+def pooled_scores(rows: Sequence[Mapping[str, str]], labels: Sequence[str]) -> Scores:
+    """Return the scores of the rows of several ``predictions_test.csv`` together.
+
+    Args:
+        rows: as a CSV reader gives them.
+        labels: names of the classes, in order.
+    """
+    probabilities = np.array([[float(row[label]) for label in labels] for row in rows])
+    targets = np.array([list(labels).index(row["label"]) for row in rows], dtype=np.int64)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return score_clips(probabilities, targets, [row["speaker"] for row in rows], labels)

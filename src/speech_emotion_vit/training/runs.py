@@ -1,0 +1,139 @@
+"""A run's folder: made once, locked while it is written, describing itself."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import TrainingError
+from ..files import whole_file
+
+PACKAGES = ("speech-emotion-vit", "torch", "numpy", "soundfile", "soxr", "audiomentations", "accelerate")
+RUN_FILE = "run.json"
+RESULTS_FILE = "results.json"
+COMPARED = (
+    "corpus",
+    "protocol",
+    "fold",
+    "seed",
+    "recipe",
+    "mode",
+    "data",
+    "features",
+)  # what a resumed run must have in common
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write `values` whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what `write_json` wrote.
+
+    Raises:
+        TrainingError: the file is missing or damaged.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path}: cannot be read ({error}): choose another --output") from error
+    if not isinstance(values, dict):
+        raise TrainingError(f"{path}: is not a JSON object: choose another --output")
+    return values
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a table whole or not at all."""
+    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, the system and the packages a result depends on."""
+    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def open_run(folder: Path, description: Mapping[str, Any], *, resume: bool) -> None:
+    """Make the folder of a new run, or check that it holds the run that is to be resumed.
+
+    Raises:
+        TrainingError: there is a run already and `resume` is false, or it is another run.
+    """
+    path = folder / RUN_FILE
+    if path.is_file():
+        if not resume:
+            raise TrainingError(f"{folder}: holds a run already: pass --resume to go on with it, or another --output")
+        stored = read_json(path)
+        given = json.loads(json.dumps(dict(description)))
+        differing = [key for key in COMPARED if key in stored and stored[key] != given.get(key)]
+        if differing:
+            details = "; ".join(_difference(key, stored.get(key), given.get(key)) for key in differing)
+            raise TrainingError(f"{folder}: holds another run ({details}): repeat its options or pass another --output")
+        return
+    if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise TrainingError(f"{folder}: is not empty and holds no run: pass another --output")
+    write_json(path, description)
+
+
+def _difference(key: str, stored: Any, given: Any) -> str:
+    if isinstance(stored, dict) and isinstance(given, dict):
+        inner = sorted(name for name in stored.keys() | given.keys() if stored.get(name) != given.get(name))
+        return f"{key}: {', '.join(inner)} differ"
+    return f"{key} {stored!r} there, {given!r} now"
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        TrainingError: another process holds it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "a+b")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be written ({error.strerror}): pass another --output") from error
+    with file:
+        try:
+            _lock(file)
+        except OSError as error:
+            raise TrainingError(
+                f"{folder}: another process is writing there: wait for it, or pass another --output"
+            ) from error
+        yield
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[bytes]) -> None:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: IO[bytes]) -> None:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """Return what a training time depends on."""
+    return {"device": device, "cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}

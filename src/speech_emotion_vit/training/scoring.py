@@ -1,0 +1,50 @@
+"""Scoring: a network's logits on rows, with the work shared by all processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..models import SpectrogramViT
+from .data import Rows
+from .metrics import (
+    Floats,
+    confusion_matrix,
+    mean_probabilities,
+    negative_log_likelihood,
+    unweighted_average_recall,
+    weighted_accuracy,
+)
+from .stages import encode
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SCORE_BATCH = 128  # rows that are scored at once
+
+Record = dict[str, float]
+
+
+@torch.no_grad()
+def score_rows(network: SpectrogramViT, rows: Rows, accelerator: Accelerator | None = None) -> Floats:
+    """Return the logits `[rows, classes]` of a network in eval mode, the work shared by all processes."""
+    logits = torch.zeros(len(rows), network.config.num_classes, device=rows.device)
+    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    for batch in rows.by_length(SCORE_BATCH)[rank::world]:
+        index = torch.from_numpy(batch).to(rows.device)
+        logits[index] = network.head(encode(network, rows.images(batch))).float()
+    if accelerator is not None and world > 1:
+        logits = accelerator.reduce(logits, reduction="sum")
+    return logits.double().cpu().numpy()
+
+
+def validation_record(logits: Floats, rows: Rows) -> Record:
+    """Return WA, UA and negative log likelihood of the clips of `rows`."""
+    probabilities = mean_probabilities(logits, rows.owners)
+    confusion = confusion_matrix(rows.clip_targets, probabilities.argmax(axis=1), logits.shape[1])
+    return {
+        "validation_wa": weighted_accuracy(confusion),
+        "validation_ua": unweighted_average_recall(confusion),
+        "validation_nll": negative_log_likelihood(rows.clip_targets, probabilities),
+    }

@@ -1,0 +1,37 @@
+"""Runs in a process of its own, because the Hub's client reads HF_ENDPOINT when it is imported.
+
+A request per line of JSON on stdin, an answer per line on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from speech_emotion_vit import hub
+from speech_emotion_vit.errors import SpeechEmotionError
+from speech_emotion_vit.manifest import load_manifest
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    manifest = request.pop("manifest", None)
+    if manifest is not None:
+        request["manifest"] = load_manifest(manifest)
+    try:
+        resolved = getattr(hub, request.pop("call"))(**request)
+    except SpeechEmotionError as error:
+        return {"error": type(error).__name__, "message": str(error)}
+    return {
+        "name": resolved.name,
+        "revision": resolved.revision,
+        "weights": str(resolved.weights),
+        "sha256": resolved.sha256,
+        "labels": list(resolved.config.labels),
+        "torch": "torch" in sys.modules,
+    }
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)

@@ -1,0 +1,511 @@
+"""Models from the Hub, through its real client and a server on loopback; and from folders, files and the package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hub_server import MAIN, HubServer, Repository
+from speech_emotion_vit import hub
+from speech_emotion_vit.config import ClassifierConfig, FrontendConfig, ModelConfig
+from speech_emotion_vit.errors import ConfigError, IntegrityError, WeightsError
+from speech_emotion_vit.manifest import Manifest, WeightEntry, load_manifest, write_manifest
+
+CONFIG = ClassifierConfig(
+    labels=("low", "high"),
+    model=ModelConfig(num_classes=2, dim=16, depth=1, heads=1, head_dim=8, mlp_dim=16),
+    frontend=FrontendConfig(top_db=60.0),
+)
+CONTENT = bytes(range(256)) * 100  # what is in the file is not this module's business, only its digest
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+SOURCE = Path(hub.__file__).resolve().parent.parent
+
+Ask = Callable[..., dict[str, Any]]
+
+
+def environment(endpoint: str, home: Path, **more: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.upper().startswith(("HF_", "HUGGING"))}
+    quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
+    path = os.pathsep.join(filter(None, [str(SOURCE), kept.get("PYTHONPATH")]))
+    return {**kept, **quiet, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "PYTHONPATH": path, **more}
+
+
+def start_worker(endpoint: str, home: Path, **more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("hub_worker.py"))],
+        env=environment(endpoint, home, **more),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(worker: subprocess.Popen[str], *requests: dict[str, Any]) -> list[dict[str, Any]]:
+    lines = "".join(json.dumps(request) + "\n" for request in requests)
+    output, errors = worker.communicate(lines, timeout=60)
+    answers = [json.loads(line) for line in output.splitlines()]
+    assert len(answers) == len(requests), errors
+    return answers
+
+
+def request(model: str | Path, cache: Path, call: str = "resolve_model", **more: Any) -> dict[str, Any]:
+    return {"call": call, "model": str(model), "cache_dir": str(cache), **more}
+
+
+def repository(**changes: Any) -> Repository:
+    files = {"config.json": json.dumps(CONFIG.to_dict()).encode(), "model.safetensors": CONTENT}
+    return Repository(files=files, **changes)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[HubServer]:
+    with HubServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def slow(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """Cases in which the client waits and tries again, all started before the first test, to wait side by side."""
+    server.repositories["slow/dying"] = repository(stall_after=1000)
+    server.repositories["slow/unavailable"] = repository(status=503)
+    server.repositories["slow/throttled"] = repository(status=429)
+    workers = {}
+    for name in ("dying", "unavailable", "throttled"):
+        home = tmp_path_factory.mktemp(name)
+        workers[name] = worker = start_worker(server.url, home)
+        assert worker.stdin is not None
+        worker.stdin.write(json.dumps(request(f"slow/{name}", home / "cache")) + "\n")
+        worker.stdin.flush()
+    yield workers
+    for worker in workers.values():
+        worker.kill()
+        worker.communicate()
+
+
+@pytest.fixture(scope="module")
+def ask(server: HubServer, slow: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+    """One process with the real client, pointed at the server."""
+    worker = start_worker(server.url, tmp_path_factory.mktemp("home"))
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+
+    def call(model: str | Path, cache: Path, name: str = "resolve_model", **more: Any) -> dict[str, Any]:
+        worker.stdin.write(json.dumps(request(model, cache, name, **more)) + "\n")
+        worker.stdin.flush()
+        answer: dict[str, Any] = json.loads(worker.stdout.readline())
+        return answer
+
+    yield call
+    finish(worker)
+
+
+@pytest.fixture
+def repo_id(server: HubServer, request: pytest.FixtureRequest) -> str:
+    """A good repository of the test's own."""
+    name = f"org/{re.sub('[^a-z0-9]+', '-', request.node.name.lower())[-60:].strip('-')}"
+    server.repositories[name] = repository()
+    return name
+
+
+def entry(repo_id: str | None = None, **changes: Any) -> WeightEntry:
+    fields: dict[str, Any] = {
+        "name": "tiny",
+        "sha256": DIGEST,
+        "size_bytes": len(CONTENT),
+        "config": CONFIG,
+        "trained_on": "nothing",
+        "recipe": "none",
+        "metrics": (),
+        "license": "MIT",
+        "citation": "none",
+    }
+    if repo_id is not None:
+        fields |= {"repo_id": repo_id, "revision": MAIN, "filename": "model.safetensors"}
+    return WeightEntry(**{**fields, **changes})
+
+
+def manifest_of(tmp_path: Path, *entries: WeightEntry) -> Path:
+    path = tmp_path / "manifest.json"
+    write_manifest(path, Manifest(default=entries[0].name, models={each.name: each for each in entries}))
+    return path
+
+
+def cached(cache: Path) -> list[Path]:
+    """All files in the cache that would be taken for the weights; some clients keep parts, to go on from there."""
+    found = [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".incomplete"]
+    return [path for path in found if path.stat().st_size > 10_000]
+
+
+def test_fresh_download_of_a_repository(ask: Ask, server: HubServer, repo_id: str, tmp_path: Path) -> None:
+    answer = ask(repo_id, tmp_path)
+    assert (answer["name"], answer["revision"], answer["sha256"]) == (repo_id, MAIN, DIGEST)
+    assert Path(answer["weights"]).read_bytes() == CONTENT
+    assert answer["labels"] == ["low", "high"]
+    assert answer["torch"] is False
+    assert server.requests[repo_id, "GET", "model.safetensors"] == 1
+
+
+def test_valid_cache_of_a_commit_makes_no_request(ask: Ask, server: HubServer, repo_id: str, tmp_path: Path) -> None:
+    first = ask(repo_id, tmp_path, revision=MAIN)
+    before = server.count(repo_id)
+    assert before > 0
+    assert ask(repo_id, tmp_path, revision=MAIN) == first
+    assert ask(repo_id, tmp_path, "verify_model", revision=MAIN) == first
+    assert server.count(repo_id) == before
+
+
+def test_valid_cache_of_a_manifest_entry_makes_no_request(
+    ask: Ask, server: HubServer, repo_id: str, tmp_path: Path
+) -> None:
+    manifest = str(manifest_of(tmp_path, entry(repo_id)))
+    first = ask("tiny", tmp_path / "cache", "download_model", manifest=manifest)
+    assert (first["name"], first["revision"], first["sha256"]) == ("tiny", MAIN, DIGEST)
+    assert server.requests[repo_id, "GET", "config.json"] == 0  # the manifest says what it is
+    before = server.count(repo_id)
+    assert ask("tiny", tmp_path / "cache", manifest=manifest) == first
+    assert server.count(repo_id) == before == 2
+
+
+def test_a_branch_is_looked_up_and_not_downloaded_again(
+    ask: Ask, server: HubServer, repo_id: str, tmp_path: Path
+) -> None:
+    first = ask(repo_id, tmp_path, revision="main")
+    assert ask(repo_id, tmp_path, revision="main") == first
+    assert server.count(repo_id, "GET") == 2
+    assert server.requests[repo_id, "HEAD", "config.json"] == 2
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_download_that_is_corrupt_once_is_repeated(
+    ask: Ask, server: HubServer, repo_id: str, tmp_path: Path, known: bool
+) -> None:
+    server.repositories[repo_id].corrupt = 1
+    more = {"manifest": str(manifest_of(tmp_path, entry(repo_id)))} if known else {}
+    answer = ask("tiny" if known else repo_id, tmp_path / "cache", **more)
+    assert Path(answer["weights"]).read_bytes() == CONTENT
+    assert server.requests[repo_id, "GET", "model.safetensors"] == 2
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_download_that_stays_corrupt_is_refused_and_not_kept(
+    ask: Ask, server: HubServer, repo_id: str, tmp_path: Path, known: bool
+) -> None:
+    server.repositories[repo_id].corrupt = 99
+    more = {"manifest": str(manifest_of(tmp_path, entry(repo_id)))} if known else {}
+    answer = ask("tiny" if known else repo_id, tmp_path / "cache", **more)
+    assert answer["error"] == "IntegrityError"
+    bad = hashlib.sha256(bytes(byte ^ 0xFF for byte in CONTENT)).hexdigest()
+    assert DIGEST in answer["message"]
+    assert bad in answer["message"]
+    assert str(tmp_path / "cache") in answer["message"]
+    assert server.requests[repo_id, "GET", "model.safetensors"] == 2
+    assert cached(tmp_path / "cache") == []
+
+
+def spoil(path: Path) -> None:
+    """Change one byte of a cached file where it lies, so that its size stays."""
+    content = bytearray(path.read_bytes())
+    content[500] ^= 1
+    path.resolve().write_bytes(content)
+
+
+def test_a_corrupt_cache_is_mended(ask: Ask, server: HubServer, repo_id: str, tmp_path: Path) -> None:
+    weights = Path(ask(repo_id, tmp_path, revision=MAIN)["weights"])
+    spoil(weights)
+    assert ask(repo_id, tmp_path, revision=MAIN)["sha256"] == DIGEST
+    assert weights.read_bytes() == CONTENT
+    assert server.requests[repo_id, "GET", "model.safetensors"] == 2
+    assert len(cached(tmp_path)) == 2  # the blob and the link to it
+
+
+@pytest.mark.parametrize("call", ["resolve_model", "verify_model"])
+def test_a_corrupt_cache_without_network_is_an_error(
+    ask: Ask, server: HubServer, repo_id: str, tmp_path: Path, call: str
+) -> None:
+    weights = Path(ask(repo_id, tmp_path, revision=MAIN)["weights"])
+    spoil(weights)
+    before = server.count(repo_id)
+    more = {"local_files_only": True} if call == "resolve_model" else {}
+    answer = ask(repo_id, tmp_path, call, revision=MAIN, **more)
+    assert answer["error"] == "IntegrityError"
+    assert DIGEST in answer["message"]
+    assert str(weights) in answer["message"]
+    assert server.count(repo_id) == before
+    assert cached(tmp_path) == []
+
+
+def test_a_corrupt_cache_that_cannot_be_fetched_again_names_both(
+    ask: Ask, server: HubServer, repo_id: str, tmp_path: Path
+) -> None:
+    spoil(Path(ask(repo_id, tmp_path, revision=MAIN)["weights"]))
+    del server.repositories[repo_id]
+    answer = ask(repo_id, tmp_path, revision=MAIN)
+    assert answer["error"] == "IntegrityError"
+    assert DIGEST in answer["message"]
+    assert "no such repository" in answer["message"]
+    assert cached(tmp_path) == []
+
+
+def test_an_announced_digest_that_is_no_sha256_is_not_taken_for_one(
+    ask: Ask, server: HubServer, repo_id: str, tmp_path: Path
+) -> None:
+    server.repositories[repo_id].etags["model.safetensors"] = "2" * 40
+    assert ask(repo_id, tmp_path)["sha256"] is None
+    answer = ask(repo_id, tmp_path, "verify_model")
+    assert answer["error"] == "WeightsError"
+    assert "nobody announced a SHA-256" in answer["message"]
+
+
+def test_a_cache_without_links_is_verified_by_asking(ask: Ask, server: HubServer, repo_id: str, tmp_path: Path) -> None:
+    weights = Path(ask(repo_id, tmp_path, revision=MAIN)["weights"])
+    weights.unlink()
+    weights.write_bytes(CONTENT)  # what the client leaves where the file system has no links
+    before = server.count(repo_id)
+    assert ask(repo_id, tmp_path, revision=MAIN)["sha256"] == DIGEST
+    assert server.count(repo_id) == before + 1
+    assert ask(repo_id, tmp_path, revision=MAIN, local_files_only=True)["sha256"] is None
+    weights.write_bytes(CONTENT[::-1])
+    assert ask(repo_id, tmp_path, revision=MAIN)["sha256"] == DIGEST
+    assert weights.read_bytes() == CONTENT
+
+
+def test_a_cut_download_is_resumed(ask: Ask, server: HubServer, repo_id: str, tmp_path: Path) -> None:
+    server.repositories[repo_id].cut = 1
+    answer = ask(repo_id, tmp_path)
+    if "error" in answer:  # clients before 1.0 leave the second try to the caller
+        assert answer["error"] == "DownloadError"
+        assert cached(tmp_path) == []
+        answer = ask(repo_id, tmp_path)
+    assert answer["sha256"] == DIGEST
+    assert Path(answer["weights"]).read_bytes() == CONTENT
+    assert server.requests[repo_id, "GET", "model.safetensors"] == 2
+
+
+@pytest.mark.parametrize("surplus", [100, -100])
+def test_a_wrong_length_is_refused(ask: Ask, server: HubServer, repo_id: str, tmp_path: Path, surplus: int) -> None:
+    server.repositories[repo_id].surplus = surplus
+    answer = ask(repo_id, tmp_path)
+    assert answer["error"] == "DownloadError"
+    assert "\n" not in answer["message"]
+    assert cached(tmp_path) == []
+    if surplus < 0:  # what is too long stays in the way of clients before 1.0
+        server.repositories[repo_id].surplus = 0
+        assert ask(repo_id, tmp_path)["sha256"] == DIGEST
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"status": 401, "error_code": "RepoNotFound"}, "no such repository"),
+        ({"status": 404, "error_code": "RepoNotFound"}, "no such repository"),
+        ({"status": 403, "error_code": "GatedRepo"}, "accept the terms"),
+        ({"status": 403}, "access denied (status 403)"),
+        ({"files": {"README.md": b"hello"}}, "no such file: a model needs config.json and model.safetensors"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_line_with_a_remedy(
+    ask: Ask, server: HubServer, repo_id: str, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    server.repositories[repo_id] = replace(repository(), **changes)
+    answer = ask(repo_id, tmp_path)
+    assert answer["error"] == "DownloadError"
+    assert said in answer["message"]
+    assert repo_id in answer["message"]
+    assert "\n" not in answer["message"]
+    assert cached(tmp_path) == []
+
+
+def test_missing_repository(ask: Ask, server: HubServer, tmp_path: Path) -> None:
+    answer = ask("nobody/nothing", tmp_path)
+    assert answer["error"] == "DownloadError"
+    assert "nobody/nothing" in answer["message"]
+    assert "models list" in answer["message"]
+
+
+def test_missing_revision(ask: Ask, repo_id: str, tmp_path: Path) -> None:
+    answer = ask(repo_id, tmp_path, revision="v9")
+    assert answer["error"] == "DownloadError"
+    assert "no such branch, tag or commit" in answer["message"]
+
+
+def test_a_config_that_is_not_ours(ask: Ask, server: HubServer, repo_id: str, tmp_path: Path) -> None:
+    server.repositories[repo_id].files["config.json"] = b'{"model_type": "bert"}'
+    answer = ask(repo_id, tmp_path)
+    assert answer["error"] == "WeightsError"
+    assert "model_type" in answer["message"]
+
+
+def test_a_cache_that_cannot_be_written(ask: Ask, repo_id: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    answer = ask(repo_id, tmp_path / "file" / "cache")
+    assert answer["error"] == "DownloadError"
+    assert "cannot be written" in answer["message"]
+    assert "cache_dir" in answer["message"]
+
+
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_offline(ask: Ask, server: HubServer, repo_id: str, tmp_path: Path, by: str) -> None:
+    empty, full = tmp_path / "empty", tmp_path / "full"
+    first = ask(repo_id, full)
+    before = server.count(repo_id)
+    if by == "argument":
+        answers = [ask(repo_id, cache, local_files_only=True) for cache in (empty, full)]
+    else:
+        worker = start_worker(server.url, tmp_path / "home", HF_HUB_OFFLINE="1")
+        answers = finish(worker, *(request(repo_id, cache) for cache in (empty, full)))
+    assert answers[0]["error"] == "DownloadError"
+    assert "network is switched off" in answers[0]["message"]
+    assert answers[1] == first
+    assert server.count(repo_id) == before
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_hub_that_is_down_does_not_matter_once_cached(
+    ask: Ask, server: HubServer, repo_id: str, tmp_path: Path, status: int
+) -> None:
+    first = ask(repo_id, tmp_path)
+    server.repositories[repo_id].status = status
+    assert ask(repo_id, tmp_path) == first
+
+
+def test_an_endpoint_that_is_none(tmp_path: Path) -> None:
+    (answer,) = finish(start_worker("nonsense://127.0.0.1", tmp_path), request("org/repo", tmp_path / "cache"))
+    assert answer["error"] == "DownloadError"
+    assert "HF_ENDPOINT" in answer["message"]
+
+
+def test_an_unreachable_hub_does_not_matter_once_cached(
+    ask: Ask, server: HubServer, repo_id: str, tmp_path: Path
+) -> None:
+    first = ask(repo_id, tmp_path / "cache")
+    closed = f"http://127.0.0.1:{free_port()}"
+    assert finish(start_worker(closed, tmp_path), request(repo_id, tmp_path / "cache")) == [first]
+
+
+@pytest.mark.parametrize("model", ["org/a--b", "org/" + "x" * 100, "org/x.git"])
+def test_a_name_the_hub_does_not_allow(ask: Ask, tmp_path: Path, model: str) -> None:
+    answer = ask(model, tmp_path)
+    assert answer["error"] == "WeightsError"
+    assert model in answer["message"]
+    assert "speech-emotion-vit models list" in answer["message"]
+
+
+@pytest.mark.parametrize("case", ["dying", "unavailable", "throttled"])
+def test_a_network_that_fails_for_good(slow: dict[str, subprocess.Popen[str]], case: str) -> None:
+    worker = slow[case]
+    (line,) = worker.communicate(timeout=90)[0].splitlines()
+    answer = json.loads(line)
+    assert answer["error"] == "DownloadError"
+    assert "check the network" in answer["message"]
+    assert "\n" not in answer["message"]
+
+
+# What follows needs no Hub.
+
+
+def no_models() -> Manifest:
+    return Manifest(default="tiny", models={"tiny": entry(file="tiny.safetensors")})
+
+
+def test_a_bundled_model_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "WEIGHTS_FOLDER", tmp_path)
+    (tmp_path / "tiny.safetensors").write_bytes(CONTENT)
+    manifest = load_manifest(manifest_of(tmp_path, entry(file="tiny.safetensors")))
+    for model in ("tiny", None):
+        resolved = hub.resolve_model(model, manifest=manifest)
+        assert resolved.weights == tmp_path / "tiny.safetensors"
+        assert resolved.config == CONFIG
+        assert resolved.entry == manifest.get("tiny")
+        assert resolved.revision == DIGEST[:12]
+    assert hub.verify_model("tiny", manifest=manifest).sha256 == DIGEST
+
+    (tmp_path / "tiny.safetensors").write_bytes(CONTENT[:-1])
+    with pytest.raises(IntegrityError, match="reinstall") as raised:
+        hub.resolve_model("tiny", manifest=manifest)
+    for part in (DIGEST, hashlib.sha256(CONTENT[:-1]).hexdigest(), str(tmp_path / "tiny.safetensors")):
+        assert part in str(raised.value)
+    assert (tmp_path / "tiny.safetensors").exists()  # the package's files are not ours to delete
+
+    (tmp_path / "tiny.safetensors").unlink()
+    with pytest.raises(WeightsError, match="missing: reinstall"):
+        hub.resolve_model("tiny", manifest=manifest)
+
+
+def test_a_revision_the_manifest_does_not_pin_is_refused() -> None:
+    with pytest.raises(WeightsError, match=r"no revision 'v2'.*comes with the package"):
+        hub.resolve_model("tiny", revision="v2", manifest=no_models())
+    pinned = Manifest(default="tiny", models={"tiny": entry("org/repo")})
+    with pytest.raises(WeightsError, match=rf"no revision 'v2'.*pins it to {MAIN}"):
+        hub.resolve_model("tiny", revision="v2", manifest=pinned)
+
+
+def test_a_local_folder_and_a_local_file(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
+    (tmp_path / "model.safetensors").write_bytes(CONTENT)
+    (tmp_path / "other.safetensors").write_bytes(CONTENT)
+    for model in (tmp_path, str(tmp_path), tmp_path / "model.safetensors"):
+        resolved = hub.resolve_model(model, manifest=no_models())
+        assert resolved.weights == tmp_path / "model.safetensors"
+        assert resolved.config == CONFIG
+        assert (resolved.name, resolved.revision) == (str(model), DIGEST[:12])
+    assert hub.resolve_model(tmp_path / "other.safetensors").config is None
+    with pytest.raises(WeightsError, match="leave revision out"):
+        hub.resolve_model(tmp_path, revision="main")
+    with pytest.raises(WeightsError, match="nobody announced"):
+        hub.verify_model(str(tmp_path), manifest=no_models())
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("nothing", "choose one of tiny"),
+        ("", "choose one of tiny"),
+        ("a/b/c", "choose one of tiny"),
+        ("runs/gone.safetensors", "choose one of tiny"),
+        ("../up", "choose one of tiny"),
+        ("null\0byte", "choose one of tiny"),
+        (Path("gone"), "neither a folder nor a .safetensors file"),
+        (Path("gone.safetensors"), "cannot be read"),
+    ],
+)
+def test_what_is_not_there_lists_what_is(model: str | Path, said: str) -> None:
+    with pytest.raises(WeightsError) as raised:
+        hub.resolve_model(model, manifest=no_models())
+    assert said in str(raised.value)
+    assert not isinstance(raised.value, IntegrityError)
+
+
+def test_local_things_that_are_no_model(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"no config.json and no model.safetensors"):
+        hub.resolve_model(str(tmp_path), manifest=no_models())
+    (tmp_path / "model.safetensors").write_bytes(CONTENT)
+    with pytest.raises(WeightsError, match=r"no config.json in this folder"):
+        hub.resolve_model(tmp_path)
+    (tmp_path / "student.ckpt").write_bytes(b"PK\x03\x04")
+    with pytest.raises(WeightsError, match="speech-emotion-vit convert"):
+        hub.resolve_model(str(tmp_path / "student.ckpt"), manifest=no_models())
+    with pytest.raises(ConfigError, match="give a name, a path"):
+        hub.resolve_model(5, manifest=no_models())  # type: ignore[arg-type]
+
+
+def test_the_models_there_are() -> None:
+    assert [each.name for each in hub.list_models(manifest=no_models())] == ["tiny"]
