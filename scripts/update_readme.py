@@ -25,19 +25,20 @@ def predict_table() -> str:
 
 
 def model_table() -> str:
-    """Return the models of the manifest with their scores."""
+    """Return the models of the manifest with their scores in percent, one line per model and split."""
     manifest = load_manifest()
-    lines = ["| model | emotions | trained on | score | protocol, test clips | size |", "|---|---|---|---|---|---|"]
+    lines = ["| model | emotions | size | scored on | UA (95 % interval) | WA | macro-F1 | ECE |", "|---" * 8 + "|"]
     for name, entry in manifest.models.items():
         default = " (default)" if name == manifest.default else ""
-        scores = "<br>".join(f"{metric.name} {metric.value:.1%}" for metric in entry.metrics)
-        tests = "<br>".join(
-            f"{metric.protocol}, {metric.clips} clips of {metric.speakers} speakers" for metric in entry.metrics
-        )
-        lines.append(
-            f"| `{name}`{default} | {', '.join(entry.config.labels)} | {entry.trained_on} | {scores} | {tests} "
-            f"| {entry.size_bytes / 1e6:.1f} MB |"
-        )
+        tests = {(m.protocol, m.split, m.clips, m.speakers, m.note): {} for m in entry.metrics}
+        for m in entry.metrics:
+            interval = f" ({100 * m.interval[0]:.1f} to {100 * m.interval[1]:.1f})" if m.interval else ""
+            tests[m.protocol, m.split, m.clips, m.speakers, m.note][m.name] = f"{100 * m.value:.1f}{interval}"
+        for (protocol, split, clips, speakers, note), scores in tests.items():
+            where = f"`{protocol}`, {split}: {clips} clips of {speakers} speakers{f', {note}' if note else ''}"
+            cells = [scores.get("UA", ""), scores.get("WA", "").split(" ")[0], *map(scores.get, ("macro-F1", "ECE"))]
+            about = f"`{name}`{default} | {len(entry.config.labels)} | {entry.size_bytes / 1e6:.1f} MB"
+            lines.append(f"| {about} | {where} | {' | '.join(cell or '' for cell in cells)} |")
     return "\n".join(lines)
 
 

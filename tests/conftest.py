@@ -8,6 +8,8 @@ import pytest
 if TYPE_CHECKING:
     from speech_emotion_vit import EmotionClassifier
 
+pytest_plugins = ["hub_client"]
+
 
 @pytest.fixture(scope="session")
 def classifier() -> EmotionClassifier:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,6 +35,14 @@ class Repository:
     """Send at most this many bytes of any .safetensors, resumed or not, and close."""
     surplus: int = 0
     """Bytes announced and sent by GET beyond what HEAD announced; negative for too few."""
+    retry_after: str = "0"
+    """Seconds to wait, beside `status`."""
+    refusals: int = 0
+    """How many requests get status 429 before the rest are answered."""
+    storage: str | None = None
+    """Address of another server that holds the .safetensors, as the Hub keeps them on a host of their own."""
+    silent: float = 0.0
+    """Seconds before anything is answered."""
 
     def etag(self, name: str) -> str:
         content = self.files[name]
@@ -54,6 +63,8 @@ class HubServer(ThreadingHTTPServer):
         self.repositories: dict[str, Repository] = {}
         self.requests: Counter[tuple[str, str, str]] = Counter()
         """(repository, method, file) to number of requests."""
+        self.tokens: dict[str, set[str | None]] = {}
+        """Repository to the Authorization headers that came with requests."""
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
@@ -61,9 +72,10 @@ class HubServer(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def note(self, repo_id: str, method: str, name: str) -> None:
+    def note(self, repo_id: str, method: str, name: str, token: str | None) -> None:
         with self._lock:
             self.requests[repo_id, method, name] += 1
+            self.tokens.setdefault(repo_id, set()).add(token)
 
     def count(self, repo_id: str, method: str | None = None) -> int:
         """Requests about one repository, of one method or of all."""
@@ -114,14 +126,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply(404)
 
     def found(self, repo_id: str, name: str) -> Repository | None:
-        self.server.note(repo_id, self.command, name)
+        self.server.note(repo_id, self.command, name, self.headers.get("Authorization"))
         repository = self.server.repositories.get(repo_id)
+        if repository is not None and repository.silent:
+            time.sleep(repository.silent)
         if repository is None:
             # What the Hub tells strangers about a repository that is missing or private.
             self.reply(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Invalid username or password."})
+        elif self.server.take(repository, "refusals"):
+            self.reply(429, {"Retry-After": repository.retry_after})
         elif repository.status is not None:
             code = {"X-Error-Code": repository.error_code} if repository.error_code else {}
-            self.reply(repository.status, {"Retry-After": "0", **code})
+            self.reply(repository.status, {"Retry-After": repository.retry_after, **code})
         else:
             return repository
         return None
@@ -150,6 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"ETag": f'"{repository.etag(name)}"', "X-Repo-Commit": repository.commit, "Accept-Ranges": "bytes"}
         if weights:
             headers |= {"X-Linked-Etag": headers["ETag"], "X-Linked-Size": str(len(content))}
+        if weights and repository.storage is not None:
+            self.reply(302, {**headers, "Location": f"{repository.storage}{self.path}"})
+            return
         if self.command == "HEAD":
             self.reply(200, headers, content)
             return

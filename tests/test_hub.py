@@ -4,126 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import socket
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hub_server import MAIN, HubServer, Repository
+from hub_client import (
+    CONFIG,
+    CONTENT,
+    DIGEST,
+    Ask,
+    cached,
+    finish,
+    free_port,
+    repository,
+    request,
+    spoil,
+    start_worker,
+)
+from hub_server import MAIN, HubServer
 from speech_emotion_vit import hub
-from speech_emotion_vit.config import ClassifierConfig, FrontendConfig, ModelConfig
 from speech_emotion_vit.errors import ConfigError, IntegrityError, WeightsError
 from speech_emotion_vit.manifest import Manifest, WeightEntry, load_manifest, write_manifest
-
-CONFIG = ClassifierConfig(
-    labels=("low", "high"),
-    model=ModelConfig(num_classes=2, dim=16, depth=1, heads=1, head_dim=8, mlp_dim=16),
-    frontend=FrontendConfig(top_db=60.0),
-)
-CONTENT = bytes(range(256)) * 100  # what is in the file is not this module's business, only its digest
-DIGEST = hashlib.sha256(CONTENT).hexdigest()
-SOURCE = Path(hub.__file__).resolve().parent.parent
-
-Ask = Callable[..., dict[str, Any]]
-
-
-def environment(endpoint: str, home: Path, **more: str) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.upper().startswith(("HF_", "HUGGING"))}
-    quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
-    path = os.pathsep.join(filter(None, [str(SOURCE), kept.get("PYTHONPATH")]))
-    return {**kept, **quiet, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "PYTHONPATH": path, **more}
-
-
-def start_worker(endpoint: str, home: Path, **more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("hub_worker.py"))],
-        env=environment(endpoint, home, **more),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(worker: subprocess.Popen[str], *requests: dict[str, Any]) -> list[dict[str, Any]]:
-    lines = "".join(json.dumps(request) + "\n" for request in requests)
-    output, errors = worker.communicate(lines, timeout=60)
-    answers = [json.loads(line) for line in output.splitlines()]
-    assert len(answers) == len(requests), errors
-    return answers
-
-
-def request(model: str | Path, cache: Path, call: str = "resolve_model", **more: Any) -> dict[str, Any]:
-    return {"call": call, "model": str(model), "cache_dir": str(cache), **more}
-
-
-def repository(**changes: Any) -> Repository:
-    files = {"config.json": json.dumps(CONFIG.to_dict()).encode(), "model.safetensors": CONTENT}
-    return Repository(files=files, **changes)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[HubServer]:
-    with HubServer() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def slow(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """Cases in which the client waits and tries again, all started before the first test, to wait side by side."""
-    server.repositories["slow/dying"] = repository(stall_after=1000)
-    server.repositories["slow/unavailable"] = repository(status=503)
-    server.repositories["slow/throttled"] = repository(status=429)
-    workers = {}
-    for name in ("dying", "unavailable", "throttled"):
-        home = tmp_path_factory.mktemp(name)
-        workers[name] = worker = start_worker(server.url, home)
-        assert worker.stdin is not None
-        worker.stdin.write(json.dumps(request(f"slow/{name}", home / "cache")) + "\n")
-        worker.stdin.flush()
-    yield workers
-    for worker in workers.values():
-        worker.kill()
-        worker.communicate()
-
-
-@pytest.fixture(scope="module")
-def ask(server: HubServer, slow: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """One process with the real client, pointed at the server."""
-    worker = start_worker(server.url, tmp_path_factory.mktemp("home"))
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-
-    def call(model: str | Path, cache: Path, name: str = "resolve_model", **more: Any) -> dict[str, Any]:
-        worker.stdin.write(json.dumps(request(model, cache, name, **more)) + "\n")
-        worker.stdin.flush()
-        answer: dict[str, Any] = json.loads(worker.stdout.readline())
-        return answer
-
-    yield call
-    finish(worker)
-
-
-@pytest.fixture
-def repo_id(server: HubServer, request: pytest.FixtureRequest) -> str:
-    """A good repository of the test's own."""
-    name = f"org/{re.sub('[^a-z0-9]+', '-', request.node.name.lower())[-60:].strip('-')}"
-    server.repositories[name] = repository()
-    return name
 
 
 def entry(repo_id: str | None = None, **changes: Any) -> WeightEntry:
@@ -147,12 +51,6 @@ def manifest_of(tmp_path: Path, *entries: WeightEntry) -> Path:
     path = tmp_path / "manifest.json"
     write_manifest(path, Manifest(default=entries[0].name, models={each.name: each for each in entries}))
     return path
-
-
-def cached(cache: Path) -> list[Path]:
-    """All files in the cache that would be taken for the weights; some clients keep parts, to go on from there."""
-    found = [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".incomplete"]
-    return [path for path in found if path.stat().st_size > 10_000]
 
 
 def test_fresh_download_of_a_repository(ask: Ask, server: HubServer, repo_id: str, tmp_path: Path) -> None:
@@ -219,13 +117,6 @@ def test_a_download_that_stays_corrupt_is_refused_and_not_kept(
     assert str(tmp_path / "cache") in answer["message"]
     assert server.requests[repo_id, "GET", "model.safetensors"] == 2
     assert cached(tmp_path / "cache") == []
-
-
-def spoil(path: Path) -> None:
-    """Change one byte of a cached file where it lies, so that its size stays."""
-    content = bytearray(path.read_bytes())
-    content[500] ^= 1
-    path.resolve().write_bytes(content)
 
 
 def test_a_corrupt_cache_is_mended(ask: Ask, server: HubServer, repo_id: str, tmp_path: Path) -> None:
@@ -409,13 +300,20 @@ def test_a_name_the_hub_does_not_allow(ask: Ask, tmp_path: Path, model: str) -> 
     assert "speech-emotion-vit models list" in answer["message"]
 
 
-@pytest.mark.parametrize("case", ["dying", "unavailable", "throttled"])
-def test_a_network_that_fails_for_good(slow: dict[str, subprocess.Popen[str]], case: str) -> None:
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("dying", "check the network"),
+        ("unavailable", "the server is in trouble (status 503): try again later"),
+        ("throttled", "too many requests: try again later"),
+    ],
+)
+def test_a_network_that_fails_for_good(slow: dict[str, subprocess.Popen[str]], case: str, said: str) -> None:
     worker = slow[case]
     (line,) = worker.communicate(timeout=90)[0].splitlines()
     answer = json.loads(line)
     assert answer["error"] == "DownloadError"
-    assert "check the network" in answer["message"]
+    assert said in answer["message"]
     assert "\n" not in answer["message"]
 
 

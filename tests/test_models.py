@@ -145,3 +145,60 @@ def test_the_teacher_embeds_without_collapsing(teacher: SpectrogramViT) -> None:
 def test_wrong_images_are_refused(student: SpectrogramViT, shape: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match=r"takes \[batch, 1, 128, 128\], not"):
         student(torch.zeros(shape))
+
+
+@pytest.fixture(scope="module")
+def compact() -> SpectrogramViT:
+    """The project's own student, with running statistics as after some training."""
+    model = network(ModelConfig.compact(6))
+    with torch.no_grad():
+        for norm in model.stem.norms:  # type: ignore[union-attr]
+            norm.running_mean.uniform_(-0.1, 0.1)
+            norm.running_var.uniform_(0.05, 0.5)
+            norm.bias.uniform_(-0.5, 0.5)
+    return model
+
+
+def test_the_compact_student_keeps_its_budget(compact: SpectrogramViT) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    assert sum(parameter.numel() for parameter in compact.parameters()) == 1_440_934
+    with FlopCounterMode(display=False) as counter:
+        compact(images(1, [128]))
+    assert counter.get_total_flops() / 2 < 250e6
+
+
+@given(filled=st.lists(st.integers(1, 128), min_size=2, max_size=5), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_padding_cannot_reach_the_compact_student(compact: SpectrogramViT, filled: list[int], seed: int) -> None:
+    """A clip in a batch of any others, however much padding they need, is the clip alone."""
+    batch = images(len(filled), filled, seed)
+    alone = torch.cat([compact.embed(image[None]) for image in batch])
+    torch.testing.assert_close(compact.embed(batch), alone, atol=1e-5, rtol=0)
+
+
+def test_the_compact_student_sees_an_image_that_ends_where_the_clip_ends(compact: SpectrogramViT) -> None:
+    """An independent computation: the stem without masks on the image cut off, and attention without a bias."""
+    image = images(1, [70])[..., :70]
+    features = image
+    for convolution, norm in zip(compact.stem.convolutions, compact.stem.norms, strict=True):  # type: ignore[union-attr]
+        features = torch.nn.functional.gelu(norm(convolution(features)))
+    patches = features.permute(0, 3, 1, 2).flatten(2)
+    expected = compact.forward_patches(patches).embedding
+    padded = torch.nn.functional.pad(image, (0, 58))
+    torch.testing.assert_close(compact.embed(padded), expected, atol=1e-5, rtol=0)
+
+
+def test_the_compact_student_hears_the_order(compact: SpectrogramViT) -> None:
+    image = images(1, [128])
+    assert (compact(image.flip(3)) - compact(image)).abs().max() > 1e-4
+
+
+def test_silence_has_an_embedding_too(compact: SpectrogramViT) -> None:
+    assert compact.embed(torch.zeros(2, 1, 128, 128)).isfinite().all()
+
+
+def test_every_parameter_of_the_compact_student_gets_a_gradient() -> None:
+    model = network(ModelConfig.compact(6)).train()
+    torch.nn.functional.cross_entropy(model(images(4, [128, 100, 60, 128])), torch.tensor([0, 1, 2, 3])).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []

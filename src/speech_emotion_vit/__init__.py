@@ -21,12 +21,14 @@ from .errors import (
     TrainingError,
     WeightsError,
 )
-from .prediction import Prediction
+from .prediction import Prediction, Segment, Timeline
 
 if TYPE_CHECKING:
     from .classifier import EmotionClassifier
+    from .explain import Explanation
     from .frontend import LogMel
     from .models import SpectrogramViT
+    from .stream import EmotionStream
 
 __all__ = [
     "AudioError",
@@ -35,22 +37,28 @@ __all__ = [
     "DatasetError",
     "DownloadError",
     "EmotionClassifier",
+    "EmotionStream",
+    "Explanation",
     "FrontendConfig",
     "IntegrityError",
     "LogMel",
     "ModelConfig",
     "Prediction",
+    "Segment",
     "SpectrogramViT",
     "SpeechEmotionError",
+    "Timeline",
     "TrainingError",
     "WeightsError",
 ]
 
 __version__ = "0.1.0"
 
-# Names that need torch are resolved on first use (PEP 562), so that importing the package stays fast.
+# Names that need torch or numpy are resolved on first use (PEP 562), so that importing the package stays fast.
 _LAZY = {
     "EmotionClassifier": ".classifier",
+    "EmotionStream": ".stream",
+    "Explanation": ".explain",
     "LogMel": ".frontend",
     "SpectrogramViT": ".models",
 }

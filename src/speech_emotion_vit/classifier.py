@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
-from typing import Literal, overload
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
-
-from .audio import AudioInput, AudioReader, Samples, windows
-from .checkpoint import load_checkpoint
+from .audio import AudioInput, AudioReader
+from .backend import Backend, Floats
+from .batches import Batcher, Clip
+from .config import TIMELINE_HOP, ClassifierConfig
 from .errors import AudioError, ConfigError
-from .frontend import LogMel
-from .hub import resolve_model
-from .prediction import Prediction
+from .explain import Explanation, explain
+from .hub import ResolvedModel, resolve_model
+from .prediction import Prediction, Segment, Timeline
+from .segments import Segmenter, require_batch_size
+from .stream import EmotionStream
 
+if TYPE_CHECKING:
+    import torch
 
-@dataclass
-class _Clip:
-    """One clip on its way through the model."""
+    from .frontend import LogMel
+    from .models import SpectrogramViT
+    from .torch_backend import TorchBackend
 
-    name: str
-    duration: float = 0.0
-    warnings: tuple[str, ...] = ()
-    error: AudioError | None = None
-    outputs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    """Probabilities `[classes]` and embedding `[dim]` of every window."""
+BackendName = Literal["torch", "onnx"]
+
+_THREADS = min(4, os.cpu_count() or 1)  # that decode; more do not help one network
 
 
 class EmotionClassifier:
@@ -44,10 +40,11 @@ class EmotionClassifier:
         revision: branch, tag or commit of a Hub repository.
         cache_dir: where downloads are kept; the Hub client's cache by default.
         local_files_only: never use the network.
+        backend: ``torch``, or ``onnx`` for ONNX Runtime on the CPU, which imports no torch.
 
     Raises:
         WeightsError: the model cannot be found, fetched, verified or read.
-        ConfigError: the device does not exist.
+        ConfigError: the device or the backend does not exist, or is not installed.
     """
 
     def __init__(
@@ -58,13 +55,13 @@ class EmotionClassifier:
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
+        backend: BackendName = "torch",
     ) -> None:
-        self.device = _device(device)
+        if backend not in ("torch", "onnx"):
+            raise ConfigError(f"backend must be 'torch' or 'onnx', not {backend!r}")
         resolved = resolve_model(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-        network, self.config = load_checkpoint(resolved.weights, resolved.config)
         self.name = f"{resolved.name}@{resolved.revision}"
-        self.network = network.to(self.device).eval().requires_grad_(False)
-        self.frontend = LogMel(self.config.frontend).to(self.device)
+        self.backend: Backend = _backend(backend, resolved, device)
 
     @classmethod
     def from_pretrained(
@@ -75,9 +72,42 @@ class EmotionClassifier:
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
+        backend: BackendName = "torch",
     ) -> EmotionClassifier:
         """Do what the constructor does, under the name people know from other libraries."""
-        return cls(model, device=device, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        return cls(
+            model,
+            device=device,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            backend=backend,
+        )
+
+    @property
+    def config(self) -> ClassifierConfig:
+        """What the model is: labels, front-end, network and temperature."""
+        return self.backend.config
+
+    @property
+    def device(self) -> Any:
+        """Where the model runs: a `torch.device`, or the name of ONNX Runtime's provider."""
+        return self.backend.device
+
+    @property
+    def network(self) -> SpectrogramViT:
+        """The network, with the torch backend."""
+        return self._torch().network
+
+    @property
+    def frontend(self) -> LogMel:
+        """The front-end, with the torch backend."""
+        return self._torch().frontend
+
+    def _torch(self) -> TorchBackend:
+        if not hasattr(self.backend, "network"):
+            raise ConfigError(f"{type(self.backend).__name__} has no torch modules: use backend='torch'")
+        return cast("TorchBackend", self.backend)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -98,7 +128,7 @@ class EmotionClassifier:
         Raises:
             AudioError: the audio cannot be read or makes no sense.
         """
-        return self.predict_batch([audio], sampling_rate=sampling_rate)[0]
+        return self._prediction(self._one(audio, sampling_rate))
 
     @overload
     def predict_batch(
@@ -150,24 +180,18 @@ class EmotionClassifier:
         batch_size: int = 64,
         errors: Literal["raise", "return"] = "raise",
     ) -> Iterator[Prediction | AudioError]:
-        """Yield what `predict_batch` returns as it becomes known; only one batch of windows is in memory."""
+        """Yield what `predict_batch` returns, in order, as it becomes known; memory does not grow with their number."""
         if errors not in ("raise", "return"):
             raise ConfigError(f"errors must be 'raise' or 'return', not {errors!r}")
-        for clip in self._run(audios, sampling_rate, batch_size):
-            if clip.error is not None:
-                if errors == "raise":
-                    raise clip.error
+        for clip in self._run(audios, sampling_rate, batch_size, _THREADS):
+            if clip.error is None:
+                yield self._prediction(clip)
+            elif errors == "raise":
+                raise clip.error
+            else:
                 yield clip.error
-                continue
-            mean = torch.stack([probabilities for probabilities, _ in clip.outputs]).mean(dim=0)
-            yield Prediction(
-                probabilities=dict(zip(self.labels, mean.tolist(), strict=True)),
-                duration=clip.duration,
-                model=self.name,
-                warnings=clip.warnings,
-            )
 
-    def embed(self, audio: AudioInput, *, sampling_rate: int | None = None) -> npt.NDArray[np.float32]:
+    def embed(self, audio: AudioInput, *, sampling_rate: int | None = None) -> Floats:
         """Return the CLS feature `[dim]`, float32, the mean over the windows of audio longer than one.
 
         Args:
@@ -177,78 +201,139 @@ class EmotionClassifier:
         Raises:
             AudioError: the audio cannot be read or makes no sense.
         """
-        (clip,) = self._run([audio], sampling_rate, batch_size=64)
+        return self._one(audio, sampling_rate).means()[1]
+
+    def timeline(
+        self,
+        audio: AudioInput,
+        *,
+        sampling_rate: int | None = None,
+        hop: float = TIMELINE_HOP,
+        window: float | None = None,
+        smoothing: float = 0.0,
+        batch_size: int = 16,
+        progress: Callable[[float], object] | None = None,
+    ) -> Timeline:
+        """Return the emotion probabilities along a recording of any length, a segment per window of 4 s.
+
+        The recording is read in blocks, so memory does not grow with it but for the segments. Every segment says what
+        `predict` says of the audio from its start to its end. The last one is aligned to the end of the recording; a
+        recording shorter than a window is one segment.
+
+        Args:
+            audio: as in `predict`.
+            sampling_rate: as in `predict`.
+            hop: seconds from the start of one segment to the start of the next. Multiples of 4 ms are fastest: windows
+                then share most of their Mel frames.
+            window: seconds of audio per segment, 4 by default and at most: less is more to the moment and less certain.
+            smoothing: time constant in seconds of an exponential average over the segments so far; 0 is none.
+                Segments that are silent are left as they are, and out of the average.
+            batch_size: windows that go through the network at once.
+            progress: called with the seconds read so far.
+
+        Returns:
+            A `Timeline`. If the recording breaks off or cannot be read further, it holds what came before, and its
+            warnings say so.
+
+        Raises:
+            AudioError: there is no segment, for nothing of the audio can be read.
+            ConfigError: an option is out of range.
+        """
+        segmenter = Segmenter(self.backend, hop=hop, window=window, smoothing=smoothing, batch_size=batch_size)
+        reader = AudioReader(audio, sampling_rate=sampling_rate, target_rate=self.config.frontend.sampling_rate)
+        segments: list[Segment] = []
+        fault: tuple[str, ...] = ()
+        try:
+            for block in reader:
+                segments += segmenter.push(block)
+                if progress is not None:
+                    progress(reader.duration)
+        except AudioError as error:
+            segments += segmenter.finish()
+            if not segments:
+                raise
+            fault = (str(error),)
+        else:
+            segments += segmenter.finish()
+        return Timeline(tuple(segments), reader.name, reader.duration, self.name, (*fault, *reader.warnings))
+
+    def stream(
+        self, sampling_rate: int, *, hop: float = TIMELINE_HOP, window: float | None = None, smoothing: float = 0.0
+    ) -> EmotionStream:
+        """Return a stream for live audio, which gives the segments of `timeline` as soon as they are known.
+
+        >>> stream = classifier.stream(48_000)
+        >>> for chunk in microphone:
+        ...     for segment in stream.push(chunk):
+        ...         print(segment)
+
+        Args:
+            sampling_rate: Hz, 4000 to 384000, of the chunks.
+            hop: as in `timeline`.
+            window: as in `timeline`; the first segment comes once so much audio is there.
+            smoothing: as in `timeline`.
+
+        Raises:
+            AudioError: the rate is out of range.
+            ConfigError: an option is out of range.
+        """
+        return EmotionStream(self.backend, sampling_rate, hop=hop, window=window, smoothing=smoothing)
+
+    def explain(
+        self, audio: AudioInput, *, sampling_rate: int | None = None, start: float | None = None
+    ) -> Explanation:
+        """Return where in time the network looked, with the log-Mel image it saw.
+
+        One window of at most 4 s is explained: of longer audio, the window of `predict` that is surest of what is said
+        of the whole, or the one that begins at `start`.
+
+        Args:
+            audio: as in `predict`.
+            sampling_rate: as in `predict`.
+            start: where the window begins, in seconds.
+
+        Raises:
+            AudioError: the audio cannot be read, or has ended before `start`.
+            ConfigError: `start` makes no sense, or the backend is not torch.
+        """
+        return explain(self.backend, audio, sampling_rate=sampling_rate, start=start, model=self.name)
+
+    def _run(
+        self, audios: Iterable[AudioInput], sampling_rate: int | None, batch_size: int, threads: int
+    ) -> Iterator[Clip]:
+        """Yield every clip once all its windows have been through the network, in order."""
+        require_batch_size(batch_size)
+        return Batcher(self.backend, sampling_rate=sampling_rate, batch_size=batch_size, threads=threads).run(audios)
+
+    def _one(self, audio: AudioInput, sampling_rate: int | None) -> Clip:
+        (clip,) = self._run([audio], sampling_rate, 16, 0)
         if clip.error is not None:
             raise clip.error
-        embedding: npt.NDArray[np.float32] = (
-            torch.stack([embedding for _, embedding in clip.outputs]).mean(dim=0).numpy()
+        return clip
+
+    def _prediction(self, clip: Clip) -> Prediction:
+        return Prediction(
+            probabilities=dict(zip(self.labels, clip.means()[0].tolist(), strict=True)),
+            duration=clip.duration,
+            model=self.name,
+            warnings=clip.warnings,
         )
-        return embedding
-
-    def _run(self, audios: Iterable[AudioInput], sampling_rate: int | None, batch_size: int) -> Iterator[_Clip]:
-        """Yield every clip once all its windows have been through the network, in order."""
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
-        pending: list[tuple[_Clip, Samples]] = []  # windows not yet seen by the network
-        waiting: list[_Clip] = []  # clips read to their end, not yet yielded
-        for audio in audios:
-            clip = _Clip(name="")
-            try:
-                reader = AudioReader(audio, sampling_rate=sampling_rate, target_rate=self.config.frontend.sampling_rate)
-                for window in self._windows(reader):
-                    pending.append((clip, window))
-                    if len(pending) == batch_size:
-                        self._flush(pending)
-                clip.duration, clip.warnings = reader.duration, reader.warnings
-            except AudioError as error:
-                clip.error = error
-            waiting.append(clip)
-            if not pending:
-                yield from waiting
-                waiting.clear()
-        self._flush(pending)
-        yield from waiting
-
-    def _windows(self, reader: AudioReader) -> Iterator[Samples]:
-        frontend = self.config.frontend
-        cut = windows(reader, frontend.window_samples, frontend.hop_samples)
-        if frontend.long_clips == "truncate":
-            yield from islice(cut, 1)
-            for _ in cut:  # to the end, for the duration and the warnings
-                pass
-        else:
-            yield from cut
-
-    def _flush(self, pending: list[tuple[_Clip, Samples]]) -> None:
-        """Send the windows through the network and hand every clip its results."""
-        if not pending:
-            return
-        batch = np.zeros((len(pending), max(len(window) for _, window in pending)), np.float32)
-        for row, (_, window) in zip(batch, pending, strict=True):
-            row[: len(window)] = window
-        probabilities, embeddings = self._infer(torch.from_numpy(batch).to(self.device))
-        for (clip, _), *outputs in zip(pending, probabilities.cpu(), embeddings.cpu(), strict=True):
-            clip.outputs.append((outputs[0], outputs[1]))
-        pending.clear()
-
-    @torch.inference_mode()
-    def _infer(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        """Return probabilities `[batch, classes]` and embeddings `[batch, dim]` of windows `[batch, samples]`."""
-        embedding = self.network.embed(self.frontend(waveform))
-        logits = self.network.head(embedding)
-        return torch.softmax(logits / self.config.temperature, dim=-1), embedding
 
     def __repr__(self) -> str:
         return f"<EmotionClassifier {self.name} on {self.device}: {', '.join(self.labels)}>"
 
 
-def _device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _backend(name: BackendName, resolved: ResolvedModel, device: str | torch.device) -> Backend:
+    if name == "torch":
+        from .torch_backend import TorchBackend
+
+        return TorchBackend.from_files(resolved.weights, resolved.config, device)
+    if str(device) not in ("auto", "cpu"):
+        raise ConfigError(f"device {str(device)!r} is not for the ONNX backend: pass 'cpu', or backend='torch'")
     try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
-    except (RuntimeError, AssertionError, TypeError) as error:  # torch without CUDA asserts
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ConfigError(f"device {str(device)!r} cannot be used ({reason}): pass 'auto' or 'cpu'") from error
-    return chosen
+        from .onnx_backend import OnnxBackend
+    except ImportError as error:
+        raise ConfigError(
+            f"backend='onnx' cannot be imported ({error}): pip install 'speech-emotion-vit[onnx]'"
+        ) from error
+    return OnnxBackend.from_files(resolved.weights, resolved.config)

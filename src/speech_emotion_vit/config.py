@@ -19,7 +19,12 @@ MelScale = Literal["slaney", "htk"]
 MelNorm = Literal["slaney", "none"]
 Interpolation = Literal["antialias", "linear"]
 LongClips = Literal["windows", "truncate"]
-Stem = Literal["none", "conv6"]
+Stem = Literal["none", "conv6", "strided"]
+
+STRIDED_CHANNELS = (32, 64, 96, 128)
+"""Channels of the strided stem: every convolution halves the rows, the first one the columns too."""
+
+TIMELINE_HOP = 1.0  # seconds between the segments of a timeline
 
 T = TypeVar("T")
 
@@ -127,6 +132,11 @@ class FrontendConfig:
             f"0 <= f_min < f_max <= {self.sampling_rate / 2:g} Hz must hold, not {self.f_min:g} and {self.f_max:g}",
         )
         _require(
+            self.window_samples >= self.win_length,
+            f"window_seconds {self.window_seconds} is shorter than one frame of {self.win_length} samples, "
+            f"{self.win_length / self.sampling_rate:g} s: lower win_length",
+        )
+        _require(
             self.n_frames >= self.columns,
             f"a window has {self.n_frames} frames, fewer than the {self.columns} columns asked for: lower hop_length",
         )
@@ -185,9 +195,12 @@ class ModelConfig:
     mlp_dim: int = 256
     """Hidden width of a block's MLP (*paper*)."""
     stem: Stem = "none"
-    """``conv6``: the teacher's six 3x3 convolutions before patching (*paper*)."""
+    """``conv6``: the teacher's six 3x3 convolutions before patching (*paper*); ``strided``: four light ones instead of
+    patching, which is not in the paper."""
     coordinates: bool = False
     """Append row and column coordinates as two channels before patching (*paper*: teacher, "ICE")."""
+    dropout: float = 0.0
+    """Share of the values left out behind every residual branch in training (*paper*: none)."""
 
     def __post_init__(self) -> None:
         _require_choice("stem", self.stem, Stem)
@@ -208,6 +221,16 @@ class ModelConfig:
         for image, patch in (("image_height", "patch_height"), ("image_width", "patch_width")):
             size, step = getattr(self, image), getattr(self, patch)
             _require(size % step == 0, f"{image} {size} is not a multiple of {patch} {step}")
+        _require(0.0 <= self.dropout < 1.0, f"dropout must be from 0 to below 1, not {self.dropout}")
+        if self.stem == "strided":
+            _require(not self.coordinates, "a strided stem takes no coordinates")
+            _require(
+                (self.patch_height, self.patch_width) == (self.image_height, 2),
+                f"a strided stem makes one token of {self.image_height} x 2 values: set patch_height and patch_width so",
+            )
+            _require(
+                self.image_height % self._row_stride == 0, f"image_height must be a multiple of {self._row_stride}"
+            )
 
     @classmethod
     def student(cls, num_classes: int) -> ModelConfig:
@@ -218,6 +241,15 @@ class ModelConfig:
     def teacher(cls, num_classes: int) -> ModelConfig:
         """Return the paper's teacher: convolutional stem, coordinates, 6 blocks."""
         return cls(num_classes=num_classes, depth=6, stem="conv6", coordinates=True)
+
+    @classmethod
+    def compact(cls, num_classes: int) -> ModelConfig:
+        """Return this project's own student: a strided stem in front of 3 narrower blocks, no position."""
+        return cls(num_classes=num_classes, stem="strided", patch_width=2, heads=3, dropout=0.1)
+
+    @property
+    def _row_stride(self) -> int:
+        return int(2 ** len(STRIDED_CHANNELS))
 
     @property
     def channels(self) -> int:
@@ -231,7 +263,9 @@ class ModelConfig:
 
     @property
     def patch_dim(self) -> int:
-        """Values in one flattened patch."""
+        """Values in one flattened patch, behind the stem."""
+        if self.stem == "strided":
+            return STRIDED_CHANNELS[-1] * (self.image_height // self._row_stride)
         return self.patch_height * self.patch_width * self.channels
 
     def to_dict(self) -> dict[str, Any]:

@@ -47,3 +47,16 @@ class DatasetError(SpeechEmotionError, ValueError):
 
 class TrainingError(SpeechEmotionError, RuntimeError):
     """A training run that cannot start or go on."""
+
+
+def printable(text: str) -> str:
+    """Return `text` with everything escaped that would break a line or command a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the error's own words on one line, without a path or a trailing stop."""
+    text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+    return printable(" ".join(str(text).split()).rstrip(".")) or type(error).__name__

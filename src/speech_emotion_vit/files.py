@@ -1,39 +1,69 @@
-"""Files that appear whole or not at all."""
+"""Files that are files, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import ConfigError
+from .errors import ConfigError, one_line
+
+
+def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
+    """Open a regular file for reading. Folders, FIFOs and devices would fail late, block, or never end.
+
+    Raises:
+        OSError: it cannot be opened, or is something else; ``strerror`` says what.
+        ValueError: no file can have this name.
+    """
+    _require_regular(os.stat(path), path)  # before it is opened: opening some devices does something
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(path, "rb", opener=_without_waiting))
+        _require_regular(os.fstat(file.fileno()), path)  # it may be another file by now
+        stack.pop_all()
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _require_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is a directory: pass the files in it", os.fspath(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file: copy its content to one", os.fspath(path))
 
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block ends well, and else disappears.
 
+    A link is followed. What is there already is only replaced if it is a regular file.
+
     Raises:
         ConfigError: nothing can be written there.
     """
     target = Path(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        os.close(handle)
-    except OSError as error:
-        raise ConfigError(f"{target}: cannot be written ({error.strerror}): choose another place") from error
-    temporary = Path(name)
+        place = Path(os.path.realpath(target))
+        if place.exists() and not place.is_file():
+            raise ConfigError(f"{target}: is not a regular file: choose another place")
+        temporary = place.with_name(f".{secrets.token_hex(8)}.part")
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{target}: cannot be written ({one_line(error)}): choose another place") from error
     try:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's own mode is for the owner alone
-        os.replace(temporary, target)
+        os.replace(temporary, place)
     except OSError as error:
-        raise ConfigError(f"{target}: cannot be written ({error.strerror}): choose another place") from error
+        raise ConfigError(f"{target}: cannot be written ({one_line(error)}): choose another place") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,66 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .config import FrontendConfig, Interpolation, MelNorm, MelScale
+from .config import FrontendConfig
 from .errors import AudioError
+from .filters import FLOOR_LEVEL, SILENCE_POWER, analysis_window, interpolation_matrix, mel_filterbank
 
-# Below this power a window counts as digital silence: sixty orders under full scale would still be above it,
-# yet it keeps the division by the loudest value finite in float32.
-_SILENCE_POWER = 1e-20
-
-
-def hz_to_mel(frequency: Tensor, scale: MelScale) -> Tensor:
-    """Return Mel values of `frequency` in Hz.
-
-    Slaney's scale (Auditory Toolbox, 1998): linear up to 1 kHz at 3 Mel per 200 Hz, then 27 Mel per factor 6.4.
-    HTK's: ``2595 log10(1 + f / 700)``.
-    """
-    if scale == "htk":
-        return 2595.0 * torch.log10(1.0 + frequency / 700.0)
-    logarithmic = 15.0 + torch.log(frequency.clamp(min=1e-9) / 1000.0) * (27.0 / math.log(6.4))
-    return torch.where(frequency < 1000.0, frequency * 3.0 / 200.0, logarithmic)
-
-
-def mel_to_hz(mel: Tensor, scale: MelScale) -> Tensor:
-    """Return the frequency in Hz of Mel values: the inverse of `hz_to_mel`."""
-    if scale == "htk":
-        return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
-    return torch.where(mel < 15.0, mel * 200.0 / 3.0, 1000.0 * torch.exp((mel - 15.0) * (math.log(6.4) / 27.0)))
-
-
-def mel_filterbank(
-    sampling_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float, scale: MelScale, norm: MelNorm
-) -> Tensor:
-    """Return triangular filters `[n_fft // 2 + 1, n_mels]` in float64 for a power spectrum."""
-    low, high = hz_to_mel(torch.tensor([f_min, f_max], dtype=torch.float64), scale)
-    steps = torch.linspace(0.0, 1.0, n_mels + 2, dtype=torch.float64)
-    edges = mel_to_hz(low + (high - low) * steps, scale)
-    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64)[:, None] * (sampling_rate / n_fft)
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    filters = torch.minimum(rising, falling).clamp(min=0.0)
-    if norm == "slaney":
-        filters = filters * (2.0 / (edges[2:] - edges[:-2]))
-    return filters
-
-
-def interpolation_matrix(n_frames: int, columns: int, kind: Interpolation) -> Tensor:
-    """Return weights `[n_frames, columns]` in float64 that take frames to columns; every column sums to 1.
-
-    Pixel centres are aligned as in image resizing (``align_corners=False``). ``linear`` weighs the two nearest
-    frames; ``antialias`` widens that triangle by the reduction factor.
-    """
-    ratio = n_frames / columns
-    reach = ratio if kind == "antialias" else 1.0
-    centre = (torch.arange(columns, dtype=torch.float64) + 0.5) * ratio
-    frames = torch.arange(n_frames, dtype=torch.float64)[:, None] + 0.5
-    weights = (1.0 - (frames - centre).abs() / reach).clamp(min=0.0)
-    return weights / weights.sum(dim=0, keepdim=True)
+# Frames transformed at a time on a CPU: their spectra, 1 MB, stay in its cache.
+_CPU_FRAMES = 256
+_GPU_WINDOWS = 64  # windows transformed at a time elsewhere: 260 MB of spectra
+# Bands multiplied at a time: a group of neighbours needs only its own bins, a quarter of them with the defaults.
+_GROUP = 32
 
 
 class LogMel(nn.Module):
@@ -82,14 +35,18 @@ class LogMel(nn.Module):
     def __init__(self, config: FrontendConfig | None = None) -> None:
         super().__init__()
         self.config = c = config or FrontendConfig()
-        make_window = torch.hamming_window if c.window == "hamming" else torch.hann_window
-        window = make_window(c.win_length, periodic=True, dtype=torch.float64)
+        window = np.pad(analysis_window(c.window, c.win_length), (0, c.n_fft - c.win_length))
         filterbank = mel_filterbank(c.sampling_rate, c.n_fft, c.n_mels, c.f_min, c.f_max, c.mel_scale, c.mel_norm)
         interpolation = interpolation_matrix(c.n_frames, c.columns, c.interpolation)
         # Derived from the config, so not part of any checkpoint.
-        self.register_buffer("window", window.float(), persistent=False)
-        self.register_buffer("filterbank", filterbank.float(), persistent=False)
-        self.register_buffer("interpolation", interpolation.float(), persistent=False)
+        self.register_buffer("window", torch.from_numpy(window).float(), persistent=False)
+        self.register_buffer("filterbank", torch.from_numpy(filterbank.repeat(2, axis=0)).float(), persistent=False)
+        self.register_buffer("interpolation", torch.from_numpy(interpolation.T.copy()).float(), persistent=False)
+        self._groups = [
+            (slice(2 * int(used[0]), 2 * int(used[-1]) + 2), slice(first, first + _GROUP))
+            for first in range(0, c.n_mels, _GROUP)
+            if len(used := filterbank[:, first : first + _GROUP].any(axis=1).nonzero()[0])
+        ]
 
     def mel_power(self, waveform: Tensor) -> Tensor:
         """Return Mel powers `[batch, frames, n_mels]` of `waveform` `[batch, samples]`.
@@ -97,13 +54,24 @@ class LogMel(nn.Module):
         Only frames that touch the samples given are computed: at most ``config.n_frames``.
         """
         c = self.config
+        batch, samples = waveform.shape
         half = c.win_length // 2
-        n_frames = min(c.n_frames, -(-(waveform.shape[1] + half) // c.hop_length))
-        needed = (n_frames - 1) * c.hop_length + c.win_length
-        padded = nn.functional.pad(waveform, (half, max(0, needed - half - waveform.shape[1])))
-        frames = padded.unfold(1, c.win_length, c.hop_length)[:, :n_frames]
-        spectrum = torch.fft.rfft(frames * self.window, n=c.n_fft)
-        mel_power: Tensor = (spectrum.real.square() + spectrum.imag.square()) @ self.filterbank
+        n_frames = min(c.n_frames, -(-(samples + half) // c.hop_length))
+        needed = (n_frames - 1) * c.hop_length + c.n_fft
+        padded = nn.functional.pad(waveform, (half, max(0, needed - half - samples)))
+        # Frames are cut as long as the transform and their second half is multiplied by zero: no copy to pad them.
+        frames = padded.unfold(1, c.n_fft, c.hop_length)
+        on_cpu = waveform.device.type == "cpu"
+        windows, step = (1, _CPU_FRAMES) if on_cpu else (_GPU_WINDOWS, n_frames)
+        # A group of very narrow bands may fall between two bins.
+        mel_power = waveform.new_zeros(batch, n_frames, c.n_mels)
+        for row in range(0, batch, windows):
+            for start in range(0, n_frames, step):
+                part = (slice(row, row + windows), slice(start, min(start + step, n_frames)))
+                spectrum = torch.view_as_real(torch.fft.rfft(frames[part] * self.window))
+                power = spectrum.flatten(-2).square_()  # real and imaginary parts; every filter stands there twice
+                for bins, bands in self._groups:
+                    mel_power[(*part, bands)] = power[..., bins] @ self.filterbank[bins, bands]
         return mel_power
 
     def forward(self, waveform: Tensor) -> Tensor:
@@ -125,9 +93,8 @@ class LogMel(nn.Module):
 
     def image(self, mel_power: Tensor) -> Tensor:
         """Return images `[batch, 1, n_mels, columns]` of Mel powers `[batch, frames, n_mels]` of one window each."""
-        loudest = mel_power.amax(dim=(1, 2), keepdim=True).clamp(min=_SILENCE_POWER)
+        loudest = mel_power.amax(dim=(1, 2), keepdim=True).clamp(min=SILENCE_POWER)
         floor = 10.0 ** (-self.config.top_db / 10.0)
-        level = (mel_power / loudest).clamp(min=floor).log10() * (10.0 / self.config.top_db) + 1.0
-        # The floor's logarithm is not exact in float32; what is at the floor is exactly 0.
-        level = torch.where(mel_power > loudest * floor, level.clamp(0.0, 1.0), torch.zeros_like(level))
-        return (level.transpose(1, 2) @ self.interpolation[: level.shape[1]]).unsqueeze(1)
+        level = (mel_power / loudest).clamp_(min=floor).log10_().mul_(10.0 / self.config.top_db).add_(1.0)
+        level = nn.functional.threshold_(level, FLOOR_LEVEL, 0.0)
+        return (self.interpolation[:, : level.shape[1]] @ level).transpose(1, 2).unsqueeze(1)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import logging
 import os
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .config import ClassifierConfig
 from .errors import ConfigError, DownloadError, IntegrityError, WeightsError
+from .files import open_regular
 from .manifest import CONFIG_FILE, WEIGHTS_FILE, Manifest, WeightEntry, load_manifest, read_config_json
 
 WEIGHTS_FOLDER = Path(__file__).resolve().parent / "weights"
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+MAX_WAIT = 60  # seconds a server may ask to wait before the next try; beyond, the caller decides
 _SHORT = 12  # digits of a digest that stand for the revision of a file without one
 _log = logging.getLogger(__name__)
 
@@ -136,7 +142,7 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     """
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             while block := file.read(2**20):
                 digest.update(block)
     except OSError as error:
@@ -206,7 +212,10 @@ def _repository(
 
 def _fault(path: Path, sha256: str) -> str | None:
     """Return what is wrong with a file that should have this digest, None if nothing is."""
-    found = sha256_file(path)
+    try:
+        found = sha256_file(path)
+    except WeightsError as error:
+        return str(error)
     return None if found == sha256 else f"{path}: SHA-256 is {found}, announced is {sha256}"
 
 
@@ -226,13 +235,20 @@ class _Hub:
         """
         path = self.fetch(filename, revision)
         sha256 = sha256 or self._announced(path, filename, revision)
-        if sha256 is None or not (fault := _fault(path, sha256)):
-            return path, sha256
+        if sha256 is not None and (fault := _fault(path, sha256)):
+            with _alone_with(path, fault):
+                self._mend(path, filename, revision, sha256)
+        return path, sha256
+
+    def _mend(self, path: Path, filename: str, revision: str, sha256: str) -> None:
+        """Bring a file in order that had a fault when it was last looked at; another process may have done so."""
+        if not (fault := _fault(path, sha256)):
+            return
         _discard(path, fault)
         if self.local_files_only:
             raise IntegrityError(f"{fault}: removed from the cache: fetch it again with local_files_only=False")
         try:
-            path = self.fetch(filename, revision)
+            self.fetch(filename, revision)
         except DownloadError as error:
             raise IntegrityError(f"{fault}: removed from the cache, and not fetched again: {error}") from error
         if fault := _fault(path, sha256):
@@ -241,23 +257,23 @@ class _Hub:
                 f"{fault}, again after a second download: removed from the cache: try another network, without "
                 f"proxy or mirror, or tell the owner of {self.repo_id}"
             )
-        return path, sha256
 
     def fetch(self, filename: str, revision: str | None) -> Path:
         """Return the file in the cache, downloaded if it is not there; no request if `revision` is a cached commit."""
         from huggingface_hub import errors, hf_hub_download
 
         try:
-            return Path(
-                hf_hub_download(
-                    self.repo_id,
-                    filename,
-                    revision=revision,
-                    cache_dir=self.cache_dir,
-                    local_files_only=self.local_files_only,
-                    library_name="speech-emotion-vit",
+            with _bounded_waits():
+                return Path(
+                    hf_hub_download(
+                        self.repo_id,
+                        filename,
+                        revision=revision,
+                        cache_dir=self.cache_dir,
+                        local_files_only=self.local_files_only,
+                        library_name="speech-emotion-vit",
+                    )
                 )
-            )
         except errors.HFValidationError as error:
             raise WeightsError(
                 f"{self.repo_id}: neither a model here nor a name the Hub allows: check the spelling "
@@ -268,18 +284,17 @@ class _Hub:
 
     def _announced(self, path: Path, filename: str, revision: str) -> str | None:
         """Return the SHA-256 the Hub announced for a cached file: the name of the blob the cache links to."""
-        if path.is_symlink():
-            etag: str | None = Path(os.readlink(path)).name
-        elif self.local_files_only:
-            etag = None
-        else:  # a file system without links: the cache has forgotten it
+        etag: str | None = None
+        with contextlib.suppress(OSError):
+            etag = Path(os.readlink(path)).name
+        if etag is None and not self.local_files_only:  # a file system without links: the cache has forgotten it
             from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
             try:
-                etag = get_hf_file_metadata(hf_hub_url(self.repo_id, filename, revision=revision)).etag
+                with _bounded_waits():
+                    etag = get_hf_file_metadata(hf_hub_url(self.repo_id, filename, revision=revision)).etag
             except _client_errors() as error:
                 _log.warning("%s is not verified: %s", path, self._explain(error, filename, revision))
-                etag = None
         return etag if etag is not None and _SHA256.fullmatch(etag) else None
 
     def _explain(self, error: Exception, filename: str, revision: str | None) -> str:
@@ -308,6 +323,13 @@ class _Hub:
             )
         if status in (401, 403):
             return f"{what}: access denied (status {status}): run hf auth login, or check HF_TOKEN"
+        if status == 429:
+            wait = _asked_wait(cause.response.headers)  # type: ignore[attr-defined]
+            return f"{what}: too many requests: try again {f'in {wait} s' if wait else 'later'}"
+        if status is not None and status >= 500:
+            return f"{what}: the server is in trouble (status {status}): try again later"
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return f"{what}: {error.strerror}: make room, give another cache_dir, or set HF_HOME"
         if isinstance(error, OSError) and error.filename is not None:
             return (
                 f"{what}: {error.filename} cannot be written ({error.strerror}): give another cache_dir, or set HF_HOME"
@@ -327,9 +349,55 @@ def _client_errors() -> tuple[type[Exception], ...]:
     return (OSError, ValueError, RuntimeError, *own, *errors.HfHubHTTPError.__bases__)
 
 
+@contextlib.contextmanager
+def _bounded_waits() -> Iterator[None]:
+    """Let the client give up where the server wants it to wait for long; it would sleep for as long as it is told."""
+    from huggingface_hub import get_session
+
+    hooks = getattr(get_session(), "event_hooks", {}).get("response", [])
+    hooks.append(_refuse_long_wait)
+    try:
+        yield
+    finally:
+        hooks.remove(_refuse_long_wait)
+
+
+def _refuse_long_wait(response: Any) -> None:
+    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
+
+    if _asked_wait(response.headers) > MAX_WAIT:
+        response.read()
+        hf_raise_for_status(response)
+
+
+def _asked_wait(headers: Mapping[str, str]) -> int:
+    """Return how many seconds an answer asks to wait, 0 where it does not say."""
+    texts = (headers.get("Retry-After", ""), *re.findall(r";\s*t=(\d+)", headers.get("RateLimit", "")))
+    return max(int(text[:18]) if re.fullmatch(r"\d+", text) else 0 for text in texts)
+
+
+@contextlib.contextmanager
+def _alone_with(path: Path, fault: str) -> Iterator[None]:
+    """Keep other processes from mending the same file at the same time: one would remove what the other fetched."""
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+    lock = _cache_of(path) / ".locks" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()}.lock"
+    try:
+        lock.parent.mkdir(exist_ok=True)
+        lock.touch()
+    except OSError as error:
+        raise IntegrityError(f"{fault}: it cannot be removed ({error.strerror}): delete it yourself") from error
+    with WeakFileLock(lock):
+        yield
+
+
+def _cache_of(path: Path) -> Path:
+    return next(parent for parent in path.parents if parent.name == "snapshots").parent.parent
+
+
 def _discard(path: Path, fault: str) -> None:
     """Take a bad file out of the cache: the link in the snapshot and everything in the cache it leads to."""
-    cache = next(parent for parent in path.parents if parent.name == "snapshots").parent.parent
+    cache = _cache_of(path)
     chain = [path]
     while chain[-1].is_symlink():
         chain.append(Path(os.path.normpath(chain[-1].parent / os.readlink(chain[-1]))))

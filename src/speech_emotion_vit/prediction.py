@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import csv
+import html
+import io
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
+from .extras import require
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """Calibrated emotion probabilities of one piece of audio."""
+_TOUCHING = 1e-6  # seconds; rounding between the end of one window and the start of the next
+
+
+class _Ranked:
+    """What follows from probabilities alone."""
 
     probabilities: dict[str, float]
-    """Probability of every label, in the model's label order; they sum to 1."""
-    duration: float
-    """Length of the audio in seconds."""
-    model: str
-    """Name and revision of the model that answered, ``crema-d@1f0c3a52``."""
-    warnings: tuple[str, ...] = ()
-    """Why the answer deserves less trust: silent, clipped, truncated, very short or upsampled audio."""
 
     @property
     def label(self) -> str:
@@ -41,6 +47,20 @@ class Prediction:
             raise ConfigError(f"top(k) needs k of at least 1, not {k}")
         return sorted(self.probabilities.items(), key=lambda item: -item[1])[:k]
 
+
+@dataclass(frozen=True)
+class Prediction(_Ranked):
+    """Calibrated emotion probabilities of one piece of audio."""
+
+    probabilities: dict[str, float]
+    """Probability of every label, in the model's label order; they sum to 1."""
+    duration: float
+    """Length of the audio in seconds."""
+    model: str
+    """Name and revision of the model that answered, ``crema-d@1f0c3a52``."""
+    warnings: tuple[str, ...] = ()
+    """Why the answer deserves less trust: silent, clipped, truncated, very short or upsampled audio."""
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready types."""
         return {
@@ -56,3 +76,182 @@ class Prediction:
         ranking = ", ".join(f"{label} {probability:.2f}" for label, probability in self.top(3))
         notes = f", warnings: {'; '.join(self.warnings)}" if self.warnings else ""
         return f"<Prediction {ranking} ({self.duration:.2f} s, {self.model}{notes})>"
+
+
+@dataclass(frozen=True)
+class Segment(_Ranked):
+    """Emotion probabilities of one window of a longer recording."""
+
+    start: float
+    """Where the audio that was heard begins, in seconds from the start of the recording."""
+    end: float
+    """Where it ends; windows overlap where the hop is shorter than they are."""
+    probabilities: dict[str, float]
+    """Probability of every label, in the model's label order; they sum to 1."""
+    silent: bool = False
+    """Whether nothing in it is louder than -80 dB below full scale; its probabilities then mean nothing."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready types."""
+        return {
+            "start": self.start,
+            "end": self.end,
+            "label": self.label,
+            "score": self.score,
+            "probabilities": dict(self.probabilities),
+            "silent": self.silent,
+        }
+
+    def __repr__(self) -> str:
+        what = "silent" if self.silent else f"{self.label} {self.score:.2f}"
+        return f"<Segment {self.start:.2f}-{self.end:.2f} s {what}>"
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a recording with one label throughout."""
+
+    start: float
+    """Seconds from the start of the recording."""
+    end: float
+    """Seconds from the start of the recording."""
+    label: str | None
+    """None is silence."""
+    score: float
+    """Mean probability of the label over the segments it comes from."""
+
+
+@dataclass(frozen=True, repr=False)
+class Timeline:
+    """Emotion probabilities along a recording."""
+
+    segments: tuple[Segment, ...]
+    """One per window, in order of time; at least one."""
+    file: str
+    """What the recording is called."""
+    duration: float
+    """Length of what could be read, in seconds."""
+    model: str
+    """Name and revision of the model that answered."""
+    warnings: tuple[str, ...] = ()
+    """What was wrong with the recording: as in `Prediction`, and where it broke off."""
+
+    def stretches(self) -> list[Stretch]:
+        """Return the recording cut into stretches of one label each, which do not overlap.
+
+        A moment belongs to the segment whose middle is nearest, and neighbours with the same label are one.
+        """
+        stretches: list[Stretch] = []
+        scores: list[float] = []
+        middles = [(segment.start + segment.end) / 2 for segment in self.segments]
+        borders = [(one + other) / 2 for one, other in pairwise(middles)]
+        limits = zip([0.0, *borders], [*borders, self.segments[-1].end], self.segments, strict=True)
+        for low, high, segment in limits:
+            start, end = max(low, segment.start), min(high, segment.end)
+            label = None if segment.silent else segment.label
+            joined = bool(stretches) and stretches[-1].label == label and start - stretches[-1].end < _TOUCHING
+            if joined:
+                scores.append(segment.score)
+                start = stretches.pop().start
+            else:
+                scores = [segment.score]
+            stretches.append(Stretch(start, end, label, sum(scores) / len(scores)))
+        return stretches
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready types."""
+        return {
+            "file": self.file,
+            "duration": self.duration,
+            "model": self.model,
+            "warnings": list(self.warnings),
+            "segments": [segment.to_dict() for segment in self.segments],
+        }
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return `to_dict` as JSON."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
+
+    def to_csv(self) -> str:
+        """Return one line per segment: file, start and end in seconds, label, score, every probability, silent."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        labels = self.segments[0].probabilities
+        writer.writerow(["file", "start", "end", "label", "score", *labels, "silent"])
+        for s in self.segments:
+            row = [self.file, s.start, s.end, s.label, s.score, *s.probabilities.values(), str(s.silent).lower()]
+            writer.writerow(row)
+        return text.getvalue()
+
+    def to_webvtt(self) -> str:
+        """Return subtitles for a player: one cue per stretch with its label, none in silence."""
+        cues = [
+            f"{_clock(s.start)} --> {_clock(s.end)}\n{html.escape(s.label, quote=False)} {s.score:.0%}\n"
+            for s in self.stretches()
+            if s.label is not None
+        ]
+        return "\n".join(["WEBVTT\n", *cues])
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a table in audformat's segmented layout.
+
+        The index is file, start and end (`Timedelta`); the columns are label, score, every probability, and silent.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        pd = require("pandas", "frame")
+        index = pd.MultiIndex.from_arrays(
+            [
+                [self.file] * len(self.segments),
+                pd.to_timedelta([segment.start for segment in self.segments], unit="s"),
+                pd.to_timedelta([segment.end for segment in self.segments], unit="s"),
+            ],
+            names=["file", "start", "end"],
+        )
+        rows = [{"label": s.label, "score": s.score, **s.probabilities, "silent": s.silent} for s in self.segments]
+        return pd.DataFrame(rows, index=index)
+
+    def plot(self) -> Figure:
+        """Return a matplotlib figure: every probability over time, and a strip with the label of every stretch.
+
+        Raises:
+            ConfigError: matplotlib is not installed.
+        """
+        figure: Figure = require("matplotlib.figure", "plot").Figure(figsize=(10, 4), layout="constrained")
+        lines, strip = figure.subplots(2, 1, sharex=True, height_ratios=[6, 1])
+        middles = [(segment.start + segment.end) / 2 for segment in self.segments]
+        marker = "o" if len(middles) < 40 else ""
+        colours = {label: f"C{index % 10}" for index, label in enumerate(self.segments[0].probabilities)}
+        for label, colour in colours.items():
+            values = [float("nan") if s.silent else s.probabilities[label] for s in self.segments]
+            lines.plot(middles, values, color=colour, label=label, marker=marker, markersize=3, linewidth=1.5)
+        lines.set(ylim=(0, 1), ylabel="probability", xlim=(0, max(self.duration, 1e-3)))
+        lines.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        lines.grid(alpha=0.3)
+        for stretch in self.stretches():
+            colour = "0.9" if stretch.label is None else colours[stretch.label]
+            strip.axvspan(stretch.start, stretch.end, color=colour, linewidth=0)
+        strip.set(yticks=[], xlabel="seconds")
+        figure.suptitle(f"{self.file}  ({self.model})", fontsize="medium")
+        return figure
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self.segments)
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+    def __repr__(self) -> str:
+        stretches = self.stretches()
+        shown = [f"{s.label or 'silence'} {s.start:.1f}-{s.end:.1f}" for s in stretches[:4]]
+        more = f", {len(stretches) - 4} more" if len(stretches) > 4 else ""
+        notes = f", warnings: {'; '.join(self.warnings)}" if self.warnings else ""
+        count = f"{len(self.segments)} segment{'s' if len(self.segments) > 1 else ''}"
+        return f"<Timeline {count}: {', '.join(shown)}{more} ({self.duration:.2f} s, {self.model}{notes})>"
+
+
+def _clock(seconds: float) -> str:
+    milliseconds = round(seconds * 1000)
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}.{rest % 1000:03}"

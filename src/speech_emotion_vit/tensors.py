@@ -11,20 +11,19 @@ from .errors import WeightsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_STEM_PARAMETERS = 46_529  # the stem has no free sizes
+_STEM_VALUES = {"none": 0, "conv6": 46_529, "strided": 185_888}  # the stems have no free sizes
 _MOST_NAMED = 6  # tensors in one message; the rest is counted
 
 
 def parameter_count(config: ModelConfig) -> int:
-    """Return the number of parameters of `SpectrogramViT(config)` without building it."""
+    """Return the number of values in the state dict of `SpectrogramViT(config)` without building it."""
     c = config
     inner = c.heads * c.head_dim
     embedding = 2 * c.patch_dim + (c.patch_dim + 1) * c.dim + 2 * c.dim
     attention = 2 * c.dim + 3 * c.dim * inner + (inner + 1) * c.dim
     mlp = 2 * c.dim + (c.dim + 1) * c.mlp_dim + (c.mlp_dim + 1) * c.dim
     head = 2 * c.dim + (c.dim + 1) * c.num_classes
-    stem = _STEM_PARAMETERS if c.stem == "conv6" else 0
-    return stem + embedding + c.dim + c.depth * (attention + mlp) + head
+    return _STEM_VALUES[c.stem] + embedding + c.dim + c.depth * (attention + mlp) + head
 
 
 def require_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..errors import SpeechEmotionError
-from . import convert, doctor, evaluate, models, predict, train
+from . import convert, doctor, evaluate, explain, models, predict, train
 
 
 class _Group(click.Group):
@@ -25,11 +25,12 @@ def main() -> None:
 
     \b
     speech-emotion-vit predict clip.wav          one file, or many, or folders
+    speech-emotion-vit explain clip.wav -o x.png where in time the network looked
     speech-emotion-vit models list               the models there are
     speech-emotion-vit train --dataset savee     reproduce the training
     speech-emotion-vit doctor                    when something does not work
     """
 
 
-for _module in (predict, train, evaluate, models, convert, doctor):
+for _module in (predict, explain, train, evaluate, models, convert, doctor):
     main.add_command(_module.command)

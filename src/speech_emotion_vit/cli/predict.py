@@ -9,14 +9,19 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..config import TIMELINE_HOP
+from . import _timeline
+from ._streams import results
+
 if TYPE_CHECKING:
     from ..audio import AudioInput
+    from ..classifier import EmotionClassifier
     from ..errors import AudioError
-    from ..prediction import Prediction
+    from ..prediction import Prediction, Timeline
 
 
 @click.command("predict", short_help="Tell the emotion in audio files.")
@@ -34,10 +39,12 @@ if TYPE_CHECKING:
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    default=64,
-    show_default=True,
-    help="Windows of 4 s that go through the network at once.",
+    help="Windows of 4 s that go through the network at once.  [default: 64; 16 with --timeline]",
 )
+@click.option("--timeline", is_flag=True, help="A row per window of 4 s instead of a row per clip.")
+@click.option("--hop", type=float, metavar="S", help=f"Seconds between windows.  [default: {TIMELINE_HOP:g}]")
+@click.option("--window", type=float, metavar="S", help="Seconds of a window, at most 4.  [default: 4]")
+@click.option("--smoothing", type=float, metavar="S", help="Time constant of an average over windows.  [default: 0]")
 def command(
     clips: tuple[str, ...],
     model: str | None,
@@ -45,7 +52,11 @@ def command(
     form: str | None,
     output: str | None,
     device: str,
-    batch_size: int,
+    batch_size: int | None,
+    timeline: bool,
+    hop: float | None,
+    window: float | None,
+    smoothing: float | None,
 ) -> None:
     """Tell the emotion in audio files.
 
@@ -56,6 +67,7 @@ def command(
     Examples:
       speech-emotion-vit predict clip.wav
       speech-emotion-vit predict recordings/ --format csv --output emotions.csv
+      speech-emotion-vit predict call.flac --timeline --hop 0.5
       cat clip.ogg | speech-emotion-vit predict - --format jsonl
     """
     from tqdm import tqdm
@@ -63,31 +75,45 @@ def command(
     from ..audio import describe
     from ..classifier import EmotionClassifier
     from ..errors import AudioError
-    from ..files import whole_file
+    from ..prediction import Prediction
 
+    given = {"hop": hop, "window": window, "smoothing": smoothing, "batch_size": batch_size}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if not timeline and (misplaced := sorted(set(options) - {"batch_size"})):
+        raise click.UsageError(f"--{misplaced[0]} goes with --timeline")
     form = form or ("table" if output is None and sys.stdout.isatty() else "jsonl")
     classifier = EmotionClassifier(model, device=device, revision=revision)
     sources = [source for clip in clips for source in _sources(clip)]
-    names = [describe(name) for name, _ in sources]
+    names = [describe(name) if form == "table" else name for name, _ in sources]
     width = max(map(len, names))
     failures = 0
 
     with ExitStack() as stack:
-        stream: IO[str] = sys.stdout
-        if output is not None:
-            stream = stack.enter_context(open(stack.enter_context(whole_file(output)), "w", encoding="utf-8"))
-        progress = tqdm(total=len(sources), unit="clip", disable=len(sources) < 2 or not sys.stderr.isatty())
+        stream = stack.enter_context(results(output))
+        quiet = timeline or len(sources) < 2 or not sys.stderr.isatty()  # a timeline has a bar of its own
+        progress = tqdm(total=len(sources), unit="clip", disable=quiet)
         stack.callback(progress.close)
-        stream.write(_header(form, width, classifier.labels))
-        results = classifier.iter_predictions(_readable(sources), batch_size=batch_size, errors="return")
+        stream.write((_timeline.header if timeline else _header)(form, width, classifier.labels))
+        predictions = (
+            iter(()) if timeline else classifier.iter_predictions(_readable(sources), errors="return", **options)
+        )
         for name, (_, source) in zip(names, sources, strict=True):
-            result = source if isinstance(source, AudioError) else next(results)
+            result: Prediction | Timeline | AudioError
+            if isinstance(source, AudioError):
+                result = source
+            elif timeline:
+                result = _timeline_or_error(classifier, name, source, options)
+            else:
+                result = next(predictions)
             progress.clear()
             if isinstance(result, AudioError):
                 failures += 1
                 click.echo(f"Error: {result}", err=True)
             else:
-                stream.write(_row(form, width, name, result))
+                if isinstance(result, Prediction):
+                    stream.write(_row(form, width, name, result))
+                else:
+                    stream.write(_timeline.rows(form, width, result))
                 stream.flush()
             progress.update()
     if failures:
@@ -95,26 +121,40 @@ def command(
         raise SystemExit(1)
 
 
+def _timeline_or_error(
+    classifier: EmotionClassifier, name: str, audio: AudioInput, options: dict[str, Any]
+) -> Timeline | AudioError:
+    from ..errors import AudioError
+
+    try:
+        return _timeline.run(classifier, name, audio, **options)
+    except AudioError as error:
+        return error
+
+
 def _sources(clip: str) -> Iterator[tuple[str, AudioInput | AudioError]]:
     """Yield name and source of every piece of audio behind one argument; an AudioError stands for what has none."""
     from ..audio import AUDIO_SUFFIXES, describe
-    from ..errors import AudioError
+    from ..errors import AudioError, one_line
 
     if clip == "-":
-        yield "-", sys.stdin.buffer.read()
+        yield "-", sys.stdin.buffer
         return
     if not os.path.isdir(clip):
         yield clip, clip
         return
     found = False
-    for folder, folders, files in os.walk(clip):
+    closed: list[OSError] = []
+    for folder, folders, files in os.walk(clip, onerror=closed.append):
         folders.sort()
         for file in sorted(files):
             if os.path.splitext(file)[1].lower() in AUDIO_SUFFIXES:
                 found = True
                 path = os.path.join(folder, file)
                 yield path, path
-    if not found:
+    for error in closed:
+        yield error.filename, AudioError(f"{describe(error.filename)}: cannot be searched: {one_line(error)}")
+    if not found and not closed:
         known = " ".join(sorted(AUDIO_SUFFIXES & {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".m4a"}))
         yield clip, AudioError(f"{describe(clip)}: no audio in this folder: looked for {known} and the like")
 

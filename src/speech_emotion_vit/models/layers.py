@@ -1,4 +1,4 @@
-"""The transformer block: pre-norm attention and MLP, without dropout."""
+"""The transformer block: pre-norm attention and MLP."""
 
 from __future__ import annotations
 
@@ -22,12 +22,27 @@ class Attention(nn.Module):
         tokens the key stands for, or minus infinity for a key that is not there.
         """
         batch, length, _ = tokens.shape
-        qkv = self.qkv(self.norm(tokens)).view(batch, length, 3, self.heads, -1)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [batch, heads, tokens, head_dim]
+        query, key, value = self._heads(tokens)
         mask = None if key_bias is None else key_bias[:, None, None, :]
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         projected: Tensor = self.projection(mixed.transpose(1, 2).reshape(batch, length, -1))
         return projected
+
+    def weights(self, tokens: Tensor, key_bias: Tensor | None = None) -> Tensor:
+        """Return how much every token attends to every other, `[batch, heads, tokens, tokens]`; rows sum to 1."""
+        query, key, _ = self._heads(tokens)
+        logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
+        if key_bias is not None:
+            logits = logits + key_bias[:, None, None, :]
+        weights: Tensor = logits.softmax(dim=-1)
+        return weights
+
+    def _heads(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, each `[batch, heads, tokens, head_dim]`."""
+        batch, length, _ = tokens.shape
+        qkv = self.qkv(self.norm(tokens)).view(batch, length, 3, self.heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        return query, key, value
 
 
 class MLP(nn.Module):
@@ -48,13 +63,17 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Attention, then MLP, each added to its input."""
 
-    def __init__(self, dim: int, heads: int, head_dim: int, mlp_dim: int) -> None:
+    def __init__(self, dim: int, heads: int, head_dim: int, mlp_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = dropout
         self.attention = Attention(dim, heads, head_dim)
         self.mlp = MLP(dim, mlp_dim)
 
     def forward(self, tokens: Tensor, key_bias: Tensor | None = None) -> Tensor:
         """Return `[batch, tokens, dim]`; `key_bias` as in `Attention`."""
-        tokens = tokens + self.attention(tokens, key_bias)
-        mixed: Tensor = tokens + self.mlp(tokens)
+        tokens = tokens + self._thinned(self.attention(tokens, key_bias))
+        mixed: Tensor = tokens + self._thinned(self.mlp(tokens))
         return mixed
+
+    def _thinned(self, branch: Tensor) -> Tensor:
+        return nn.functional.dropout(branch, self.dropout, self.training) if self.dropout else branch

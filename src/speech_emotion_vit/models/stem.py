@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ..config import STRIDED_CHANNELS
+
 STEM_CHANNELS = (1, 16, 32, 64, 32, 16, 1)  # of the published code
 
 
@@ -16,14 +18,61 @@ class ConvStem(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
-            for inputs, outputs in pairwise(STEM_CHANNELS)
+            nn.Conv2d(inputs, outputs, kernel_size=3, padding=1) for inputs, outputs in pairwise(STEM_CHANNELS)
         )
 
     def forward(self, image: Tensor) -> Tensor:
         """Return `[batch, 1, height, width]` of the same shape."""
         for convolution in self.convolutions:
             image = nn.functional.gelu(nn.functional.instance_norm(convolution(image)))
+        return image
+
+
+class ChannelNorm(nn.Module):
+    """BatchNorm over the channels, without the counter of batches, which is no weight."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return `[batch, channels, height, width]`."""
+        statistics = (self.running_mean, self.running_var)
+        return nn.functional.batch_norm(image, *statistics, self.weight, self.bias, training=self.training)
+
+
+class StridedStem(nn.Module):
+    """Four 3x3 convolutions that leave a sixteenth of the rows and half of the columns, with BatchNorm and GELU.
+
+    What lies beyond a clip's end is set to zero before every convolution, as if the image ended there. So padding
+    cannot reach the clip, and the clip alone gives the same features.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        channels = (1, *STRIDED_CHANNELS)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(inputs, outputs, 3, stride=(2, 2 if inputs == 1 else 1), padding=1, bias=False)
+            for inputs, outputs in pairwise(channels)
+        )
+        self.norms = nn.ModuleList(ChannelNorm(outputs) for outputs in STRIDED_CHANNELS)
+
+    def forward(self, image: Tensor, columns: Tensor) -> Tensor:
+        """Return `[batch, channels, height / 16, width / 2]` of images `[batch, 1, height, width]`, width even.
+
+        `columns` `[batch]` is how many columns of every image belong to the clip.
+        """
+        ends = (columns + 1) // 2
+        position = torch.arange(image.shape[3] // 2, device=image.device)
+        inside = (position < ends[:, None])[:, None, None, :].to(image.dtype)
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            image = nn.functional.gelu(norm(convolution(image))) * inside
         return image
 
 

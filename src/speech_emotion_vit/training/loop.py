@@ -101,7 +101,9 @@ def fit(stage: nn.Module, job: Job, accelerator: Accelerator) -> list[Record]:
     Raises:
         TrainingError: the loss is not finite, there are fewer rows than processes, or the state cannot be read.
     """
-    return _Fit(stage, job, accelerator).run()
+    devices = [accelerator.device] if accelerator.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):  # dropout draws from the global generators
+        return _Fit(stage, job, accelerator).run()
 
 
 class _Fit:
@@ -132,7 +134,7 @@ class _Fit:
         while not self.done:
             epoch = len(self.history) + 1
             started = time.monotonic()
-            record: Record = {"epoch": epoch, "learning_rate": learning_rate(settings, epoch - 1)}
+            record: Record = {"epoch": epoch, "learning_rate": learning_rate(settings, epoch - 0.5)}
             record |= self._train_epoch(epoch)
             record |= self._validate()
             record["seconds"] = time.monotonic() - started
@@ -141,9 +143,14 @@ class _Fit:
             waited = epoch - self.best_epoch if len(self.job.validation) else 0
             self.done = epoch >= settings.epochs or 0 < settings.patience <= waited
             if self.accelerator.is_main_process:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._store()
             self._tell(record)
             self.accelerator.wait_for_everyone()
+        if self.accelerator.num_processes > 1:  # running statistics are each process's own
+            from accelerate.utils import broadcast
+
+            self.kept = broadcast(self.kept)
         self.network.load_state_dict(self.kept)
         self.network.eval()
         return self.history
@@ -165,6 +172,7 @@ class _Fit:
             local = batch.share(rank, world)
             # Processes average their gradients; this makes it the mean over the batch whatever their shares are.
             weight = len(local.images) * world / len(rows)
+            torch.manual_seed(seed_of(job.seed, job.name, epoch, index, rank))
             losses = self.stage(local)
             total = torch.stack(list(losses.values())).sum()
             self.optimizer.zero_grad()
@@ -204,7 +212,8 @@ class _Fit:
     def _average(self) -> None:
         if self.averaged is not None:
             decay = min(self.job.settings.average, (self.step + 1) / (self.step + 10))
-            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.network.parameters()), 1.0 - decay)
+            averaged, current = (list(net.state_dict().values()) for net in (self.averaged, self.network))
+            torch._foreach_lerp_(averaged, current, 1.0 - decay)  # with the stem's running statistics
 
     def _check(self, sums: dict[str, Tensor], epoch: int, step: int, rate: float) -> None:
         values = {name: float(value) for name, value in sums.items()}

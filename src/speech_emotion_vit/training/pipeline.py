@@ -97,7 +97,6 @@ def run_training(run: Run, accelerator: Accelerator) -> dict[str, Any]:
         return _run(run, split, accelerator)
     with locked(run.folder):
         open_run(run.folder, _describe(run, split, accelerator), resume=run.resume)
-        (run.folder / "state").mkdir(exist_ok=True)
         _write_split(run, split)
         accelerator.wait_for_everyone()
         return _run(run, split, accelerator)
@@ -188,7 +187,8 @@ class _Stages:
                 if run.stages in ("match", "student") and name != run.stages:
                     _require_complete(run, name)
                 settings: StageSettings = getattr(run.recipe, name)
-                augmentation = run.recipe.augmentation if settings.augmented else Augmentation()
+                chosen = run.recipe.teacher_augmentation if name == "teacher" else run.recipe.augmentation
+                augmentation = chosen if settings.augmented else Augmentation()
                 stage = self._stage(name, settings)
                 job = Job(
                     name=name,

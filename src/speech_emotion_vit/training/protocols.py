@@ -160,9 +160,11 @@ def check_leaks(split: Split, utterances: Sequence[Utterance]) -> None:
     unknown = sorted({i.utterance for items in parts.values() for i in items} - set(speaker_of))
     if unknown:
         raise DatasetError(f"the split names utterances that the corpus lacks: {named(unknown)}")
-    keys: dict[str, Callable[[Item], Hashable]] = {"item": lambda item: item}
-    if split.protocol != "paper":
-        keys["recording"] = lambda item: item.utterance
+    keys: dict[str, Callable[[Item], Hashable]]
+    if split.protocol == "paper":
+        keys = {"item": lambda item: f"{item.utterance} version {item.version}"}
+    else:
+        keys = {"recording": lambda item: item.utterance}
     if split.protocol == "speaker":
         keys["speaker"] = lambda item: speaker_of[item.utterance]
     for what, key in keys.items():

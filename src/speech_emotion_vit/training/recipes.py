@@ -19,6 +19,7 @@ from .waveforms import VERSIONS
 
 Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["halving", "cosine"]
+Network = Literal["paper", "compact"]
 
 T = TypeVar("T")
 
@@ -101,12 +102,18 @@ class Recipe:
     """Rows per patch (*paper*: all)."""
     patch_width: int = 1
     """Columns per patch (*paper*)."""
+    student_network: Network = "paper"
+    """``paper``: the published student; ``compact``: this project's own, with a strided stem."""
+    teacher_network: Network = "paper"
+    """``paper``: the published teacher; ``compact``: this project's own student as the teacher."""
     teacher_stem: bool = True
-    """Whether the teacher has its convolutional stem (*paper*)."""
+    """Whether the paper's teacher has its convolutional stem (*paper*)."""
     teacher_coordinates: bool = True
-    """Whether the teacher sees image coordinates (*paper*)."""
+    """Whether the paper's teacher sees image coordinates (*paper*)."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """What is done to the images of a batch (*paper*: nothing)."""
+    teacher_augmentation: Augmentation = field(default_factory=Augmentation)
+    """The same for the teacher's stage: a network that hears order learns from other changes than one that does not."""
     label_smoothing: float = 0.0
     """Share of every target spread over all classes: actors' intentions are often not heard."""
     balanced: bool = False
@@ -127,6 +134,8 @@ class Recipe:
     """Instead of the three: the student alone, without a teacher."""
 
     def __post_init__(self) -> None:
+        _choice("student_network", self.student_network, Network)
+        _choice("teacher_network", self.teacher_network, Network)
         if 0 not in self.versions or len(set(self.versions)) != len(self.versions):
             raise ConfigError(f"versions must be different and contain 0, the original, not {list(self.versions)}")
         if not set(self.versions) <= set(range(len(VERSIONS))):
@@ -141,15 +150,25 @@ class Recipe:
 
     def student_model(self, num_classes: int) -> ModelConfig:
         """Return the student's shape."""
+        if self.student_network == "compact":
+            return self._compact(num_classes)
         return dataclasses.replace(ModelConfig.student(num_classes), **self._image())
 
     def teacher_model(self, num_classes: int) -> ModelConfig:
         """Return the teacher's shape."""
+        if self.teacher_network == "compact":
+            return self._compact(num_classes)
         return dataclasses.replace(
             ModelConfig.teacher(num_classes),
             stem="conv6" if self.teacher_stem else "none",
             coordinates=self.teacher_coordinates,
             **self._image(),
+        )
+
+    def _compact(self, num_classes: int) -> ModelConfig:
+        bands, columns = self.frontend.n_mels, self.frontend.columns
+        return dataclasses.replace(
+            ModelConfig.compact(num_classes), image_height=bands, image_width=columns, patch_height=bands
         )
 
     def _image(self) -> dict[str, Any]:
@@ -247,19 +266,19 @@ def _build(cls: type[T], values: object, what: str) -> T:
 
 
 _ROBUST_STUDENT = StageSettings(
-    epochs=60,
+    epochs=26,
     batch_size=64,
     optimizer="adamw",
     learning_rate=5e-4,
     beta2=0.98,
-    weight_decay=0.05,
+    weight_decay=0.1,
     schedule="cosine",
     warmup_epochs=2.0,
     clip_norm=1.0,
-    average=0.99,
-    patience=15,
+    average=0.995,
     drop=0.5,
 )
+_VOICES = Augmentation(frequency_warp=0.06, frequency_shift=0.6, equalizer=0.04)
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
@@ -270,10 +289,15 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         ),
         "robust": Recipe(
             name="robust",
-            augmentation=Augmentation(frequency_warp=0.06, frequency_shift=0.6),
-            label_smoothing=0.1,
-            teacher=dataclasses.replace(_ROBUST_STUDENT, batch_size=32, learning_rate=3e-4),
-            match=dataclasses.replace(_ROBUST_STUDENT, epochs=30, patience=0, keep_best=False),
+            teacher_network="compact",
+            augmentation=_VOICES,
+            teacher_augmentation=dataclasses.replace(
+                _VOICES, time_warp=0.1, frequency_masks=2, frequency_mask_bands=16
+            ),
+            alpha=1.0,
+            soft_weight=1.0,
+            teacher=dataclasses.replace(_ROBUST_STUDENT, batch_size=32, learning_rate=1e-3, drop=0.2),
+            match=dataclasses.replace(_ROBUST_STUDENT, epochs=3, warmup_epochs=1.0, keep_best=False),
             student=_ROBUST_STUDENT,
             supervised=_ROBUST_STUDENT,
         ),

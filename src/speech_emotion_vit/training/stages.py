@@ -47,16 +47,19 @@ def encode(network: SpectrogramViT, images: Tensor, *, drop: float = 0.0, scores
     Padding is collapsed where the network allows it. Of the patches a share `drop` is left out at random: those
     with the lowest `scores` `[batch, patches]`; padding keeps its share among what is left.
     """
-    patches = network.patches(images)
+    if not drop or scores is None:
+        return network.embed(images)
     if network.config.collapsible:
-        if not drop or scores is None:
-            return network.forward_patches(*network.collapse(patches)).embedding
-        return network.forward_patches(*_thin(patches, drop, scores)).embedding
-    if drop and scores is not None:
-        kept = max(1, round(patches.shape[1] * (1.0 - drop)))
-        chosen = scores.topk(kept, dim=1).indices
-        patches = patches.gather(1, chosen.unsqueeze(-1).expand(-1, -1, patches.shape[2]))
-    return network.forward_patches(patches).embedding
+        return network.forward_patches(*_thin(network.patches(images), drop, scores)).embedding
+    patches, key_bias = network.tokenize(images)
+    kept = max(1, round(patches.shape[1] * (1.0 - drop)))
+    scores = scores[:, : patches.shape[1]]
+    if key_bias is not None:  # padding goes first
+        scores = torch.where(key_bias.isfinite(), scores, -1.0)
+    chosen = scores.topk(kept, dim=1).indices
+    key_bias = None if key_bias is None else key_bias.gather(1, chosen)
+    patches = patches.gather(1, chosen.unsqueeze(-1).expand(-1, -1, patches.shape[2]))
+    return network.forward_patches(patches, key_bias).embedding
 
 
 def _thin(patches: Tensor, drop: float, scores: Tensor) -> tuple[Tensor, Tensor]:

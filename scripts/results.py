@@ -1,0 +1,117 @@
+"""Collect finished runs and write docs/RESULTS.md from them.
+
+python scripts/results.py                       render what docs/runs holds
+python scripts/results.py runs/A runs/B ...     first copy the records of these runs there
+
+Only records are copied (what was asked for, scores, epochs), no weights. Every number in the tables is read from them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from speech_emotion_vit.files import whole_file
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "docs" / "runs"
+TARGET = ROOT / "docs" / "RESULTS.md"
+RECORDS = ("run.json", "results.json", "history.csv")
+
+# What the project wants to know, so that a table also shows what nobody has measured yet.
+WANTED = [
+    (corpus, protocol, recipe)
+    for corpus in ("crema-d", "emodb", "savee")
+    for protocol in ("speaker", "random", "paper")
+    for recipe in ("robust", "paper")
+]
+
+
+def collect(folder: Path) -> None:
+    """Copy the records of a finished run."""
+    target = RUNS / folder.name
+    target.mkdir(parents=True, exist_ok=True)
+    for name in RECORDS:
+        shutil.copyfile(folder / name, target / name)
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """Return a run's records."""
+    run, results = (json.loads((folder / name).read_text(encoding="utf-8")) for name in RECORDS[:2])
+    return {"name": folder.name, **run, **results}
+
+
+def percent(value: float, interval: list[float] | None = None) -> str:
+    """Return a share in percent, with its interval."""
+    return f"{100 * value:.1f}" + (f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else "")
+
+
+def score_lines(run: dict[str, Any]) -> list[str]:
+    """Return a line per network and part of the split."""
+    lines = []
+    for role, parts in sorted(run["scores"].items(), reverse=True):
+        shape = "compact" if run["recipe"].get(f"{role}_network") == "compact" else "paper's"
+        for part, s in sorted(parts.items()):
+            about = f"{run['name']} | {run['recipe']['name']}, {run['mode']} | {role} ({shape}) | {part}"
+            scores = [percent(s["ua"], s["ua_interval"]), *(percent(s[key]) for key in ("wa", "macro_f1", "ece"))]
+            size = f"{s['clips']} of {s['speakers']}"
+            lines.append(f"| {about} | {size} | {' | '.join(scores)} | {run['split']['leakage']:.1%} |")
+    return lines
+
+
+def render(runs: list[dict[str, Any]]) -> str:
+    """Return the document."""
+    text = [
+        "# Results",
+        "",
+        "Written by `python scripts/results.py` from the records in `docs/runs`; nothing here is typed by hand.",
+        "UA is the mean recall over emotions, in percent, with a 95 % bootstrap interval over speakers. **leak** is",
+        "the share of test items with a version of the same recording in training. Epochs are chosen on validation",
+        "speakers, never on test speakers. One seed per run; what is marked as not run was not run.",
+        "",
+    ]
+    head = "| run | recipe | network | part | clips, speakers | UA | WA | macro-F1 | ECE | leak |"
+    for corpus in ("crema-d", "emodb", "savee"):
+        text += [f"## {corpus}", ""]
+        for protocol in ("speaker", "random", "paper"):
+            found = [r for r in runs if (r["corpus"], r["protocol"]) == (corpus, protocol)]
+            missing = [
+                recipe
+                for c, p, recipe in WANTED
+                if (c, p) == (corpus, protocol) and recipe not in {r["recipe"]["name"] for r in found}
+            ]
+            text += [f"### `{protocol}`", ""]
+            if found:
+                text += [head, "|---" * 10 + "|", *(line for run in found for line in score_lines(run)), ""]
+            if missing:
+                text += [f"Not run: {', '.join(missing)}.", ""]
+    text += ["## What it cost", "", "| run | stage | epochs | minutes | hardware |", "|---|---|---|---|---|"]
+    for run in runs:
+        hardware = f"{run['hardware']['device']}, {run['hardware']['cores']} cores"
+        text += [
+            f"| {run['name']} | {stage} | {run['epochs'][stage]} | {seconds / 60:.0f} | {hardware} |"
+            for stage, seconds in run["seconds"].items()
+        ]
+    text += ["", "## How to repeat a run", ""]
+    text += [
+        "`docs/runs/NAME/run.json` holds the whole recipe of a run: save its `recipe` value as `recipe.json`, then"
+    ]
+    text += ["", "```"]
+    for run in runs:
+        stage = "supervised" if run["mode"] == "supervised" else "all"
+        text.append(
+            f"speech-emotion-vit train --dataset {run['corpus']} --data-dir DIR --protocol {run['protocol']} "
+            f"--recipe recipe.json --stage {stage} --seed {run['seed']}  # {run['name']}"
+        )
+    return "\n".join([*text, "```", ""])
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        collect(Path(argument))
+    finished = [load(folder) for folder in sorted(RUNS.iterdir()) if (folder / "results.json").is_file()]
+    with whole_file(TARGET) as temporary:
+        temporary.write_text(render(finished), encoding="utf-8")

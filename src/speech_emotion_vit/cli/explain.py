@@ -1,0 +1,39 @@
+"""``speech-emotion-vit explain``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+
+@click.command("explain", short_help="Draw where in time the network looked.")
+@click.argument("clip", metavar="CLIP")
+@click.option(
+    "--output", "-o", required=True, type=click.Path(dir_okay=False), metavar="F", help="Picture: .png, .svg or .pdf."
+)
+@click.option("--start", type=float, metavar="S", help="Where the window begins in a long clip.  [default: chosen]")
+@click.option("--model", "-m", metavar="M", help="Model name, Hub repository, folder or file.  [default: bundled]")
+@click.option("--revision", metavar="R", help="Branch, tag or commit of a Hub repository.")
+@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, ...")
+def command(clip: str, output: str, start: float | None, model: str | None, revision: str | None, device: str) -> None:
+    """Draw the waveform, the log-Mel picture the network saw, and its attention, over time.
+
+    CLIP is a file, or - for standard input. Of a clip longer than 4 s, the window is drawn that argues most for the
+    answer, or the one that begins at --start. Needs matplotlib: pip install 'speech-emotion-vit[plot]'.
+
+    \b
+    Examples:
+      speech-emotion-vit explain clip.wav --output picture.png
+      speech-emotion-vit explain call.flac --start 62.5 --output minute.svg
+    """
+    from ..classifier import EmotionClassifier
+
+    classifier = EmotionClassifier(model, device=device, revision=revision)
+    explanation = classifier.explain(sys.stdin.buffer.read() if clip == "-" else clip, start=start)
+    explanation.save(output)
+    prediction = explanation.prediction
+    where = f"{explanation.start:.2f}-{explanation.end:.2f} s"
+    click.echo(f"{output}: {prediction.label} {prediction.score:.2f} in {where}")
+    for warning in prediction.warnings:
+        click.echo(f"Warning: {clip}: {warning}", err=True)

@@ -1,0 +1,179 @@
+"""Why an answer: what the network saw, and where it looked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .audio import AudioInput, AudioReader, Samples
+from .backend import Backend, Floats
+from .errors import AudioError, ConfigError
+from .extras import require
+from .files import whole_file
+from .prediction import Prediction
+from .segments import clip_windows, seconds
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_AT_ONCE = 8  # windows in one pass over a long recording
+_TICKS = (125, 250, 500, 1000, 2000, 4000, 8000)  # Hz
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Attention over time in one window of audio, with what the network saw of it."""
+
+    prediction: Prediction
+    """What the network says about this window alone."""
+    start: float
+    """Where the window begins, in seconds from the start of the recording."""
+    end: float
+    """Where its audio ends; what the network sees beyond, up to a whole window, is padding."""
+    times: Floats
+    """Middle of every column in seconds from the start of the recording, `[columns]`, padding included."""
+    attention: Floats
+    """How much of the answer flows from every column, `[columns]`; sums to 1 (attention rollout)."""
+    spectrogram: Floats
+    """The log-Mel image the network saw, `[n_mels, columns]`, 0 (80 dB below the loudest) to 1."""
+    frequencies: Floats
+    """Centre of every Mel band in Hz, `[n_mels]`."""
+    waveform: Samples
+    """The window's samples, mono, `[samples]`."""
+    sampling_rate: int
+    """Hz of `waveform`."""
+
+    @property
+    def padding(self) -> float:
+        """Share of the attention that falls on padding."""
+        return float(self.attention[self.times >= self.end].sum())
+
+    def plot(self) -> Figure:
+        """Return a matplotlib figure: waveform, log-Mel spectrogram and attention, over the same seconds.
+
+        Raises:
+            ConfigError: matplotlib is not installed.
+        """
+        figure: Figure = require("matplotlib.figure", "plot").Figure(figsize=(10, 6), layout="constrained")
+        wave, image, attention = figure.subplots(3, 1, sharex=True, height_ratios=[2, 4, 2])
+        step = (self.times[1] - self.times[0]) if len(self.times) > 1 else self.end - self.start
+        moments = self.start + np.arange(len(self.waveform)) / self.sampling_rate
+        wave.plot(moments, self.waveform, color="0.3", linewidth=0.5)
+        limit = 1.05 * max(float(np.abs(self.waveform).max()), 1e-6)
+        wave.set(ylabel="waveform", ylim=(-limit, limit))
+
+        extent = (self.times[0] - step / 2, self.times[-1] + step / 2, -0.5, len(self.frequencies) - 0.5)
+        image.imshow(self.spectrogram, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=0, vmax=1)
+        shown = [tick for tick in _TICKS if self.frequencies[0] <= tick <= self.frequencies[-1]]
+        image.set_yticks(
+            np.interp(shown, self.frequencies, np.arange(len(self.frequencies))), [f"{t:g}" for t in shown]
+        )
+        image.set(ylabel="Mel band, Hz")
+
+        heard = self.times < self.end
+        # In units of even attention over all columns, so that pictures of different clips can be compared.
+        level = self.attention * len(self.attention)
+        attention.fill_between(self.times[heard], level[heard], step="mid", color="C1", alpha=0.8, linewidth=0)
+        attention.axhline(1, color="0.5", linewidth=0.8, linestyle="--")
+        attention.set(ylabel="attention\n(1 = even)", xlabel="seconds", xlim=(self.start, self.end))
+        attention.set_ylim(0, max(1.5, 1.1 * float(level[heard].max())))
+        ranking = ", ".join(f"{label} {probability:.0%}" for label, probability in self.prediction.top(3))
+        note = f"; {self.padding:.0%} of the attention is on the padding" if self.padding else ""
+        figure.suptitle(f"{ranking}  ({self.start:.2f}-{self.end:.2f} s{note})")
+        return figure
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `plot` to a file, whole or not at all: PNG, SVG or PDF by its suffix.
+
+        Raises:
+            ConfigError: matplotlib is not installed, the suffix is unknown, or nothing can be written there.
+        """
+        suffix = os.path.splitext(os.fspath(path))[1].lower().lstrip(".")
+        if suffix not in ("png", "svg", "pdf"):
+            raise ConfigError(f"{os.fspath(path)}: a picture is .png, .svg or .pdf")
+        figure = self.plot()
+        with whole_file(path) as temporary:
+            figure.savefig(temporary, format=suffix, dpi=150)
+
+    def __repr__(self) -> str:
+        peak = float(self.times[int(self.attention.argmax())])
+        return f"<Explanation {self.start:.2f}-{self.end:.2f} s, most attention at {peak:.2f} s, {self.prediction!r}>"
+
+
+def explain(
+    backend: Backend, audio: AudioInput, *, sampling_rate: int | None, start: float | None, model: str
+) -> Explanation:
+    """Return the explanation of one window; see `EmotionClassifier.explain`."""
+    frontend = backend.config.frontend
+    reader = AudioReader(audio, sampling_rate=sampling_rate, target_rate=frontend.sampling_rate)
+    if start is None:
+        begin, window = _most_telling(backend, reader)
+    else:
+        begin, window = _window_at(reader, start, frontend.window_samples)
+    seen = backend.attention(window)
+    step = frontend.window_seconds / frontend.columns
+    begin_seconds = begin / frontend.sampling_rate
+    duration = len(window) / frontend.sampling_rate
+    labels = backend.config.labels
+    return Explanation(
+        prediction=Prediction(
+            probabilities=dict(zip(labels, map(float, seen.probabilities), strict=True)),
+            duration=duration,
+            model=model,
+            warnings=reader.warnings,
+        ),
+        start=begin_seconds,
+        end=begin_seconds + duration,
+        times=(begin_seconds + (np.arange(frontend.columns) + 0.5) * step).astype(np.float32),
+        attention=seen.weights,
+        spectrogram=seen.image,
+        frequencies=seen.frequencies,
+        waveform=window,
+        sampling_rate=frontend.sampling_rate,
+    )
+
+
+def _most_telling(backend: Backend, reader: AudioReader) -> tuple[int, Samples]:
+    """Return start and samples of the window that argues most for what is said of the whole recording."""
+    frontend = backend.config.frontend
+    length = 0
+
+    def counted() -> Iterator[Samples]:
+        nonlocal length
+        for block in reader:
+            length += len(block)
+            yield block
+
+    best: dict[int, tuple[float, int, Samples]] = {}  # label -> probability, number and samples of its best window
+    total = np.zeros(len(backend.config.labels))
+    cut = enumerate(clip_windows(counted(), frontend))
+    while group := list(islice(cut, _AT_ONCE)):
+        batch = np.zeros((len(group), max(len(window) for _, window in group)), np.float32)
+        for row, (_, window) in zip(batch, group, strict=True):
+            row[: len(window)] = window
+        for (number, window), probabilities in zip(group, backend.infer(batch)[0], strict=True):
+            total += probabilities
+            for label, probability in enumerate(probabilities):
+                if label not in best or probability > best[label][0]:
+                    best[label] = float(probability), number, window
+    _, number, window = best[int(total.argmax())]
+    return min(number * frontend.hop_samples, length - len(window)), window  # the last is aligned to the end
+
+
+def _window_at(reader: AudioReader, start: float, size: int) -> tuple[int, Samples]:
+    """Return start and samples of the window that begins at `start` seconds, and read the recording to its end."""
+    begin = round(seconds("start", start) * reader.target_rate)
+    position = 0
+    parts: list[Samples] = []
+    for block in reader:
+        parts.append(block[max(0, begin - position) : max(0, begin + size - position)].copy())
+        position += len(block)
+    window = np.concatenate(parts)
+    if not len(window):
+        raise AudioError(f"{reader.name}: nothing at {start:g} s, the recording ends after {reader.duration:.2f} s")
+    return begin, window

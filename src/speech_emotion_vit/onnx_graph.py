@@ -1,0 +1,296 @@
+"""The whole way from waveform to probabilities as one ONNX graph, for any configuration, without torch.
+
+The graph does what `LogMel` and `SpectrogramViT.embed` do, with standard operators only. The spectrum is two matrix
+products, for ONNX Runtime's own DFT is many times slower; frames and columns that would see only padding are not
+computed; and the last block works for the CLS token alone, for nothing else is read. Batch and length are free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from . import onnx_proto
+from .config import ClassifierConfig, FrontendConfig, ModelConfig
+from .filters import FLOOR_LEVEL, SILENCE_POWER, analysis_window, interpolation_matrix, mel_filterbank
+from .onnx_proto import Attribute
+
+INPUT, PROBABILITIES, EMBEDDING = "waveform", "probabilities", "embedding"
+
+Weights = Mapping[str, npt.NDArray[np.float32]]
+
+_NORM_EPSILON = 1e-5  # torch's default in every normalisation
+_LARGEST_BLOCK = 32  # samples that the first half of the spectrum takes at a time
+_END = np.iinfo(np.int64).max  # of a slice
+
+
+def build_model(config: ClassifierConfig, weights: Weights, *, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return the content of an ONNX file: waveform `[batch, samples]` to probabilities and embedding.
+
+    Args:
+        config: labels, temperature, front-end and network.
+        weights: the network's state dict in float32, complete and of the right shapes.
+        metadata: properties of the file.
+    """
+    graph = Graph()
+    network = _Network(graph, config.model, weights)
+    mel_power, n_frames = _mel_power(graph, config.frontend)
+    image = _image(graph, config.frontend, mel_power, n_frames, network.column_step)
+    embedding = network.embedding(*network.tokens(image))
+    head = (weights["head.weight"].T / config.temperature, weights["head.bias"] / config.temperature)
+    logits = graph("Add", graph("MatMul", embedding, head[0]), head[1])
+    graph("Softmax", logits, outputs=[PROBABILITIES], axis=-1)
+    graph("Identity", embedding, outputs=[EMBEDDING])
+    return onnx_proto.model(
+        name="speech_emotion_vit",
+        nodes=graph.nodes,
+        initializers=graph.initializers,
+        inputs=[onnx_proto.value(INPUT, ["batch", "samples"])],
+        outputs=[
+            onnx_proto.value(PROBABILITIES, ["batch", len(config.labels)]),
+            onnx_proto.value(EMBEDDING, ["batch", config.model.dim]),
+        ],
+        metadata=metadata or {},
+    )
+
+
+class Graph:
+    """Nodes in the order they run, and the constants they use.
+
+    Calling it adds a node and returns the name of its output. Inputs are names, or arrays and numbers, which become
+    constants: integers of 64 bits, or float32.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[bytes] = []
+        self.initializers: list[bytes] = []
+        self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+
+    def __call__(
+        self, kind: str, *inputs: str | npt.ArrayLike, outputs: list[str] | None = None, **attributes: Attribute
+    ) -> str:
+        names = [each if isinstance(each, str) else self.constant(each) for each in inputs]
+        outputs = outputs or [f"{kind}_{len(self.nodes)}"]
+        self.nodes.append(onnx_proto.node(kind, names, outputs, attributes))
+        return outputs[0]
+
+    def constant(self, value: npt.ArrayLike) -> str:
+        """Return the name of a constant; equal ones are stored once."""
+        array = np.asarray(value)
+        array = np.ascontiguousarray(array, np.int64 if array.dtype.kind == "i" else np.float32).reshape(array.shape)
+        key = (array.dtype.kind, array.shape, array.tobytes())
+        if key not in self._known:
+            self._known[key] = f"constant_{len(self._known)}"
+            self.initializers.append(onnx_proto.tensor(self._known[key], array))
+        return self._known[key]
+
+    def size(self, tensor: str, axis: int) -> str:
+        """Return one size of a tensor, `[1]`."""
+        return self("Shape", tensor, start=axis, end=axis + 1)
+
+    def first(self, tensor: str, count: str | list[int], axis: int) -> str:
+        """Return the first `count` `[1]` entries of an axis."""
+        return self("Slice", tensor, [0], count, [axis])
+
+    def reshape(self, tensor: str, *shape: int) -> str:
+        """Return the same values in another shape; 0 keeps a size, -1 is what is left."""
+        return self("Reshape", tensor, list(shape))
+
+    def transpose(self, tensor: str, *axes: int) -> str:
+        """Return the axes in another order."""
+        return self("Transpose", tensor, perm=axes)
+
+
+def _mel_power(graph: Graph, c: FrontendConfig) -> tuple[str, str]:
+    """Return Mel powers `[batch, n_mels, frames]` and the number of frames that touch audio, `[1]`.
+
+    With n = block * n1 + n2 and k = k1 + order * k2, the sum over n1 is a convolution with all n2 as groups, and the
+    sum over n2 a matrix product for every k1: the first step of Cooley and Tukey's algorithm, with the window and
+    the rotations between the two in the constants.
+    """
+    half = c.win_length // 2
+    frames = graph("Div", graph("Add", graph.size(INPUT, 1), [half + c.hop_length - 1]), [c.hop_length])
+    n_frames = graph("Min", frames, [c.n_frames])
+    needed = graph("Add", graph("Mul", n_frames, [c.hop_length]), [c.win_length - c.hop_length])
+    padded = graph.first(graph("Pad", INPUT, [0, half, 0, c.win_length]), needed, 1)
+
+    common = np.gcd.reduce([c.n_fft, c.win_length, c.hop_length])
+    block = max(size for size in range(1, _LARGEST_BLOCK + 1) if common % size == 0)
+    order = c.n_fft // block
+    n1, n2 = np.arange(c.win_length // block), np.arange(block)
+    k1, k2 = np.arange(order // 2 + 1), np.arange(block)  # of a real signal the other half is the mirror image
+
+    window = analysis_window(c.window, c.win_length).reshape(len(n1), block)
+    turn = np.exp(-2j * np.pi * np.outer(n1, k1) / order)[:, None, :] * window[:, :, None]  # [n1, n2, k1]
+    turn = turn * np.exp(-2j * np.pi * np.outer(n2, k1) / c.n_fft)
+    first = np.stack((turn.real, turn.imag), axis=-1).transpose(1, 2, 3, 0)  # [n2, k1, part, n1]
+    phases = np.exp(-2j * np.pi * np.outer(k2, n2) / block)
+    second = np.block([[phases.real, -phases.imag], [phases.imag, phases.real]])  # [(part, k2), (part, n2)]
+
+    rows = graph.transpose(graph.reshape(padded, 0, -1, block), 0, 2, 1)
+    inner = graph("Conv", rows, first.reshape(-1, 1, len(n1)), group=block, strides=[c.hop_length // block])
+    inner = graph.transpose(graph.reshape(inner, 0, block, len(k1), 2, -1), 0, 2, 3, 1, 4)
+    spectrum = graph("MatMul", second, graph.reshape(inner, 0, len(k1), 2 * block, -1))  # [batch, k1, (part, k2), frames]
+    power = graph.reshape(graph("Mul", spectrum, spectrum), 0, len(k1) * 2 * block, -1)
+
+    filters = mel_filterbank(c.sampling_rate, c.n_fft, c.n_mels, c.f_min, c.f_max, c.mel_scale, c.mel_norm)
+    place = np.zeros((len(k1), 2, block, c.n_mels))
+    for bin_, weights in enumerate(filters):
+        here = bin_ if bin_ % order < len(k1) else c.n_fft - bin_  # the mirror image has the same power
+        place[here % order, :, here // order] = weights
+    return graph("MatMul", place.reshape(-1, c.n_mels).T, power), n_frames
+
+
+def _image(graph: Graph, c: FrontendConfig, mel_power: str, n_frames: str, step: int) -> str:
+    """Return the image `[batch, 1, n_mels, columns]`, up to the last column that touches audio.
+
+    The number of columns is a multiple of `step`.
+    """
+    loudest = graph("Max", graph("ReduceMax", mel_power, [1, 2], keepdims=1), SILENCE_POWER)
+    ratio = graph("Max", graph("Div", mel_power, loudest), 10.0 ** (-c.top_db / 10.0))
+    level = graph("Add", graph("Mul", graph("Log", ratio), 10.0 / (c.top_db * np.log(10.0))), 1.0)
+    level = graph("ThresholdedRelu", level, alpha=FLOOR_LEVEL)
+
+    matrix = interpolation_matrix(c.n_frames, c.columns, c.interpolation)
+    earliest = (matrix > 0).argmax(axis=0)  # frame of every column
+    touched = np.searchsorted(earliest, np.arange(c.n_frames + 1))
+    touched = np.minimum(-(-touched // step) * step, c.columns)
+    weights = graph.first(graph.constant(matrix), n_frames, 0)
+    weights = graph.first(weights, graph("Gather", touched, n_frames), 1)
+    return graph("Unsqueeze", graph("MatMul", level, weights), [1])
+
+
+class _Network:
+    """The vision transformer, from its state dict."""
+
+    def __init__(self, graph: Graph, config: ModelConfig, weights: Weights) -> None:
+        self.graph = graph
+        self.config = config
+        self.weights = weights
+        # A stem with instance normalisation sees the whole width; else columns can be left out, patch by patch.
+        whole = config.stem == "conv6" or config.coordinates
+        self.column_step = config.image_width if whole else config.patch_width
+
+    def tokens(self, image: str) -> tuple[str, str | None]:
+        """Return the tokens `[batch, 1 + patches, dim]`, the CLS token first, and the bias of every key, if any."""
+        g = self.graph
+        patches, bias = self._strided_patches(image) if self.config.stem == "strided" else (self._patches(image), None)
+        tokens = self._norm(patches, "patch_embedding.input_norm")
+        tokens = self._norm(self._linear(tokens, "patch_embedding.projection"), "patch_embedding.output_norm")
+        one = g("Concat", g.size(image, 0), [1, 1], axis=0)
+        parts = [g("Expand", self.weights["cls_token"], one), tokens]
+        if self.config.collapsible:
+            # All columns that are left out are one token, as often as there are columns: its logit gets the logarithm
+            # of their number, minus infinity for none.
+            c = self.config
+            total = (c.image_height // c.patch_height) * (c.image_width // c.patch_width)
+            padding = self._norm(np.zeros((1, 1, c.patch_dim), np.float32), "patch_embedding.input_norm")
+            padding = self._norm(self._linear(padding, "patch_embedding.projection"), "patch_embedding.output_norm")
+            parts.append(g("Expand", padding, one))
+            count = g.size(tokens, 1)
+            copies = g("Log", g("Cast", g("Sub", [total], count), to=1))
+            zeros = g("ConstantOfShape", g("Add", count, [1]))
+            bias = g("Concat", zeros, copies, axis=0)
+        return g("Concat", *parts, axis=1), bias
+
+    def embedding(self, tokens: str, bias: str | None) -> str:
+        """Return the CLS vector `[batch, dim]` behind the last block."""
+        last = self.config.depth - 1
+        for index in range(last):
+            tokens = self.graph("Add", tokens, self._attention(tokens, bias, f"blocks.{index}.attention"))
+            tokens = self.graph("Add", tokens, self._mlp(tokens, f"blocks.{index}.mlp"))
+        first = self.graph.first(tokens, [1], 1)
+        first = self.graph("Add", first, self._attention_of_first(tokens, bias, f"blocks.{last}.attention"))
+        first = self.graph("Add", first, self._mlp(first, f"blocks.{last}.mlp"))
+        return self.graph.reshape(self._norm(first, "norm"), 0, self.config.dim)
+
+    def _patches(self, image: str) -> str:
+        """Return `[batch, patches, patch_dim]`; values are ordered row, column within the patch, channel."""
+        g, c = self.graph, self.config
+        if c.stem == "conv6":
+            for index in range(sum(name.startswith("stem.") for name in self.weights) // 2):
+                kernel, bias = (self.weights[f"stem.convolutions.{index}.{part}"] for part in ("weight", "bias"))
+                image = g("Conv", image, kernel, bias, pads=[1, 1, 1, 1])
+                scale, offset = np.ones(len(bias)), np.zeros(len(bias))
+                image = g("Gelu", g("InstanceNormalization", image, scale, offset, epsilon=_NORM_EPSILON))
+        if c.coordinates:
+            height, width = c.image_height, c.image_width
+            rows = np.broadcast_to(np.linspace(-1.0, 1.0, height)[:, None], (height, width))
+            columns = np.broadcast_to(np.linspace(-1.0, 1.0, width), (height, width))
+            batch = g("Concat", g.size(image, 0), [1, 1, 1], axis=0)
+            image = g("Concat", image, g("Expand", np.stack((rows, columns))[None], batch), axis=1)
+        grid = g.reshape(image, 0, c.channels, c.image_height // c.patch_height, c.patch_height, -1, c.patch_width)
+        return g.reshape(g.transpose(grid, 0, 2, 4, 3, 5, 1), 0, -1, c.patch_dim)
+
+    def _strided_patches(self, image: str) -> tuple[str, str]:
+        """Return the features `[batch, patches, patch_dim]` of the strided stem and the bias of every key."""
+        g, c = self.graph, self.config
+        filled = g("Cast", g("Greater", g("ReduceMax", image, [1, 2], keepdims=0), 0.0), to=1)
+        numbers = g.first(g.constant(np.arange(1, c.image_width + 1, dtype=np.float32)), g.size(image, 3), 0)
+        columns = g("Max", g("ReduceMax", g("Mul", filled, numbers), [1], keepdims=1), 1.0)
+        ends = g("Ceil", g("Mul", columns, 0.5))  # [batch, 1]
+        half = g("Div", g.size(image, 3), [2])
+        inside = g("LessOrEqual", g.first(numbers, half, 0), ends)  # [batch, columns / 2]
+        mask = g("Unsqueeze", g("Cast", inside, to=1), [1, 2])
+        for index in range(sum(name.endswith("running_var") for name in self.weights)):
+            kernel = self.weights[f"stem.convolutions.{index}.weight"].astype(np.float64)
+            norm = f"stem.norms.{index}"
+            scale = self.weights[f"{norm}.weight"] / np.sqrt(self.weights[f"{norm}.running_var"] + _NORM_EPSILON)
+            bias = self.weights[f"{norm}.bias"] - self.weights[f"{norm}.running_mean"] * scale
+            strides = [2, 1 if index else 2]
+            image = g("Conv", image, kernel * scale[:, None, None, None], bias, pads=[1, 1, 1, 1], strides=strides)
+            image = g("Mul", g("Gelu", image), mask)
+        bias_of_key = g("Pad", g("Where", inside, 0.0, -np.inf), [0, 1, 0, 0])
+        patches = g.reshape(g.transpose(image, 0, 3, 1, 2), 0, 0, c.patch_dim)
+        return patches, g("Unsqueeze", bias_of_key, [1, 2])
+
+    def _attention(self, tokens: str, bias: str | None, name: str) -> str:
+        """Return what attention adds to the tokens, `[batch, tokens, dim]`."""
+        g, c = self.graph, self.config
+        normed = self._norm(tokens, f"{name}.norm")
+        query, key, value = (g("MatMul", normed, each.T) for each in self._qkv(name))
+        query, value = (
+            g.transpose(g.reshape(each, 0, 0, c.heads, c.head_dim), 0, 2, 1, 3) for each in (query, value)
+        )
+        key = g.transpose(g.reshape(key, 0, 0, c.heads, c.head_dim), 0, 2, 3, 1)
+        attended = g("MatMul", self._softmax(g("MatMul", query, key), bias), value)
+        joined = g.reshape(g.transpose(attended, 0, 2, 1, 3), 0, 0, c.heads * c.head_dim)
+        return self._linear(joined, f"{name}.projection")
+
+    def _attention_of_first(self, tokens: str, bias: str | None, name: str) -> str:
+        """Return the same for the first token alone, `[batch, 1, dim]`.
+
+        With one query a key matrix is not needed: q . (W k) is (W' q) . k, and likewise for the values.
+        """
+        g, c = self.graph, self.config
+        normed = self._norm(tokens, f"{name}.norm")
+        by_head = (each.reshape(c.heads, c.head_dim, c.dim) for each in self._qkv(name))
+        query, key, value = by_head
+        first = g("Unsqueeze", g.first(normed, [1], 1), [1])  # [batch, 1, 1, dim]
+        probe = g("MatMul", g("MatMul", first, query.transpose(0, 2, 1)), key)  # [batch, heads, 1, dim]
+        keys = g("Unsqueeze", normed, [1])
+        attention = self._softmax(g("MatMul", probe, g.transpose(keys, 0, 1, 3, 2)), bias)
+        attended = g("MatMul", g("MatMul", attention, keys), value.transpose(0, 2, 1))  # [batch, heads, 1, head_dim]
+        return self._linear(g.reshape(attended, 0, 1, c.heads * c.head_dim), f"{name}.projection")
+
+    def _qkv(self, name: str) -> list[npt.NDArray[np.float64]]:
+        """Return the projections to queries, keys and values `[heads * head_dim, dim]`; the first has the scale in it."""
+        query, key, value = np.split(self.weights[f"{name}.qkv.weight"].astype(np.float64), 3)
+        return [query * self.config.head_dim**-0.5, key, value]
+
+    def _softmax(self, logits: str, bias: str | None) -> str:
+        return self.graph("Softmax", logits if bias is None else self.graph("Add", logits, bias), axis=-1)
+
+    def _mlp(self, tokens: str, name: str) -> str:
+        hidden = self._linear(self._norm(tokens, f"{name}.norm"), f"{name}.hidden")
+        return self._linear(self.graph("Gelu", hidden), f"{name}.output")
+
+    def _linear(self, tokens: str, name: str) -> str:
+        product = self.graph("MatMul", tokens, self.weights[f"{name}.weight"].T)
+        return self.graph("Add", product, self.weights[f"{name}.bias"])
+
+    def _norm(self, tokens: str | npt.ArrayLike, name: str) -> str:
+        scale, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
+        return self.graph("LayerNormalization", tokens, scale, bias, axis=-1, epsilon=_NORM_EPSILON)

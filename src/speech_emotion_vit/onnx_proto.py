@@ -1,0 +1,90 @@
+"""Write an ONNX file: the few messages of its protocol-buffer format that a model needs.
+
+The ``onnx`` package does the same and more, but importing it takes longer than a whole prediction may. Field numbers
+are those of ``onnx.proto3``; the tests have ``onnx.checker`` read what is written here.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+IR_VERSION = 10
+OPSET = 20  # the first with Gelu; ONNX Runtime 1.17 and later
+Attribute: TypeAlias = "int | float | str | Sequence[int]"
+Array: TypeAlias = "npt.NDArray[np.float32] | npt.NDArray[np.int64]"
+
+_TYPES = {np.dtype(np.float32): 1, np.dtype(np.int64): 7}  # TensorProto.DataType
+_VARINT, _BYTES, _FIXED32 = 0, 2, 5  # wire types
+
+
+def _varint(value: int) -> bytes:
+    value &= (1 << 64) - 1  # negative numbers are two's complement of 64 bits
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _integer(field: int, value: int) -> bytes:
+    return _varint(field << 3 | _VARINT) + _varint(value)
+
+
+def _chunk(field: int, value: bytes | str) -> bytes:
+    data = value.encode() if isinstance(value, str) else value
+    return _varint(field << 3 | _BYTES) + _varint(len(data)) + data
+
+
+def tensor(name: str, array: Array) -> bytes:
+    """Return a TensorProto of float32 or int64 values."""
+    dims = b"".join(_integer(1, size) for size in array.shape)
+    values = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+    return dims + _integer(2, _TYPES[array.dtype]) + _chunk(8, name) + _chunk(9, values)
+
+
+def node(kind: str, inputs: Iterable[str], outputs: Iterable[str], attributes: Mapping[str, Attribute]) -> bytes:
+    """Return a NodeProto of the default domain."""
+    ends = b"".join(_chunk(1, name) for name in inputs) + b"".join(_chunk(2, name) for name in outputs)
+    return ends + _chunk(4, kind) + b"".join(_chunk(5, _attribute(*item)) for item in attributes.items())
+
+
+def _attribute(name: str, value: Attribute) -> bytes:
+    if isinstance(value, int):
+        return _chunk(1, name) + _integer(3, value) + _integer(20, 2)
+    if isinstance(value, float):
+        return _chunk(1, name) + _varint(2 << 3 | _FIXED32) + struct.pack("<f", value) + _integer(20, 1)
+    if isinstance(value, str):
+        return _chunk(1, name) + _chunk(4, value) + _integer(20, 3)
+    return _chunk(1, name) + b"".join(_integer(8, each) for each in value) + _integer(20, 7)
+
+
+def value(name: str, dims: Sequence[int | str]) -> bytes:
+    """Return the ValueInfoProto of a float32 input or output; a dimension is a size or a name."""
+    shape = b"".join(_chunk(1, _chunk(2, dim) if isinstance(dim, str) else _integer(1, dim)) for dim in dims)
+    kind = _integer(1, _TYPES[np.dtype(np.float32)]) + _chunk(2, shape)
+    return _chunk(1, name) + _chunk(2, _chunk(1, kind))
+
+
+def model(
+    *,
+    name: str,
+    nodes: Iterable[bytes],
+    initializers: Iterable[bytes],
+    inputs: Iterable[bytes],
+    outputs: Iterable[bytes],
+    metadata: Mapping[str, str],
+) -> bytes:
+    """Return a ModelProto: the content of an ``.onnx`` file."""
+    parts = [*(_chunk(1, each) for each in nodes), _chunk(2, name), *(_chunk(5, each) for each in initializers)]
+    parts += [_chunk(11, each) for each in inputs]
+    parts += [_chunk(12, each) for each in outputs]
+    opset = _chunk(1, "") + _integer(2, OPSET)
+    properties = b"".join(_chunk(14, _chunk(1, key) + _chunk(2, text)) for key, text in metadata.items())
+    header = _integer(1, IR_VERSION) + _chunk(2, "speech-emotion-vit")
+    return header + _chunk(7, b"".join(parts)) + _chunk(8, opset) + properties

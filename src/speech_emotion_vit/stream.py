@@ -1,0 +1,126 @@
+"""Emotion in audio that is still coming in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .audio import Intake, as_array, check_rate, describe, pcm_blocks
+from .backend import Backend
+from .config import TIMELINE_HOP
+from .errors import AudioError, ConfigError
+from .prediction import Segment
+from .segments import Segmenter
+
+if TYPE_CHECKING:
+    import torch
+
+
+class EmotionStream:
+    """Live audio in, segments out: those of `EmotionClassifier.timeline` on the same audio, however it is chunked.
+
+    A segment is returned by the very push that completes its window. At most a window of audio is kept. Made by
+    `EmotionClassifier.stream`; not for several threads at once.
+
+    Args:
+        backend: the network.
+        sampling_rate: Hz, 4000 to 384000, of every chunk.
+        hop: as in `EmotionClassifier.timeline`, and so are the others.
+        window: length of a window in seconds.
+        smoothing: time constant in seconds.
+
+    Raises:
+        AudioError: the rate is out of range.
+        ConfigError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        sampling_rate: int,
+        *,
+        hop: float = TIMELINE_HOP,
+        window: float | None = None,
+        smoothing: float = 0.0,
+    ) -> None:
+        rate = check_rate(sampling_rate, "stream")
+        self._intake = Intake(rate, backend.config.frontend.sampling_rate, "stream")
+        self._segmenter = Segmenter(backend, hop=hop, window=window, smoothing=smoothing)
+        self._channels: int | None = None
+        self._flushed = False
+
+    @property
+    def sampling_rate(self) -> int:
+        """Hz of the chunks."""
+        return self._intake.rate
+
+    @property
+    def duration(self) -> float:
+        """Seconds that came in so far."""
+        return self._intake.duration
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the answers so far deserve less trust, as in `Prediction.warnings`."""
+        return tuple(self._intake.warnings()) if self._intake.frames else ()
+
+    def push(self, chunk: npt.NDArray[Any] | torch.Tensor, *, sampling_rate: int | None = None) -> list[Segment]:
+        """Return the segments, possibly none, that a chunk completes.
+
+        Args:
+            chunk: a numpy array or torch tensor, `[samples]` or `[channels, samples]`, of any length including none,
+                float or integer PCM. The number of channels must not change.
+            sampling_rate: Hz, where the source tells it with every chunk: it must be that of the stream.
+
+        Raises:
+            AudioError: the chunk is of another kind, shape, rate or channel count, or holds NaN or infinite values;
+                the stream is as it was before.
+            ConfigError: the stream has been flushed.
+        """
+        if self._flushed:
+            raise ConfigError("the stream has been flushed: start another with classifier.stream(...)")
+        if sampling_rate is not None and sampling_rate != self.sampling_rate:
+            raise AudioError(
+                f"stream: a chunk at {sampling_rate!r} Hz in a stream at {self.sampling_rate} Hz: flush it and start "
+                "another, or resample the chunk"
+            )
+        frames = self._frames(chunk)
+        blocks = list(pcm_blocks(frames, "stream"))
+        if not blocks:
+            return []
+        samples = self._intake.push(np.concatenate(blocks))  # whole, so that a refused chunk leaves no trace
+        self._channels = frames.shape[1]
+        return self._segmenter.push(samples)
+
+    def flush(self) -> list[Segment]:
+        """Return the last segments, with the window that ends where the audio ends; nothing can follow."""
+        if self._flushed:
+            return []
+        self._flushed = True
+        return [*self._segmenter.push(self._intake.finish()), *self._segmenter.finish()]
+
+    def _frames(self, chunk: object) -> npt.NDArray[Any]:
+        """Return `[frames, channels]`."""
+        array = as_array(chunk, "stream")
+        if array is None:
+            raise AudioError(
+                f"stream: a chunk must be a numpy array or a torch tensor, not {type(chunk).__name__}: "
+                "for bytes use numpy.frombuffer(chunk, 'int16')"
+            )
+        if array.ndim not in (1, 2):
+            raise AudioError(f"stream: a chunk must be [samples] or [channels, samples], not {describe(array)}")
+        frames = array[:, None] if array.ndim == 1 else array.T
+        if not array.size:
+            return frames[:0]
+        channels = frames.shape[1]
+        if self._channels is None and channels > len(frames):
+            raise AudioError(f"stream: {channels} channels of {len(frames)} samples: pass chunk.T")
+        if self._channels not in (None, channels):
+            raise AudioError(f"stream: a chunk of {channels} channels in a stream of {self._channels}: keep one layout")
+        return frames
+
+    def __repr__(self) -> str:
+        state = "flushed" if self._flushed else "open"
+        return f"<EmotionStream {self.sampling_rate} Hz, {self.duration:.2f} s so far, {state}>"

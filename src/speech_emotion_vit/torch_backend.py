@@ -1,0 +1,133 @@
+"""The network in torch, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .backend import Attention, Backend, Floats
+from .checkpoint import load_checkpoint
+from .config import ClassifierConfig
+from .errors import ConfigError
+from .filters import mel_edges
+from .frontend import LogMel
+from .models.rollout import rollout
+
+if TYPE_CHECKING:
+    from .models import SpectrogramViT
+
+
+class TorchBackend(Backend):
+    """A checkpoint on a torch device.
+
+    Attributes:
+        network: the `SpectrogramViT`, in evaluation mode.
+        frontend: its `LogMel`.
+        device: the `torch.device` of both.
+        config: what the checkpoint says it is.
+    """
+
+    def __init__(self, network: SpectrogramViT, config: ClassifierConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.network = network.to(device).eval().requires_grad_(False)
+        self.frontend = LogMel(config.frontend).to(device)
+
+    @classmethod
+    def from_files(
+        cls, weights: Path, config: ClassifierConfig | None, device: str | torch.device = "auto"
+    ) -> TorchBackend:
+        """Load a safetensors file; without `config`, its metadata says what it is.
+
+        Raises:
+            WeightsError: the file cannot be read, or is not what `config` says.
+            ConfigError: the device does not exist.
+        """
+        chosen = _device(device)
+        network, config = load_checkpoint(weights, config)
+        return cls(network, config, chosen)
+
+    @torch.inference_mode()
+    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """Return probabilities `[batch, classes]` and embeddings `[batch, dim]` of a tensor `[batch, samples]`.
+
+        Everything stays on the device of the backend, where `waveform` must be.
+        """
+        return self._classify(self.frontend(waveform))
+
+    def infer(self, windows: Floats) -> tuple[Floats, Floats]:
+        """Return probabilities `[batch, classes]` and embeddings `[batch, dim]` of windows `[batch, samples]`."""
+        probabilities, embedding = self.forward(torch.from_numpy(windows).to(self.device))
+        return probabilities.cpu().numpy(), embedding.cpu().numpy()
+
+    def infer_cut(self, samples: Floats, starts: Sequence[int], size: int) -> tuple[Floats, Floats]:
+        """Return what `infer` does of windows of `size` samples, with the Mel frames they share computed once."""
+        power = self._shared_power(torch.from_numpy(samples).to(self.device), starts, size)
+        if power is None:
+            return super().infer_cut(samples, starts, size)
+        with torch.inference_mode():
+            probabilities, embedding = self._classify(self.frontend.image(power))
+        return probabilities.cpu().numpy(), embedding.cpu().numpy()
+
+    @torch.inference_mode()
+    def _shared_power(self, samples: Tensor, starts: Sequence[int], size: int) -> Tensor | None:
+        """Return Mel powers `[windows, frames, n_mels]`, None where sharing is not exact or does not pay.
+
+        Windows that start a multiple of the frames' hop apart have the same frames where these lie inside the
+        window. The few at its edges see zeros outside of it and are the window's own.
+        """
+        c = self.config.frontend
+        hop, half = c.hop_length, c.win_length // 2
+        lead = -(-half // hop)  # the first frame that lies inside
+        inner = (size + half - c.win_length) // hop - lead + 1  # frames that do
+        step = (c.window_samples + half - c.win_length) // hop - lead + 1  # the same for the longest piece
+        offsets = [(start - starts[0]) // hop for start in starts]
+        pieces = -(-(offsets[-1] + inner) // step)
+        if inner < 1 or pieces >= len(starts) or any((start - starts[0]) % hop for start in starts):
+            return None
+        mel_power = self.frontend.mel_power
+        samples = samples[starts[0] :]
+        reach = (pieces - 1) * step * hop + c.window_samples
+        whole = nn.functional.pad(samples, (0, max(0, reach - len(samples)))).unfold(0, c.window_samples, step * hop)
+        shared = torch.cat([mel_power(piece[None])[0, lead : lead + step] for piece in whole[:pieces]])
+        windows = torch.stack([samples[offset * hop : offset * hop + size] for offset in offsets])
+        first = mel_power(windows[:, : (lead - 1) * hop - half + c.win_length])[:, :lead] if lead else None
+        last = mel_power(windows[:, inner * hop :])[:, lead:]
+        frames = min(c.n_frames, -(-(size + half) // hop)) - lead - inner
+        middle = torch.stack([shared[offset : offset + inner] for offset in offsets])
+        return torch.cat([part for part in (first, middle, last[:, :frames]) if part is not None], dim=1)
+
+    @torch.inference_mode()
+    def attention(self, window: Floats) -> Attention:
+        """Return what the network looks at in one window `[samples]`: attention rollout from the CLS token."""
+        c = self.config.frontend
+        image = self.frontend(torch.from_numpy(window)[None].to(self.device))
+        probabilities, _ = self._classify(image)
+        return Attention(
+            probabilities=probabilities[0].cpu().numpy(),
+            weights=rollout(self.network, image)[0].cpu().numpy(),
+            image=image[0, 0].cpu().numpy(),
+            frequencies=mel_edges(c.n_mels, c.f_min, c.f_max, c.mel_scale)[1:-1].astype(np.float32),
+        )
+
+    def _classify(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        embedding = self.network.embed(image)
+        logits = self.network.head(embedding)
+        return torch.softmax(logits / self.config.temperature, dim=-1), embedding
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(f"device {str(device)!r} cannot be used ({reason}): pass 'auto' or 'cpu'") from error
+    return chosen

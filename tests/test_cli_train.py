@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from corpus_factory import labelled_csv, labelled_folder, write_clip
+from speech_emotion_vit.cli import main
+
+SMALL = [
+    *("--set", "frontend.n_mels=32", "--set", "frontend.columns=32", "--set", "patch_height=32", "--device", "cpu"),
+    *("--set", "supervised.epochs=3", "--set", "supervised.batch_size=8", "--set", "supervised.warmup_epochs=0"),
+]
+SAVEE = {"a": "anger", "d": "disgust", "f": "fear", "h": "happiness", "n": "neutral", "sa": "sadness", "su": "surprise"}
+
+
+def run(*arguments: object) -> Result:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def succeed(*arguments: object) -> Result:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def fail(*arguments: object, status: int = 1) -> str:
+    result = run(*arguments)
+    assert result.exit_code == status, result.output
+    if status == 1:
+        last = result.stderr.strip().splitlines()[-1]
+        assert last.startswith("Error: ")
+        assert "Traceback" not in result.stderr
+        return last
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("train")
+
+
+@pytest.fixture(scope="module")
+def savee(place: Path) -> Path:
+    for number, speaker in enumerate(("DC", "JE", "JK", "KL")):
+        for code, label in SAVEE.items():
+            for take in (1, 2):
+                write_clip(place / "savee" / f"{speaker}_{code}{take:02}.wav", label, seed=10 * number + take)
+    return place / "savee"
+
+
+@pytest.fixture(scope="module")
+def cross_validated(place: Path, savee: Path) -> Path:
+    result = succeed(
+        *("train", "--dataset", "savee", "--data-dir", savee, "--stage", "supervised", "--cache-dir", place / "cache"),
+        *("--output", place / "loso", *SMALL),
+    )
+    assert "424 of 480 utterances are missing: DC_a03, " in result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(line["scores"], line["clips"], line["speakers"]) for line in lines] == [("student, test", 56, 4)]
+    return place / "loso"
+
+
+def test_a_cross_validation_tests_every_clip_once(cross_validated: Path) -> None:
+    tested = []
+    for fold, speaker in enumerate(("DC", "JE", "JK", "KL")):
+        folder = cross_validated / f"fold-{fold}"
+        with open(folder / "predictions_test.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {row["speaker"] for row in rows} == {speaker}
+        tested += [row["utterance"] for row in rows]
+    assert len(tested) == len(set(tested)) == 56
+    results = json.loads((cross_validated / "results.json").read_text())
+    assert results["folds"] == 4
+    assert len(results["test_ua_by_fold"]["student"]) == 4
+    assert results["scores"]["student"]["test"]["ua_interval"] is not None
+    wa = sum(results_of(cross_validated / f"fold-{fold}")["wa"] for fold in range(4)) / 4
+    assert results["scores"]["student"]["test"]["wa"] == pytest.approx(wa)
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    scores: dict[str, Any] = json.loads((folder / "results.json").read_text())["scores"]["student"]["test"]
+    return scores
+
+
+def test_a_run_folder_describes_itself(cross_validated: Path) -> None:
+    folder = cross_validated / "fold-0"
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        *("run.json", "results.json", "split.csv", "history.csv", "README.md", "config.json", "model.safetensors"),
+        *("predictions_test.csv", "confusion_student_test.csv", "confusion_student_test.png", "tensorboard", "state"),
+    }
+    described = json.loads((folder / "run.json").read_text())
+    assert described["seed"] == 0
+    assert described["recipe"]["supervised"]["epochs"] == 3
+    assert described["split"]["note"] == "leave one speaker out: DC tests, JE validates"
+    assert {"torch", "numpy", "python"} <= set(described["versions"])
+    with open(folder / "history.csv", newline="") as file:
+        history = list(csv.DictReader(file))
+    assert [row["epoch"] for row in history] == ["1", "2", "3"]
+    assert {"cross_entropy", "validation_wa", "validation_ua", "learning_rate", "seconds"} <= set(history[0])
+    assert (folder / "confusion_student_test.png").read_bytes().startswith(b"\x89PNG")
+    assert any((folder / "tensorboard").iterdir())
+    with open(folder / "confusion_student_test.csv", newline="") as file:
+        confusion = list(csv.reader(file))
+    assert confusion[0] == ["true", *sorted(SAVEE.values())]
+    assert sum(int(value) for row in confusion[1:] for value in row[1:]) == 14
+
+
+def test_the_model_card_says_what_the_score_measures(cross_validated: Path) -> None:
+    card = (cross_validated / "fold-0" / "README.md").read_text()
+    ua = 100 * results_of(cross_validated / "fold-0")["ua"]
+    assert "| student, test | 14 | 1 | " in card
+    assert f"| {ua:.1f} |" in card
+    assert "never heard in training: a new voice. leave one speaker out: DC tests, JE validates." in card
+    assert "research use, by registration" in card
+    assert '"frequency_warp"' in card
+    assert "424 of 480 utterances are missing" in card
+    pooled = (cross_validated / "README.md").read_text()
+    assert "| student, test | 56 | 4 | " in pooled
+
+
+def test_what_was_trained_predicts(cross_validated: Path, savee: Path) -> None:
+    from speech_emotion_vit import EmotionClassifier
+
+    folder = cross_validated / "fold-0"
+    classifier = EmotionClassifier(folder)
+    assert list(classifier.labels) == sorted(SAVEE.values())
+    temperature = json.loads((folder / "results.json").read_text())["temperature"]["student"]
+    assert classifier.config.temperature == temperature
+    with open(folder / "predictions_test.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows[:5]:
+        prediction = classifier.predict(savee / f"{row['utterance']}.wav")
+        for label, probability in prediction.probabilities.items():
+            assert probability == pytest.approx(
+                float(row[label]), abs=2e-3
+            )  # the features were cached in half precision
+
+
+def test_the_final_model_takes_the_folds_temperature(cross_validated: Path, savee: Path, place: Path) -> None:
+    succeed(
+        *("train", "--dataset", "savee", "--data-dir", savee, "--stage", "supervised", "--fold", "final"),
+        *("--cache-dir", place / "cache", "--output", cross_validated, *SMALL),
+    )
+    results = json.loads((cross_validated / "final" / "results.json").read_text())
+    pooled = json.loads((cross_validated / "results.json").read_text())
+    assert results["scores"] == {"student": {}}
+    assert results["temperature"]["student"] == pytest.approx(pooled["temperature"]["student"])
+    described = json.loads((cross_validated / "final" / "run.json").read_text())
+    assert (described["split"]["train"], described["split"]["validation"], described["split"]["test"]) == (56, 0, 0)
+    assert "No clip was held out" in (cross_validated / "final" / "README.md").read_text()
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_a_resumed_one_is_not(
+    cross_validated: Path, savee: Path, place: Path
+) -> None:
+    same = ["train", "--dataset", "savee", "--data-dir", savee, "--stage", "supervised", "--cache-dir", place / "cache"]
+    same += ["--output", cross_validated, *SMALL]
+    assert "holds a run already: pass --resume" in fail(*same)
+    weights = (cross_validated / "fold-0" / "model.safetensors").stat().st_size
+    before = results_of(cross_validated / "fold-2")
+    result = succeed(*same, "--resume")
+    assert "supervised: is complete after epoch 3" in result.stderr
+    assert (cross_validated / "fold-0" / "model.safetensors").stat().st_size == weights
+    assert results_of(cross_validated / "fold-2") == before
+    assert "seed 0 there, 5 now" in fail(*same, "--resume", "--seed", "5")
+
+
+def test_evaluate_scores_the_model_again(cross_validated: Path, savee: Path, place: Path) -> None:
+    result = succeed(
+        *("evaluate", "--dataset", "savee", "--data-dir", savee, "--fold", "2", "--model", cross_validated / "fold-2"),
+        *("--cache-dir", place / "cache", "--output", place / "scores", "--device", "cpu"),
+    )
+    printed = json.loads(result.stdout)
+    expected = results_of(cross_validated / "fold-2")
+    for name in ("clips", "wa", "ua", "macro_f1", "confusion"):
+        assert printed[name] == expected[name]
+    assert printed["ece"] == pytest.approx(expected["ece"], abs=1e-4)
+    assert "leave one speaker out: JK tests, KL validates" in result.stderr
+    assert {path.name for path in (place / "scores").iterdir()} == {
+        *("scores.json", "confusion_test.csv", "confusion_test.png", "predictions.csv"),
+    }
+
+
+def test_evaluate_without_a_fold_scores_every_clip_and_warns(cross_validated: Path, savee: Path, place: Path) -> None:
+    result = succeed(
+        *("evaluate", "--dataset", "savee", "--data-dir", savee, "--model", cross_validated / "fold-2"),
+        *("--cache-dir", place / "cache"),
+    )
+    assert json.loads(result.stdout)["clips"] == 56
+    assert "new voices only for a model that was not trained on this corpus" in result.stderr
+
+
+def test_evaluate_maps_labels_by_name(cross_validated: Path, place: Path, tmp_path: Path) -> None:
+    table = labelled_csv(tmp_path, ["boredom", "fear", "anger"], ["p", "q", "r"], 2)
+    result = succeed(
+        *("evaluate", "--dataset", "folder", "--data-dir", table, "--model", cross_validated / "fold-0"),
+        *("--cache-dir", place / "cache", "--protocol", "speaker"),
+    )
+    printed = json.loads(result.stdout)
+    assert printed["labels"] == ["anger", "fear"]
+    assert printed["clips"] == 4
+    assert "left out, for the model does not know their label: 2 boredom" in result.stderr
+    assert "the corpus has none: disgust, happiness, neutral, sadness, surprise" in result.stderr
+    alien = labelled_csv(tmp_path / "alien", ["boredom"], ["p", "q", "r"], 1)
+    error = fail(
+        *("evaluate", "--dataset", "folder", "--data-dir", alien, "--model", cross_validated / "fold-0"),
+        *("--cache-dir", place / "cache"),
+    )
+    assert "share no label" in error
+
+
+def test_a_folder_of_ones_own_trains_under_random(place: Path, tmp_path: Path) -> None:
+    folder = labelled_folder(tmp_path / "mine", ["anger", "neutral"], 10)
+    arguments = [
+        *(
+            "train",
+            "--dataset",
+            "folder",
+            "--data-dir",
+            folder,
+            "--stage",
+            "supervised",
+            "--cache-dir",
+            place / "cache",
+        ),
+        *("--output", tmp_path / "run", *SMALL),
+    ]
+    assert "--protocol random" in fail(*arguments)
+    result = succeed(*arguments, "--protocol", "random", "--set", "supervised.epochs=12")
+    assert [json.loads(line)["clips"] for line in result.stdout.splitlines()] == [2, 4]
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "known voices, new clips" in card
+    assert "| student, test | 4 | ? |" in card
+
+
+def test_the_paper_protocol_prints_its_leak(place: Path, savee: Path, tmp_path: Path) -> None:
+    result = succeed(
+        *("train", "--dataset", "savee", "--data-dir", savee, "--protocol", "paper", "--recipe", "paper"),
+        *("--stage", "supervised", "--cache-dir", place / "cache", "--output", tmp_path / "run", *SMALL),
+        *("--set", "supervised.epochs=1"),
+    )
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert described["split"]["test"] == 45  # a fifth of 4 x 56, rounded up
+    assert described["split"]["leakage"] > 0.95
+    assert "of test items have a version of the same recording in training" in result.stderr
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "**Leak**: " in card
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["frontend"]["long_clips"] == "truncate"
+
+
+def test_the_teacher_is_needed_for_the_later_stages(place: Path, savee: Path, tmp_path: Path) -> None:
+    error = fail(
+        *("train", "--dataset", "savee", "--data-dir", savee, "--stage", "student", "--fold", "0"),
+        *("--cache-dir", place / "cache", "--output", tmp_path, *SMALL),
+    )
+    assert "stage student needs stage teacher to be complete" in error
+
+
+def test_unreadable_files_are_named_and_strict_stops(place: Path, tmp_path: Path) -> None:
+    folder = labelled_folder(tmp_path / "mine", ["anger", "neutral"], 6)
+    (folder / "anger" / "broken.wav").write_bytes(b"RIFF")
+    arguments = [
+        *("train", "--dataset", "folder", "--data-dir", folder, "--stage", "supervised", "--protocol", "random"),
+        *("--cache-dir", place / "cache", "--output", tmp_path / "run", *SMALL, "--set", "supervised.epochs=1"),
+    ]
+    error = fail(*arguments, "--strict")
+    assert "1 files cannot be read" in error
+    assert "broken.wav" in error
+    result = succeed(*arguments)
+    assert "broken.wav" in result.stderr
+
+
+def test_a_corpus_that_is_not_there_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPEECH_EMOTION_VIT_DATA", str(tmp_path))
+    for command in ("train", "evaluate"):
+        error = fail(command, "--dataset", "crema-d")
+        for part in (
+            "https://github.com/CheyneyComputerScience/CREMA-D",
+            "Open Database License",
+            "AudioWAV",
+            "--data-dir",
+        ):
+            assert part in error
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "complaint"),
+    [
+        (["--dataset", "iemocap"], 2, "'crema-d', 'emodb', 'savee', 'folder'"),
+        (["--dataset", "savee", "--stage", "pupil"], 2, "'supervised'"),
+        (["--dataset", "savee", "--fold", "first"], 2, "is not a number, all or final"),
+        (["--dataset", "savee", "--set", "alpha"], 2, "is not NAME=VALUE"),
+        (["--dataset", "savee", "--set", "beta=1"], 1, "the recipe has no value 'beta'"),
+        (["--dataset", "savee", "--recipe", "best"], 1, "recipe must be one of paper, robust or a .json file"),
+        (["--dataset", "savee", "--recipe", "none.json"], 1, "none.json: is no recipe"),
+        (["--dataset", "savee", "--fold", "9"], 1, "has folds 0 to 3"),
+    ],
+)
+def test_wrong_options_are_explained(
+    savee: Path, place: Path, tmp_path: Path, options: list[str], status: int, complaint: str
+) -> None:
+    more = ["--data-dir", savee, "--cache-dir", place / "cache", "--output", tmp_path / "run", *SMALL]
+    assert complaint in fail("train", *options, *more, status=status)
+
+
+def test_a_recipe_file_is_taken(savee: Path, place: Path, tmp_path: Path) -> None:
+    from speech_emotion_vit.training.recipes import RECIPES
+
+    values = RECIPES["robust"].with_values({"supervised.epochs": "1"})
+    (tmp_path / "mine.json").write_text(json.dumps(values.to_dict() | {"name": "mine"}))
+    succeed(
+        *("train", "--dataset", "savee", "--data-dir", savee, "--stage", "supervised", "--fold", "1"),
+        *("--recipe", tmp_path / "mine.json", "--cache-dir", place / "cache", "--output", tmp_path / "run", *SMALL[:8]),
+    )
+    assert json.loads((tmp_path / "run" / "fold-1" / "run.json").read_text())["recipe"]["name"] == "mine"
+
+
+def test_help_has_examples() -> None:
+    for command in ("train", "evaluate"):
+        text = succeed(command, "--help").stdout
+        assert "Examples:" in text
+        assert f"speech-emotion-vit {command} --dataset" in text

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from corpus_factory import labelled_csv, labelled_folder, write_clip
+from speech_emotion_vit.errors import ConfigError, DatasetError
+from speech_emotion_vit.training.catalogue import CORPORA, find_corpus, remarks
+from speech_emotion_vit.training.corpora import read_crema_d, read_emodb, read_folder, read_savee
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Readers go by names alone, so empty files do."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def whole_corpus(root: Path, name: str) -> Path:
+    folders = {
+        "crema-d": lambda i: f"AudioWAV/{i}.wav",
+        "emodb": lambda i: f"wav/{i}.wav",
+        "savee": lambda i: f"AudioData/{i[:2]}/{i[3:]}.wav",
+    }
+    return touch(root, *(folders[name](i) for i in CORPORA[name].published))
+
+
+def test_crema_d_names_carry_everything(tmp_path: Path) -> None:
+    touch(tmp_path, "AudioWAV/1002_IEO_SAD_LO.wav", "AudioWAV/1001_DFA_ANG_XX.flac")
+    first, second = read_crema_d(tmp_path)
+    assert (first.id, first.label, first.speaker, first.sentence) == ("1001_DFA_ANG_XX", "anger", "1001", "DFA")
+    assert (second.id, second.label, second.speaker, second.sentence) == ("1002_IEO_SAD_LO", "sadness", "1002", "IEO")
+    assert second.path == tmp_path / "AudioWAV" / "1002_IEO_SAD_LO.wav"
+
+
+def test_crema_d_name_variant_gets_its_published_id(tmp_path: Path) -> None:
+    touch(tmp_path, "1040_ITH_SAD_X.wav")
+    (utterance,) = read_crema_d(tmp_path)
+    assert utterance.id == "1040_ITH_SAD_XX"
+    assert utterance.path.name == "1040_ITH_SAD_X.wav"
+
+
+def test_emodb_names_carry_everything(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"wav/03a01{code}a.wav" for code in "WLEAFTN"))
+    found = {utterance.id[5]: utterance.label for utterance in read_emodb(tmp_path)}
+    assert found == {
+        "W": "anger",
+        "L": "boredom",
+        "E": "disgust",
+        "A": "fear",
+        "F": "happiness",
+        "T": "sadness",
+        "N": "neutral",
+    }
+    assert {(u.speaker, u.sentence) for u in read_emodb(tmp_path)} == {("03", "a01")}
+
+
+def test_savee_nested_and_flat_are_the_same_corpus(tmp_path: Path) -> None:
+    names = {"a01": "anger", "d02": "disgust", "f03": "fear", "h04": "happiness", "n30": "neutral"}
+    names |= {"sa05": "sadness", "su15": "surprise"}
+    nested = touch(tmp_path / "nested", *(f"AudioData/JE/{name}.wav" for name in names))
+    flat = touch(tmp_path / "flat", *(f"JE_{name}.flac" for name in names))
+    described = [{(u.id, u.label, u.speaker, u.sentence) for u in read_savee(folder)} for folder in (nested, flat)]
+    assert described[0] == described[1] == {(f"JE_{name}", label, "JE", name) for name, label in names.items()}
+
+
+def test_savee_ignores_the_same_names_under_other_speakers(tmp_path: Path) -> None:
+    touch(tmp_path, "AudioData/DC/a01.wav", "AudioData/XX/a01.wav")
+    assert [utterance.id for utterance in read_savee(tmp_path)] == ["DC_a01"]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "speakers"),
+    [
+        (
+            "crema-d",
+            {"anger": 1271, "disgust": 1271, "fear": 1271, "happiness": 1271, "neutral": 1087, "sadness": 1271},
+            91,
+        ),
+        (
+            "emodb",
+            {
+                "anger": 127,
+                "boredom": 81,
+                "disgust": 46,
+                "fear": 69,
+                "happiness": 71,
+                "neutral": 79,
+                "sadness": 62,
+            },
+            10,
+        ),
+        (
+            "savee",
+            {
+                "anger": 60,
+                "disgust": 60,
+                "fear": 60,
+                "happiness": 60,
+                "neutral": 120,
+                "sadness": 60,
+                "surprise": 60,
+            },
+            4,
+        ),
+    ],
+)
+def test_a_whole_corpus_has_the_published_composition_and_no_remarks(
+    tmp_path: Path, name: str, labels: dict[str, int], speakers: int
+) -> None:
+    corpus = CORPORA[name]
+    utterances = corpus.read(whole_corpus(tmp_path, name))
+    assert Counter(utterance.label for utterance in utterances) == labels
+    assert len({utterance.speaker for utterance in utterances}) == speakers
+    assert [utterance.id for utterance in utterances] == sorted(utterance.id for utterance in utterances)
+    assert remarks(corpus, tmp_path, utterances) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "gone", "added", "stranger"),
+    [
+        ("crema-d", "AudioWAV/1001_DFA_ANG_XX.wav", "AudioWAV/1001_DFA_ANG_HI.wav", "AudioWAV/notes.wav"),
+        ("emodb", "wav/03a01Fa.wav", "wav/03a01Ff.wav", "wav/17a01Fa.wav"),
+        ("savee", "AudioData/DC/a01.wav", "AudioData/DC/a16.wav", "AudioData/DC/x01.wav"),
+    ],
+)
+def test_missing_and_extra_files_are_named(tmp_path: Path, name: str, gone: str, added: str, stranger: str) -> None:
+    corpus = CORPORA[name]
+    whole_corpus(tmp_path, name)
+    (tmp_path / gone).unlink()
+    touch(tmp_path, added, stranger)
+    missing, extra, unknown = remarks(corpus, tmp_path, corpus.read(tmp_path))
+    prefix = "DC_" if name == "savee" else ""
+    assert missing.endswith(f"missing: {prefix}{Path(gone).stem}")
+    assert missing.startswith(f"1 of {len(corpus.published)} ")
+    assert extra.endswith(f": {prefix}{Path(added).stem}")
+    assert unknown.endswith(f": {Path(stranger).name}")
+
+
+def test_many_missing_files_are_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "03a01Fa.wav")
+    (remark,) = remarks(CORPORA["emodb"], tmp_path, read_emodb(tmp_path))
+    assert remark.startswith("534 of 535 utterances are missing: 03a01Nc, ")
+    assert remark.endswith(" and 526 more")
+
+
+def test_known_defects_are_in_the_published_corpus() -> None:
+    corpus = CORPORA["crema-d"]
+    assert len(corpus.defects) == 7
+    assert set(corpus.defects) <= corpus.published
+    assert corpus.defects["1076_MTI_SAD_XX"] == "all samples are zero"
+    assert corpus.defects["1006_TIE_HAP_XX"].endswith("1006_TIE_NEU_XX")
+    assert corpus.defects["1006_TIE_NEU_XX"].endswith("1006_TIE_HAP_XX")
+
+
+@pytest.mark.parametrize("read", [read_crema_d, read_emodb, read_savee, read_folder])
+def test_a_folder_without_the_corpus_says_what_is_expected(tmp_path: Path, read: object) -> None:
+    touch(tmp_path, "README.txt", "hello.wav")
+    with pytest.raises(DatasetError, match=r"expected is .+"):
+        read(tmp_path)  # type: ignore[operator]
+
+
+def test_two_copies_of_an_utterance_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a/03a01Fa.wav", "b/03a01Fa.flac")
+    with pytest.raises(DatasetError, match=r"more than once: 03a01Fa: keep one"):
+        read_emodb(tmp_path)
+
+
+def test_folder_of_ones_own(tmp_path: Path) -> None:
+    labelled_folder(tmp_path, ["anger", "neutral"], 2)
+    write_clip(tmp_path / "anger" / "deeper" / "x.flac", "anger")
+    found = read_folder(tmp_path)
+    assert [(u.id, u.label) for u in found] == [
+        ("anger/00", "anger"),
+        ("anger/01", "anger"),
+        ("anger/deeper/x", "anger"),
+        ("neutral/00", "neutral"),
+        ("neutral/01", "neutral"),
+    ]
+
+
+def test_csv_of_ones_own(tmp_path: Path) -> None:
+    found = read_folder(labelled_csv(tmp_path, ["fear"], ["ann", "bob"], 1))
+    assert [(u.id, u.label, u.speaker, u.sentence) for u in found] == [
+        ("audio/ann_fear_0.flac", "fear", "ann", "s0"),
+        ("audio/bob_fear_0.flac", "fear", "bob", "s0"),
+    ]
+    assert all(utterance.path.is_file() for utterance in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("file,label\na.wav,fear\n", r"lacks the columns \['path'\]"),
+        ("path,label\nnone.wav,fear\n", r"line 2: no such file: .*none\.wav"),
+        ("path,label\na.wav,\n", r"line 2: the label is empty"),
+        ("path,label\na.wav,fear\na.wav,anger\n", r"more than once: a\.wav"),
+        ("path,label\n", r"expected is"),
+    ],
+)
+def test_a_wrong_csv_says_where(tmp_path: Path, text: str, complaint: str) -> None:
+    touch(tmp_path, "a.wav")
+    (tmp_path / "clips.csv").write_text(text)
+    with pytest.raises(DatasetError, match=complaint):
+        read_folder(tmp_path / "clips.csv")
+
+
+def test_a_corpus_is_looked_for_in_three_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPEECH_EMOTION_VIT_DATA", str(tmp_path / "env"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "home"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(
+        DatasetError, match=r"SAVEE is obtained from http.*research use.*expected is AudioData/DC"
+    ) as error:
+        find_corpus("savee", None)
+    assert str(tmp_path / "env" / "savee") in str(error.value)
+    assert "\n" not in str(error.value)
+    (tmp_path / "env" / "savee").mkdir(parents=True)
+    assert find_corpus("savee", None) == (CORPORA["savee"], tmp_path / "env" / "savee")
+    (tmp_path / "own").mkdir()
+    assert find_corpus("savee", tmp_path / "own")[1] == tmp_path / "own"
+    with pytest.raises(DatasetError, match="no such folder"):
+        find_corpus("savee", tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="must be one of crema-d, emodb, savee, folder, not 'iemocap'"):
+        find_corpus("iemocap", None)

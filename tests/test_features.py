@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from corpus_factory import RATE, labelled_csv, labelled_folder, write_clip
+from speech_emotion_vit.config import FrontendConfig
+from speech_emotion_vit.errors import DatasetError
+from speech_emotion_vit.frontend import LogMel
+from speech_emotion_vit.training import features
+from speech_emotion_vit.training.corpora import Utterance, read_folder
+from speech_emotion_vit.training.data import Rows
+from speech_emotion_vit.training.features import load_features, make_images, read_waveform
+from speech_emotion_vit.training.protocols import Item
+
+CONFIG = FrontendConfig(n_mels=32, columns=32)
+DEVICE = torch.device("cpu")
+
+
+@pytest.fixture
+def utterances(tmp_path: Path) -> list[Utterance]:
+    return read_folder(labelled_folder(tmp_path / "corpus", ["anger", "neutral"], 3))
+
+
+def test_features_are_the_front_ends_images_in_half_precision(tmp_path: Path, utterances: list[Utterance]) -> None:
+    store = load_features(utterances, CONFIG, cache=tmp_path / "cache")
+    assert store.images.shape == (6, 32, 32)
+    assert store.images.dtype == np.float16
+    assert isinstance(store.images, np.memmap)
+    for utterance in utterances:
+        first, last = store.rows[utterance.id]
+        waveform = torch.from_numpy(read_waveform(utterance.path, RATE))[None]
+        image = LogMel(CONFIG)(waveform)[0, 0].numpy()
+        assert last == first + 1
+        assert np.abs(store.images[first] - image).max() < 5e-4  # 0.04 dB of 80
+        assert ((store.images[first] == 0) == (image == 0)).all()
+
+
+def test_half_precision_does_not_change_what_a_network_says(tmp_path: Path, utterances: list[Utterance]) -> None:
+    from speech_emotion_vit.config import ModelConfig
+    from speech_emotion_vit.models import SpectrogramViT
+
+    shape = ModelConfig(num_classes=6, image_height=32, image_width=32, patch_height=32)
+    network = SpectrogramViT(shape).eval()
+    store = load_features(utterances, CONFIG, cache=tmp_path / "cache")
+    exact = torch.cat([LogMel(CONFIG)(torch.from_numpy(read_waveform(u.path, RATE))[None]) for u in utterances])
+    with torch.no_grad():
+        difference = network(exact) - network(torch.from_numpy(np.array(store.images)).float().unsqueeze(1))
+    assert difference.abs().max() < 5e-3
+
+
+def test_a_store_is_made_once_and_again_when_anything_changes(
+    tmp_path: Path, utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+    build = features._build
+    monkeypatch.setattr(features, "_build", lambda store, *rest: (built.append(store.name), build(store, *rest)))
+    cache = tmp_path / "cache"
+    load_features(utterances, CONFIG, cache=cache)
+    load_features(utterances, CONFIG, cache=cache)
+    assert len(built) == 1
+    load_features(utterances, FrontendConfig(n_mels=32, columns=32, top_db=60.0), cache=cache)
+    load_features(utterances, CONFIG, version=2, cache=cache)
+    write_clip(utterances[0].path, "fear", seed=9)
+    changed = load_features(utterances, CONFIG, cache=cache)
+    assert len(built) == len(set(built)) == 4
+    assert changed.key == built[-1]
+
+
+def test_an_interrupted_build_leaves_no_store(
+    tmp_path: Path, utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    cache = tmp_path / "cache"
+    with monkeypatch.context() as patch:
+        patch.setattr(features.np, "save", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            load_features(utterances, CONFIG, cache=cache)
+    assert list(cache.iterdir()) == []
+    (cache / ".part-killed").mkdir()  # what SIGKILL would leave
+    assert len(load_features(utterances, CONFIG, cache=cache).rows) == 6
+
+
+def test_unreadable_files_are_named_and_left_out(tmp_path: Path, utterances: list[Utterance]) -> None:
+    utterances[1].path.write_bytes(b"this is not audio")
+    utterances[2].path.write_bytes(b"")
+    store = load_features(utterances, CONFIG, cache=tmp_path / "cache")
+    assert set(store.faults) == {utterances[1].id, utterances[2].id}
+    assert str(utterances[1].path) in store.faults[utterances[1].id]
+    assert len(store.images) == len(store.rows) == 4
+
+
+def test_nothing_readable_and_an_unwritable_cache_are_errors(tmp_path: Path, utterances: list[Utterance]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match="set SPEECH_EMOTION_VIT_CACHE to another folder"):
+        load_features(utterances, CONFIG, cache=tmp_path / "file")
+    for utterance in utterances:
+        utterance.path.write_bytes(b"x")
+    with pytest.raises(DatasetError, match="none of 6 files can be read"):
+        load_features(utterances, CONFIG, cache=tmp_path / "cache")
+
+
+def test_other_rates_and_channels_give_the_same_image(tmp_path: Path) -> None:
+    time = np.arange(RATE * 3) / (3 * RATE)
+    wave = 0.3 * np.sin(2 * np.pi * 500 * time)
+    soundfile.write(tmp_path / "stereo.wav", np.stack((wave, wave), axis=1), 3 * RATE)
+    soundfile.write(tmp_path / "mono.flac", wave[::3], RATE)
+    images = [make_images(read_waveform(tmp_path / name, RATE), LogMel(CONFIG)) for name in ("stereo.wav", "mono.flac")]
+    loud = images[1] > 0.6  # the tone itself; below it are the edges of the resampler
+    assert loud.any()
+    assert np.abs(images[0].astype(float) - images[1])[loud].max() < 0.05
+
+
+@pytest.mark.parametrize(("long_clips", "rows"), [("windows", 3), ("truncate", 1)])
+def test_long_clips_are_cut_as_the_config_says(tmp_path: Path, long_clips: str, rows: int) -> None:
+    config = FrontendConfig(n_mels=32, columns=32, long_clips=long_clips)  # type: ignore[arg-type]
+    write_clip(tmp_path / "a.wav", "anger", seconds=7.0)
+    images = make_images(read_waveform(tmp_path / "a.wav", RATE), LogMel(config))
+    assert len(images) == rows
+
+
+def rows_of(tmp_path: Path, count: int = 12) -> Rows:
+    root = labelled_csv(tmp_path / "corpus", ["anger", "fear"], ["p", "q"], count // 4)
+    write_clip(root.parent / "audio" / "p_fear_0.flac", "fear", seconds=5.0)
+    utterances = read_folder(root)
+    stores = {v: load_features(utterances, CONFIG, version=v, cache=tmp_path / "cache") for v in (0, 2)}
+    classes = {u.id: ["anger", "fear"].index(u.label) for u in utterances}
+    items = [Item(u.id, v) for u in utterances for v in (0, 2)]
+    return Rows(items, stores, classes, device=DEVICE)
+
+
+def test_rows_know_their_clips_targets_and_lengths(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path)
+    assert len(rows.items) == 24
+    assert len(rows) == 26  # the long clip has two windows in each version
+    assert all(
+        ("fear" in rows.items[clip].utterance) == target for clip, target in zip(rows.owners, rows.targets, strict=True)
+    )
+    images = rows.images(np.arange(len(rows)))
+    assert images.shape == (26, 1, 32, 32)
+    assert rows.lengths.tolist() == (images.amax(dim=(1, 2)) > 0).sum(dim=1).tolist()
+
+
+def test_an_epoch_sees_every_row_once_in_even_batches_of_similar_length(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, 40)
+    batches = rows.shuffled(8, np.random.default_rng(0))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(rows)))
+    assert {len(batch) for batch in batches} <= {7, 8}
+    again = rows.shuffled(8, np.random.default_rng(0))
+    assert all((one == other).all() for one, other in zip(batches, again, strict=True))
+    other = rows.shuffled(8, np.random.default_rng(1))
+    assert any(set(one.tolist()) != set(two.tolist()) for one, two in zip(batches, other, strict=True))
+    spread = np.mean([np.ptp(rows.lengths[batch]) for batch in batches])
+    assert spread < np.ptp(rows.lengths) / 2
+    ordered = rows.lengths[np.concatenate(rows.by_length(8))]
+    assert (np.diff(ordered) >= 0).all()
+
+
+def test_unreadable_items_are_left_out_of_rows(tmp_path: Path, utterances: list[Utterance]) -> None:
+    utterances[0].path.write_bytes(b"")
+    store = load_features(utterances, CONFIG, cache=tmp_path / "cache")
+    classes = {u.id: 0 for u in utterances}
+    rows = Rows([Item(u.id, 0) for u in utterances], {0: store}, classes, device=DEVICE)
+    assert [item.utterance for item in rows.items] == [u.id for u in utterances[1:]]
+    with pytest.raises(DatasetError, match="none of 1 items"):
+        Rows([Item(utterances[0].id, 0)], {0: store}, classes, device=DEVICE)
+
+
+def test_the_index_is_plain_json(tmp_path: Path, utterances: list[Utterance]) -> None:
+    store = load_features(utterances, CONFIG, cache=tmp_path / "cache")
+    index = json.loads((tmp_path / "cache" / store.key / "index.json").read_text())
+    assert index["frontend"] == CONFIG.to_dict()
+    assert "/" not in "".join(index["rows"]).replace("anger/", "").replace("neutral/", "")  # no path of this machine

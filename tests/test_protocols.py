@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from speech_emotion_vit.errors import ConfigError, DatasetError
+from speech_emotion_vit.training.catalogue import CORPORA
+from speech_emotion_vit.training.corpora import Utterance
+from speech_emotion_vit.training.protocols import Item, Split, check_leaks, make_split, number_of_folds
+
+CREMA_D_LABELS = {
+    "ANG": "anger",
+    "DIS": "disgust",
+    "FEA": "fear",
+    "HAP": "happiness",
+    "NEU": "neutral",
+    "SAD": "sadness",
+}
+
+
+def utterance(name: str, label: str, speaker: str) -> Utterance:
+    return Utterance(id=name, path=Path(name), label=label, speaker=speaker, sentence="")
+
+
+def crema_d() -> list[Utterance]:
+    return [utterance(name, CREMA_D_LABELS[name[9:12]], name[:4]) for name in sorted(CORPORA["crema-d"].published)]
+
+
+def savee() -> list[Utterance]:
+    return [utterance(name, name[3:-2], name[:2]) for name in sorted(CORPORA["savee"].published)]
+
+
+def emodb() -> list[Utterance]:
+    return [utterance(name, name[5], name[:2]) for name in sorted(CORPORA["emodb"].published)]
+
+
+def speakers(utterances: list[Utterance], items: tuple[Item, ...]) -> set[str]:
+    owner = {u.id: u.speaker for u in utterances}
+    return {owner[item.utterance] for item in items}
+
+
+def split_of(utterances: list[Utterance], corpus: str, protocol: str, **options: object) -> Split:
+    return make_split(
+        utterances,
+        corpus=corpus,
+        protocol=protocol,  # type: ignore[arg-type]
+        defects=CORPORA[corpus].defects,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def test_crema_d_speaker_split_is_the_official_one() -> None:
+    clips = crema_d()
+    split = split_of(clips, "crema-d", "speaker")
+    parts = [speakers(clips, items) for items in (split.train, split.validation, split.test)]
+    assert [len(part) for part in parts] == [56, 18, 17]
+    assert not parts[0] & parts[1]
+    assert not (parts[0] | parts[1]) & parts[2]
+    # Official: 4573, 1476, 1393. Six double-labelled clips are training speakers', the silent one a test speaker's.
+    assert [len(split.train), len(split.validation), len(split.test)] == [4567, 1476, 1392]
+    assert set(split.left_out) == set(CORPORA["crema-d"].defects)
+    assert split.leakage == 0
+
+
+@pytest.mark.parametrize(("corpus", "clips", "folds"), [("savee", savee(), 4), ("emodb", emodb(), 10)])
+def test_leave_one_speaker_out(corpus: str, clips: list[Utterance], folds: int) -> None:
+    assert number_of_folds(clips, corpus, "speaker") == folds
+    names = sorted({clip.speaker for clip in clips})
+    tested: Counter[str] = Counter()
+    for fold in range(folds):
+        split = split_of(clips, corpus, "speaker", fold=fold)
+        assert speakers(clips, split.test) == {names[fold]}
+        assert speakers(clips, split.validation) == {names[(fold + 1) % folds]}
+        assert len(speakers(clips, split.train)) == folds - 2
+        assert len(split.train) + len(split.validation) + len(split.test) == len(clips)
+        tested.update(item.utterance for item in split.test)
+    assert set(tested.values()) == {1}
+    assert len(tested) == len(clips)
+
+
+def test_final_trains_on_everything_and_tests_nothing() -> None:
+    split = split_of(savee(), "savee", "speaker", fold="final")
+    assert (len(split.train), len(split.validation), len(split.test)) == (480, 0, 0)
+
+
+def test_random_split_is_stratified_and_tests_originals_only() -> None:
+    clips = savee()
+    split = split_of(clips, "savee", "random", versions=(0, 1, 2, 3), seed=3)
+    label = {clip.id: clip.label for clip in clips}
+    assert Counter(label[item.utterance] for item in split.test) == {
+        **dict.fromkeys(["a", "d", "f", "h", "sa", "su"], 12),
+        "n": 24,
+    }
+    assert {item.version for item in split.test + split.validation} == {0}
+    assert Counter(item.version for item in split.train) == dict.fromkeys(range(4), 480 - 96 - len(split.validation))
+    assert split.leakage == 0
+    train, test = ({item.utterance for item in items} for items in (split.train, split.test))
+    assert not train & test
+
+
+@pytest.mark.parametrize(
+    ("corpus", "clips", "items"), [("crema-d", crema_d(), 5954), ("emodb", emodb(), 428), ("savee", savee(), 384)]
+)
+def test_paper_split_has_the_published_size_and_leaks(corpus: str, clips: list[Utterance], items: int) -> None:
+    split = split_of(clips, corpus, "paper", versions=(0, 1, 2, 3))
+    assert len(split.test) == items
+    assert len(split.train) == 4 * len(clips) - items
+    assert not set(split.train) & set(split.test)
+    assert 0.985 < split.leakage <= 1  # 1 - 0.2 ** 3 = 0.992 on average
+    assert f"{split.leakage:.1%}" in split.note
+
+
+def test_paper_split_has_the_published_class_counts() -> None:
+    label = {clip.id: clip.label for clip in emodb()}
+    split = split_of(emodb(), "emodb", "paper", versions=(0, 1, 2, 3))
+    counts = Counter(label[item.utterance] for item in split.test)
+    exact = {name: 0.8 * count for name, count in Counter(label.values()).items()}
+    assert all(abs(counts[name] - value) < 1 for name, value in exact.items())
+
+
+@pytest.mark.parametrize("protocol", ["random", "paper"])
+def test_a_seed_decides_and_the_order_of_the_files_does_not(protocol: str) -> None:
+    clips = savee()
+    one = split_of(clips, "savee", protocol, seed=1)
+    assert one == split_of(clips[::-1], "savee", protocol, seed=1)
+    assert one.test != split_of(clips, "savee", protocol, seed=2).test
+
+
+def test_a_folder_with_speakers_is_split_by_them() -> None:
+    clips = [utterance(f"{who}{i}", "ab"[i % 2], who) for who in "pqrstuvwxy" for i in range(4)]
+    split = split_of(clips, "folder", "speaker")
+    parts = [speakers(clips, items) for items in (split.train, split.validation, split.test)]
+    assert [len(part) for part in parts] == [6, 2, 2]
+    assert len(set().union(*parts)) == 10
+
+
+@pytest.mark.parametrize("names", ["", "pq"])
+def test_a_folder_without_enough_speakers_is_told_what_to_do(names: str) -> None:
+    clips = [utterance(f"{i}{who}", "ab"[i % 2], who) for i in range(4) for who in names or [""]]
+    with pytest.raises(DatasetError, match=r"at least 3 known speakers.*--protocol random"):
+        split_of(clips, "folder", "speaker")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "fold", "complaint"),
+    [
+        ("speaker", 4, "folds 0 to 3"),
+        ("speaker", None, "choose a fold from 0 to 3"),
+        ("random", 0, "one split without folds"),
+        ("mine", None, "must be one of speaker, random, paper, not 'mine'"),
+    ],
+)
+def test_wrong_folds_and_protocols_are_refused(protocol: str, fold: int | None, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        split_of(savee(), "savee", protocol, fold=fold)
+
+
+CLIPS = [utterance(f"{who}{i}", "ab"[i % 2], who) for who in "pqrs" for i in range(4)]
+CLEAN = Split(
+    protocol="speaker",
+    fold=None,
+    train=tuple(Item(f"{who}{i}", v) for who in "pq" for i in range(4) for v in (0, 1)),
+    validation=tuple(Item(f"r{i}", 0) for i in range(4)),
+    test=tuple(Item(f"s{i}", 0) for i in range(4)),
+)
+
+
+def test_a_clean_split_passes_the_leak_check() -> None:
+    check_leaks(CLEAN, CLIPS)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "planted", "complaint"),
+    [
+        ("speaker", {"train": (Item("s0", 2),)}, r"1 recordings are in training and in test: s0"),
+        (
+            "speaker",
+            {"validation": (Item("s1", 0),), "test": (Item("s2", 0),)},
+            r"1 speakers are in validation and in test: s",
+        ),
+        (
+            "speaker",
+            {"train": (Item("r0", 0),), "validation": (Item("r1", 0),)},
+            r"speakers are in training and in valid",
+        ),
+        ("random", {"train": (Item("s0", 3),)}, r"1 recordings are in training and in test: s0"),
+        ("random", {"validation": (Item("p0", 0),)}, r"1 recordings are in training and in validation: p0"),
+        ("paper", {"train": (Item("s0", 0),)}, r"1 items are in training and in test: s0 version 0"),
+        ("speaker", {"train": (Item("nobody", 0),)}, r"utterances that the corpus lacks: nobody"),
+    ],
+)
+def test_a_planted_leak_is_refused(protocol: str, planted: dict[str, tuple[Item, ...]], complaint: str) -> None:
+    split = dataclasses.replace(CLEAN, protocol=protocol, **planted)  # type: ignore[arg-type]
+    with pytest.raises(DatasetError, match=complaint):
+        check_leaks(split, CLIPS)
+
+
+def test_random_may_share_speakers_and_paper_may_share_recordings() -> None:
+    shared = dataclasses.replace(CLEAN, protocol="random", train=(Item("s0", 0),), test=(Item("s1", 0),))
+    check_leaks(shared, CLIPS)
+    same = dataclasses.replace(CLEAN, protocol="paper", train=(Item("s0", 0),), test=(Item("s0", 1),))
+    check_leaks(same, CLIPS)
+    assert same.leakage == 1

@@ -1,0 +1,565 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file
+from torch import Tensor
+
+from corpus_factory import labelled_csv
+from speech_emotion_vit.cli import main
+from speech_emotion_vit.config import FrontendConfig, ModelConfig
+from speech_emotion_vit.errors import ConfigError, TrainingError
+from speech_emotion_vit.models import SpectrogramViT
+from speech_emotion_vit.training.augment import Augmentation
+from speech_emotion_vit.training.data import Rows
+from speech_emotion_vit.training.experiment import make_accelerator
+from speech_emotion_vit.training.features import FeatureStore
+from speech_emotion_vit.training.loop import Job, fit, learning_rate, seed_of
+from speech_emotion_vit.training.losses import cross_entropy, feature_distance, soft_cross_entropy
+from speech_emotion_vit.training.protocols import Item
+from speech_emotion_vit.training.recipes import RECIPES, Recipe, StageSettings
+from speech_emotion_vit.training.runs import locked, open_run
+from speech_emotion_vit.training.scoring import score_rows
+from speech_emotion_vit.training.stages import Distillation, FrozenTeacher, Matching, Supervised, encode
+from speech_emotion_vit.training.state import load_state
+
+SIZE = 16
+STUDENT = ModelConfig(
+    num_classes=2,
+    image_height=SIZE,
+    image_width=SIZE,
+    patch_height=SIZE,
+    dim=32,
+    depth=1,
+    heads=2,
+    head_dim=16,
+    mlp_dim=32,
+)
+TEACHER = dataclasses.replace(STUDENT, depth=2, stem="conv6", coordinates=True)
+COMPACT = dataclasses.replace(STUDENT, stem="strided", patch_width=2, dropout=0.2)
+QUICK = StageSettings(epochs=25, batch_size=8, optimizer="adamw", learning_rate=3e-3, clip_norm=1.0)
+
+
+def network(config: ModelConfig, seed: int = 0) -> SpectrogramViT:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return SpectrogramViT(config)
+
+
+def eight_clips(seed: int = 0) -> Rows:
+    """Random images with random labels: only memory helps."""
+    rng = np.random.default_rng(seed)
+    images = rng.random((8, SIZE, SIZE)).astype(np.float16)
+    for row, image in enumerate(images):
+        image[:, SIZE - row :] = 0
+    names = [f"clip{i}" for i in range(8)]
+    store = FeatureStore(images, {name: (i, i + 1) for i, name in enumerate(names)}, {}, "made-up")
+    classes = {name: int(i % 3 == 0) for i, name in enumerate(names)}
+    return Rows([Item(name, 0) for name in names], {0: store}, classes, device=torch.device("cpu"))
+
+
+def job(folder: Path, name: str, settings: StageSettings = QUICK, **options: Any) -> Job:
+    rows = eight_clips()
+    return Job(
+        **{
+            "name": name,
+            "settings": settings,
+            "augmentation": Augmentation(),
+            "top_db": 80.0,
+            "num_classes": 2,
+            "seed": 0,
+            "train": rows,
+            "validation": rows,
+            "folder": folder,
+            **options,
+        }
+    )
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    return hashlib.sha256(b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors))).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def accelerator() -> Any:
+    return make_accelerator("cpu", "no")
+
+
+# Encoding on the fewest tokens -----------------------------------------------------------------------------------
+
+
+def test_encoding_without_padding_is_the_networks_own_feature() -> None:
+    rows = eight_clips()
+    images = rows.images(np.arange(8))
+    for config in (STUDENT, TEACHER):
+        model = network(config)
+        assert torch.allclose(encode(model, images), model.forward_features(images).embedding, atol=1e-5)
+
+
+def test_dropping_keeps_the_best_scored_columns_and_the_share_of_padding() -> None:
+    model = network(STUDENT)
+    images = eight_clips().images(np.arange(8))
+    scores = torch.rand(8, SIZE, generator=torch.Generator().manual_seed(0))
+    for row in range(8):
+        real = SIZE - row
+        kept = scores[row, :real].topk(math.ceil(real / 2)).indices
+        patches = torch.cat((images[row, 0].T[kept], torch.zeros(1, SIZE)))[None]
+        bias = torch.zeros(1, len(kept) + 1)
+        bias[0, -1] = math.log(row / 2) if row else -math.inf
+        expected = model.forward_patches(patches, bias).embedding
+        assert torch.allclose(
+            encode(model, images[row : row + 1], drop=0.5, scores=scores[row : row + 1]), expected, atol=1e-5
+        )
+    together = encode(model, images, drop=0.5, scores=scores)
+    alone = torch.cat([encode(model, images[i : i + 1], drop=0.5, scores=scores[i : i + 1]) for i in range(8)])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_dropping_in_a_network_with_a_stem_takes_half_of_all_patches() -> None:
+    model = network(TEACHER)
+    images = eight_clips().images(np.arange(2))
+    scores = torch.rand(2, SIZE, generator=torch.Generator().manual_seed(0))
+    patches = model.patches(images)
+    expected = torch.cat(
+        [model.forward_patches(patches[i, scores[i].topk(SIZE // 2).indices][None]).embedding for i in range(2)]
+    )
+    assert torch.allclose(encode(model, images, drop=0.5, scores=scores), expected, atol=1e-5)
+
+
+def test_gradients_of_thinned_batches_are_finite() -> None:
+    model = network(STUDENT)
+    scores = torch.rand(8, SIZE)
+    encode(model, eight_clips().images(np.arange(8)), drop=0.5, scores=scores).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert model.patch_embedding.projection.weight.grad is not None
+
+
+# Losses ----------------------------------------------------------------------------------------------------------
+
+
+def test_losses_by_hand() -> None:
+    logits = torch.tensor([[0.0, math.log(3.0)]])  # probabilities 1/4, 3/4
+    target = torch.tensor([[0.0, 1.0]])
+    assert float(cross_entropy(logits, target)) == pytest.approx(math.log(4 / 3))
+    smooth = 0.9 * math.log(4 / 3) + 0.1 * (math.log(4) + math.log(4 / 3)) / 2
+    assert float(cross_entropy(logits, target, label_smoothing=0.1)) == pytest.approx(smooth)
+    assert float(feature_distance(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 5.0]]))) == 2
+    assert float(soft_cross_entropy(logits, logits, temperature=1.0)) == pytest.approx(
+        -(math.log(1 / 4) / 4 + 3 * math.log(3 / 4) / 4)
+    )
+
+
+# Schedules and seeds ---------------------------------------------------------------------------------------------
+
+
+def test_learning_rates_by_hand() -> None:
+    halving = StageSettings(learning_rate=1e-4)
+    rates = [learning_rate(halving, epoch) for epoch in (0, 9.99, 10, 25, 49.9)]
+    assert rates == pytest.approx([1e-4, 1e-4, 0.5e-4, 0.25e-4, 0.0625e-4])
+    cosine = StageSettings(epochs=10, learning_rate=1.0, schedule="cosine", warmup_epochs=2.0)
+    assert learning_rate(cosine, 0) == 0
+    assert learning_rate(cosine, 1) == pytest.approx(0.5 * 0.5 * (1 + math.cos(0.1 * math.pi)))
+    assert learning_rate(cosine, 5) == pytest.approx(0.5)
+    assert learning_rate(cosine, 10) == pytest.approx(0)
+
+
+def test_seeds_differ_in_every_part() -> None:
+    seeds = {
+        seed_of(s, name, epoch, step) for s in (0, 1) for name in ("a", "b") for epoch in (1, 2) for step in (0, 1)
+    }
+    assert len(seeds) == 16
+    assert seed_of(0, "a", 1) == seed_of(0, "a", 1)
+
+
+# Stages ----------------------------------------------------------------------------------------------------------
+
+
+def right(model: SpectrogramViT, rows: Rows) -> int:
+    return int((score_rows(model, rows).argmax(axis=1) == rows.targets).sum())
+
+
+def test_eight_clips_are_learnt_by_heart_through_all_three_stages(tmp_path: Path, accelerator: Any) -> None:
+    rows = eight_clips()
+    teacher_network = network(TEACHER)
+    history = fit(Supervised(teacher_network), job(tmp_path, "teacher"), accelerator)
+    assert right(teacher_network, rows) == 8
+    assert history[-1]["cross_entropy"] < history[0]["cross_entropy"]
+
+    teacher = FrozenTeacher(teacher_network)
+    before = digest(teacher.state_dict()), digest(teacher_network.state_dict())
+    student = network(STUDENT, seed=1)
+    student.head.load_state_dict(teacher_network.head.state_dict())
+    matching = Matching(student, teacher)
+    last = dataclasses.replace(QUICK, keep_best=False, epochs=40)
+    history = fit(matching, job(tmp_path, "match", last), accelerator)
+    assert history[-1]["matching"] < 0.5 * history[0]["matching"]
+    assert torch.equal(student.head.weight, teacher_network.head.weight)
+
+    history = fit(Distillation(student, teacher, alpha=10.0, soft_weight=1.0), job(tmp_path, "student"), accelerator)
+    assert set(history[0]) >= {"cross_entropy", "matching", "soft_labels", "validation_ua", "learning_rate"}
+    assert right(student, rows) == 8
+    assert not torch.equal(student.head.weight, teacher_network.head.weight)
+    assert (digest(teacher.state_dict()), digest(teacher_network.state_dict())) == before
+
+
+def test_nothing_reaches_the_frozen_teacher(accelerator: Any) -> None:
+    source = network(TEACHER)
+    teacher = FrozenTeacher(source)
+    stage = Distillation(network(STUDENT), teacher, alpha=1.0)
+    stage.train()
+    stage.requires_grad_(True)
+    inner = teacher._network
+    assert not any(p.requires_grad for p in inner.parameters())
+    assert not inner.training
+    assert {id(p) for p in stage.parameters()}.isdisjoint({id(p) for p in inner.parameters()})
+    source.head.weight.data.zero_()  # the caller's own is another one
+    assert bool(inner.head.weight.any())
+
+
+def test_known_features_of_the_teacher_are_the_same_loss(tmp_path: Path, accelerator: Any) -> None:
+    teacher = FrozenTeacher(network(TEACHER))
+    rows = eight_clips()
+    reference = teacher.features(rows.images(np.arange(8)))
+    weights = []
+    for known in (None, reference):
+        student = network(STUDENT)
+        settings = dataclasses.replace(QUICK, epochs=2)
+        fit(
+            Matching(student, teacher),
+            job(tmp_path / str(known is None), "match", settings, reference=known),
+            accelerator,
+        )
+        weights.append(student.state_dict())
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-5) for name in weights[0])
+
+
+def test_classes_can_be_weighed() -> None:
+    images = eight_clips().images(np.arange(4))
+    from speech_emotion_vit.training.stages import Batch
+
+    model = network(STUDENT)
+    targets = torch.nn.functional.one_hot(torch.tensor([0, 0, 0, 1]), 2).float()
+    heavy = Supervised(model, class_weights=torch.tensor([0.0, 2.0]))(Batch(images, targets))["cross_entropy"]
+    alone = Supervised(model)(Batch(images[3:], targets[3:]))["cross_entropy"]
+    assert float(heavy.detach()) == pytest.approx(float(alone.detach()) * 2 / 4, rel=1e-4)
+
+
+# The loop --------------------------------------------------------------------------------------------------------
+
+ALL_ON = dataclasses.replace(QUICK, epochs=6, average=0.9, drop=0.5, batch_size=3, schedule="cosine", warmup_epochs=1.0)
+AUGMENTED = Augmentation(frequency_warp=0.05, equalizer=0.05, mixup=0.4)
+
+
+@pytest.mark.parametrize("config", [STUDENT, COMPACT], ids=["paper", "compact"])
+def test_an_epoch_at_a_time_is_bit_exact(
+    tmp_path: Path, accelerator: Any, monkeypatch: pytest.MonkeyPatch, config: ModelConfig
+) -> None:
+    whole = network(config)
+    history = fit(Supervised(whole), job(tmp_path / "a", "x", ALL_ON, augmentation=AUGMENTED), accelerator)
+    from speech_emotion_vit.training import loop
+
+    store = loop._Fit._store
+    calls = 0
+
+    def stop(self: Any) -> None:
+        nonlocal calls
+        calls += 1
+        store(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop._Fit, "_store", stop)
+    for start in range(6):
+        torch.manual_seed(time.monotonic_ns() % 1000)  # nothing may depend on the global generator
+        model = network(config, seed=start)  # after the first epoch the state replaces it
+        with pytest.raises(KeyboardInterrupt):
+            fit(Supervised(model), job(tmp_path / "b", "x", ALL_ON, augmentation=AUGMENTED), accelerator)
+    pieces = network(config, seed=6)
+    again = fit(Supervised(pieces), job(tmp_path / "b", "x", ALL_ON, augmentation=AUGMENTED), accelerator)
+    assert calls == 6
+    assert digest(whole.state_dict()) == digest(pieces.state_dict())
+    assert [r | {"seconds": 0} for r in history] == [r | {"seconds": 0} for r in again]
+
+
+def test_a_loss_that_is_not_finite_stops_with_an_explanation(tmp_path: Path, accelerator: Any) -> None:
+    model = network(STUDENT)
+    model.head.bias.data.fill_(math.nan)
+    with pytest.raises(TrainingError, match=r"x: the loss is not finite in epoch 1.*lower x\.learning_rate") as error:
+        fit(Supervised(model), job(tmp_path, "x"), accelerator)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_a_stage(tmp_path: Path, accelerator: Any) -> None:
+    settings = dataclasses.replace(QUICK, epochs=60, patience=3, learning_rate=1e-2)
+    model = network(STUDENT)
+    history = fit(Supervised(model), job(tmp_path, "x", settings), accelerator)
+    scores = [record["validation_ua"] for record in history]
+    best = scores.index(max(scores))
+    assert len(history) == best + 1 + 3 < 60
+    progress = load_state(tmp_path / "x.state.safetensors")[1]
+    assert progress["done"]
+    assert progress["best_epoch"] == best + 1
+
+
+def test_without_validation_items_the_last_epoch_is_kept(tmp_path: Path, accelerator: Any) -> None:
+    rows = eight_clips()
+    nothing = Rows([], rows_stores(), {}, device=torch.device("cpu"))
+    settings = dataclasses.replace(QUICK, epochs=4, patience=1)
+    model = network(STUDENT)
+    history = fit(Supervised(model), job(tmp_path, "x", settings, train=rows, validation=nothing), accelerator)
+    assert len(history) == 4
+    assert "validation_ua" not in history[0]
+    groups, _ = load_state(tmp_path / "x.state.safetensors")
+    assert digest(groups["kept"]) == digest(groups["network"])
+
+
+def rows_stores() -> dict[int, FeatureStore]:
+    return {0: FeatureStore(np.zeros((1, SIZE, SIZE), np.float16), {}, {}, "made-up")}
+
+
+def test_a_state_of_another_network_is_refused(tmp_path: Path, accelerator: Any) -> None:
+    short = dataclasses.replace(QUICK, epochs=1)
+    fit(Supervised(network(STUDENT)), job(tmp_path, "x", short), accelerator)
+    with pytest.raises(TrainingError, match=r"does not fit this run .*remove it to repeat this stage"):
+        fit(Supervised(network(TEACHER)), job(tmp_path, "x", short), accelerator)
+    (tmp_path / "x.state.safetensors").write_bytes(b"garbage")
+    with pytest.raises(TrainingError, match="cannot be resumed from"):
+        fit(Supervised(network(STUDENT)), job(tmp_path, "x", short), accelerator)
+
+
+# Recipes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_recipes_survive_json(name: str) -> None:
+    recipe = RECIPES[name]
+    assert recipe.name == name
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_the_paper_recipe_is_the_papers() -> None:
+    recipe = RECIPES["paper"]
+    for stage in (recipe.teacher, recipe.match, recipe.student):
+        assert (stage.epochs, stage.optimizer, stage.learning_rate, stage.halve_every) == (50, "adam", 1e-4, 10)
+        assert (stage.schedule, stage.batch_size, stage.weight_decay, stage.drop) == ("halving", 32, 0.0, 0.0)
+    assert recipe.alpha == 10
+    assert recipe.versions == (0, 1, 2, 3)
+    assert recipe.frontend == FrontendConfig(long_clips="truncate")
+    assert not recipe.augmentation.active
+    assert recipe.student_model(6) == ModelConfig.student(6)
+    assert recipe.teacher_model(6) == ModelConfig.teacher(6)
+
+
+def test_every_value_of_a_recipe_has_its_reason() -> None:
+    import ast
+
+    from helpers import ROOT
+
+    undocumented = []
+    for name in ("recipes.py", "augment.py"):
+        tree = ast.parse((ROOT / "src" / "speech_emotion_vit" / "training" / name).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                for member, following in zip(node.body, [*node.body[1:], None], strict=True):
+                    is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+                    if isinstance(member, ast.AnnAssign) and not is_text:
+                        undocumented.append(f"{node.name}.{ast.unparse(member.target)}")
+    assert undocumented == []
+
+
+def test_values_are_changed_by_name() -> None:
+    recipe = RECIPES["robust"].with_values(
+        {"student.learning_rate": "1e-3", "versions": "[0, 3]", "augmentation.noise": "0.2", "patch_width": "16"}
+    )
+    assert recipe.student.learning_rate == 1e-3
+    assert recipe.versions == (0, 3)
+    assert recipe.augmentation.noise == 0.2
+    assert recipe.student_model(6).patch_width == 16
+    without = RECIPES["paper"].with_values({"teacher_stem": "false", "teacher_coordinates": "false"})
+    assert without.teacher_model(6) == dataclasses.replace(ModelConfig.student(6), depth=6)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"student.lr": "1"}, r"no value 'student\.lr': it has .*student\.learning_rate"),
+        ({"alpha": "much"}, r"alpha must be float, not 'much'"),
+        ({"alpha": "-1"}, r"alpha must be from 0"),
+        ({"student.epochs": "0"}, r"epochs must be from 1"),
+        ({"student.epochs": "1.5"}, r"epochs must be int"),
+        ({"student.optimizer": "sgd"}, r"optimizer must be one of adam, adamw, not 'sgd'"),
+        ({"versions": "[1]"}, r"versions must be different and contain 0"),
+        ({"versions": "[0, 7]"}, r"versions must be from 0 to 3"),
+        ({"patch_width": "5"}, r"not a multiple"),
+        ({"frontend.top_db": "0"}, r"top_db must be from 1"),
+    ],
+)
+def test_senseless_values_are_refused_by_name(change: dict[str, str], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        RECIPES["robust"].with_values(change)
+
+
+def test_unknown_keys_of_a_recipe_are_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown keys"):
+        Recipe.from_dict(RECIPES["paper"].to_dict() | {"epochs": 3})
+
+
+# Run folders -----------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path / "run"), pytest.raises(TrainingError, match="another process is writing there"):  # noqa: SIM117
+        with locked(tmp_path / "run"):
+            pass
+    with locked(tmp_path / "run"):
+        pass
+
+
+def test_a_run_is_resumed_only_by_the_same_run(tmp_path: Path) -> None:
+    description = {
+        "corpus": "savee",
+        "protocol": "speaker",
+        "fold": 0,
+        "seed": 0,
+        "recipe": {"alpha": 10.0},
+        "mode": "distilled",
+    }
+    open_run(tmp_path, description, resume=False)
+    with pytest.raises(TrainingError, match="holds a run already: pass --resume"):
+        open_run(tmp_path, description, resume=False)
+    open_run(tmp_path, description, resume=True)
+    with pytest.raises(TrainingError, match=r"holds another run \(seed 0 there, 1 now\)"):
+        open_run(tmp_path, description | {"seed": 1}, resume=True)
+    with pytest.raises(TrainingError, match=r"another run \(recipe: alpha differ\)"):
+        open_run(tmp_path, description | {"recipe": {"alpha": 5.0}}, resume=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(TrainingError, match="is not empty and holds no run"):
+        open_run(tmp_path / "other", description, resume=True)
+
+
+# Whole runs in processes of their own ----------------------------------------------------------------------------
+
+SMALL = [
+    *("--set", "frontend.n_mels=32", "--set", "frontend.columns=32", "--set", "patch_height=32"),
+    *("--set", "teacher.epochs=4", "--set", "match.epochs=4", "--set", "student.epochs=6"),
+    *("--set", "teacher.batch_size=8", "--set", "match.batch_size=8", "--set", "student.batch_size=8"),
+    *("--device", "cpu"),
+]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return labelled_csv(tmp_path_factory.mktemp("corpus"), ["anger", "fear"], ["p", "q", "r", "s", "t"], 3)
+
+
+def command(table: Path, output: Path, *more: str) -> list[str]:
+    return [
+        *("train", "--dataset", "folder", "--data-dir", str(table), "--cache-dir", str(table.parent / "cache")),
+        *("--output", str(output), *SMALL, *more),
+    ]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def train(table: Path, output: Path, *more: str) -> Result:
+    """In this process, with as many threads as the others have: their number decides the last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return CliRunner().invoke(main, command(table, output, *more))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    done = train(table, output)
+    assert done.exit_code == 0, done.stderr
+    return output
+
+
+def comparable(folder: Path) -> dict[str, Any]:
+    results = json.loads((folder / "results.json").read_text())
+    with open(folder / "history.csv", newline="") as file:
+        history = [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+    assert len(history) == 14
+    return {
+        "weights": digest(load_file(folder / "model.safetensors")),
+        "teacher": digest(load_file(folder / "teacher" / "model.safetensors")),
+        "scores": results["scores"],
+        "temperature": results["temperature"],
+        "history": history,
+    }
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is of POSIX")
+@pytest.mark.parametrize("moment", ["teacher", "student"])
+def test_a_killed_run_resumes_to_the_same_bits(table: Path, uninterrupted: Path, tmp_path: Path, moment: str) -> None:
+    output = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "speech_emotion_vit", *command(table, output)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    )
+    waiting = time.monotonic() + 60
+    while not (output / "state" / f"{moment}.state.safetensors").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < waiting
+        time.sleep(0.005)
+    if moment == "teacher":
+        process.send_signal(signal.SIGSTOP)  # it holds the folder, but does not go on
+        concurrent = train(table, output, "--resume")
+        assert "another process is writing there" in concurrent.stderr
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (output / "results.json").exists()
+    refused = train(table, output)
+    assert refused.exit_code == 1
+    assert "holds a run already: pass --resume" in refused.stderr
+    resumed = train(table, output, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert f"{moment}: goes on after epoch" in resumed.stderr
+    assert comparable(output) == comparable(uninterrupted)
+
+
+def test_two_processes_score_as_one(table: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    launched = subprocess.run(
+        [
+            *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
+            *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
+            *("-m", "speech_emotion_vit", *command(table, tmp_path / "two")),
+        ],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+    assert launched.returncode == 0, launched.stderr
+    run = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert run["hardware"]["processes"] == 2
+    one, two = (comparable(folder)["scores"]["student"]["validation"] for folder in (uninterrupted, tmp_path / "two"))
+    assert two["clips"] == one["clips"] == 6
+    assert two["ua"] == pytest.approx(one["ua"], abs=0.17)  # one clip of six
+    assert two["nll"] == pytest.approx(one["nll"], rel=0.05)
+    first = [comparable(folder)["history"][0]["cross_entropy"] for folder in (uninterrupted, tmp_path / "two")]
+    assert float(first[1]) == pytest.approx(float(first[0]), rel=1e-3)  # the same batches, divided
