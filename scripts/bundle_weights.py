@@ -1,6 +1,7 @@
-"""Bundle the student of a finished run: copy its weights, and write its record from what the run measured.
+"""Bundle a network of a finished run: copy its weights, and write its record from what the run measured.
 
-python scripts/bundle_weights.py runs/crema-d-student crema-d
+python scripts/bundle_weights.py runs/crema-d crema-d          the network the run was for
+python scripts/bundle_weights.py runs/crema-d crema-d teacher  its teacher
 
 Nothing is typed by hand: the scores are those of the run's ``results.json``, measured on the very file that is copied.
 """
@@ -35,9 +36,9 @@ CITATION = (
 LICENSES = {"crema-d": "MIT; trained on CREMA-D (Open Database License 1.0)"}
 
 
-def metrics(results: dict[str, Any], protocol: str, part: str) -> list[Metric]:
-    """Return the scores of one part of the split."""
-    scores = results["scores"][results["model"]][part]
+def metrics(results: dict[str, Any], role: str, protocol: str, part: str) -> list[Metric]:
+    """Return the scores of a network on one part of the split."""
+    scores = results["scores"][role][part]
     common = {"protocol": protocol, "split": part, "clips": scores["clips"], "speakers": scores["speakers"], "seeds": 1}
 
     def interval(name: str) -> tuple[float, float]:
@@ -52,21 +53,24 @@ def metrics(results: dict[str, Any], protocol: str, part: str) -> list[Metric]:
     ]
 
 
-def main(folder: Path, name: str) -> None:
+def main(folder: Path, name: str, role: str | None = None) -> None:
     """Copy the weights of the run in `folder` and enter them as `name`."""
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    role = role or results["model"]
+    stage = "supervised" if run["mode"] == "supervised" else role
+    place = folder if role == results["model"] else folder / role
     target = WEIGHTS_FOLDER / f"{name}.safetensors"
-    shutil.copyfile(folder / WEIGHTS_FILE, target)
+    shutil.copyfile(place / WEIGHTS_FILE, target)
     entry = WeightEntry(
         name=name,
         file=target.name,
         sha256=sha256_file(target),
         size_bytes=target.stat().st_size,
-        config=read_config_json(folder / CONFIG_FILE),
+        config=read_config_json(place / CONFIG_FILE),
         trained_on=f"{run['corpus']}, {run['split']['train']} clips ({run['split']['note']})",
-        recipe=f"{run['recipe']['name']}, {run['mode']}, seed {run['seed']}",
-        metrics=tuple(metrics(results, run["protocol"], "test") + metrics(results, run["protocol"], "validation")[:1]),
+        recipe=f"{run['recipe']['name']}, stage {stage}, seed {run['seed']}",
+        metrics=tuple(m for part in ("test", "validation") for m in metrics(results, role, run["protocol"], part)),
         license=LICENSES[run["corpus"]],
         citation=CITATION,
     )
@@ -79,4 +83,4 @@ def main(folder: Path, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])

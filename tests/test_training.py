@@ -459,7 +459,8 @@ SMALL = [
     *("--set", "frontend.n_mels=32", "--set", "frontend.columns=32", "--set", "patch_height=32"),
     *("--set", "teacher.epochs=4", "--set", "match.epochs=4", "--set", "student.epochs=6"),
     *("--set", "teacher.batch_size=8", "--set", "match.batch_size=8", "--set", "student.batch_size=8"),
-    *("--device", "cpu"),
+    # The paper's networks see each clip alone; BatchNorm would see which clips share a process.
+    *("--set", "teacher_network=paper", "--set", "student_network=paper", "--device", "cpu"),
 ]
 
 
@@ -560,6 +561,6 @@ def test_two_processes_score_as_one(table: Path, uninterrupted: Path, tmp_path: 
     one, two = (comparable(folder)["scores"]["student"]["validation"] for folder in (uninterrupted, tmp_path / "two"))
     assert two["clips"] == one["clips"] == 6
     assert two["ua"] == pytest.approx(one["ua"], abs=0.17)  # one clip of six
-    assert two["nll"] == pytest.approx(one["nll"], rel=0.05)
+    assert two["nll"] == pytest.approx(one["nll"], rel=0.05, abs=0.01)
     first = [comparable(folder)["history"][0]["cross_entropy"] for folder in (uninterrupted, tmp_path / "two")]
     assert float(first[1]) == pytest.approx(float(first[0]), rel=1e-3)  # the same batches, divided

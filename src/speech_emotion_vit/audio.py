@@ -166,10 +166,12 @@ class AudioReader:
 
     def __iter__(self) -> Iterator[Samples]:
         intake = Intake(self.rate, self.target_rate, self.name)
+        given = 0
         try:
             for block in self._raw:
                 samples = intake.push(block)
                 self.duration = intake.duration
+                given += len(samples)
                 if len(samples):
                     yield samples
         finally:
@@ -179,6 +181,8 @@ class AudioReader:
         if not intake.frames:
             raise AudioError(f"{self.name}: no samples{f' ({fault})' if fault else ''}")
         samples = intake.finish()
+        if not given + len(samples):
+            raise AudioError(f"{self.name}: shorter than one sample at {self.target_rate} Hz")
         if len(samples):
             yield samples
         self.warnings = (*([fault] if fault else []), *intake.warnings())

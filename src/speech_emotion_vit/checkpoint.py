@@ -6,22 +6,28 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from .config import ClassifierConfig
 from .errors import ConfigError, WeightsError
-from .files import whole_file
+from .files import open_regular, whole_file
 from .manifest import CONFIG_FILE, WEIGHTS_FILE, parse_config, read_config_json
-from .models import SpectrogramViT
-from .tensors import parameter_count, require_finite, require_shapes
+from .tensors import not_finite, require_finite, require_shapes, tensor_shapes
 
-__all__ = ["load_checkpoint", "read_config_json", "save_checkpoint", "save_folder"]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from .models import SpectrogramViT
+
+__all__ = ["load_checkpoint", "load_weights", "read_config_json", "save_checkpoint", "save_folder"]
 
 _CONFIG_KEY = "config"
+_NUMPY_TYPES = ("F16", "F32", "F64")
 
 
 def save_checkpoint(
@@ -43,6 +49,8 @@ def save_checkpoint(
         WeightsError: model and config differ, or a value is not finite or does not fit into float16.
         ConfigError: nothing can be written there.
     """
+    from safetensors.torch import save
+
     where = f"{os.fspath(path)}: not written"
     extra = dict(extra_metadata or {})
     if model.config != config.model:
@@ -57,6 +65,8 @@ def save_checkpoint(
 
 
 def _for_disk(tensor: Tensor) -> Tensor:
+    import torch
+
     return tensor.detach().to("cpu", torch.float16).contiguous()
 
 
@@ -107,18 +117,46 @@ def load_checkpoint(
     return model.to(device).eval(), config
 
 
+def load_weights(
+    path: str | os.PathLike[str], config: ClassifierConfig | None = None
+) -> tuple[dict[str, npt.NDArray[np.float32]], ClassifierConfig]:
+    """Read the tensors of a safetensors file as strictly as `load_checkpoint`, as float32 arrays, without torch.
+
+    Args:
+        path: the file.
+        config: what the network is; None reads it from the file's metadata.
+
+    Raises:
+        WeightsError: as `load_checkpoint`, or a tensor is of a type that numpy lacks.
+    """
+    where = os.fspath(path)
+    _require_safetensors(where)
+    try:
+        with safe_open(where, framework="np") as file:
+            config = _agreed_config((file.metadata() or {}).get(_CONFIG_KEY), config, where)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, not a dict
+            shapes = {name: tuple(each.get_shape()) for name, each in slices.items()}
+            require_shapes(shapes, tensor_shapes(config.model), where)
+            if odd := [f"{n} ({each.get_dtype()})" for n, each in slices.items() if each.get_dtype() not in _NUMPY_TYPES]:
+                raise not_finite(odd, where)
+            with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is refused as such
+                weights = {name: file.get_tensor(name).astype(np.float32) for name in shapes}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{where}: damaged safetensors file ({error}): download or save it again") from error
+    if bad := [name for name, array in weights.items() if not np.isfinite(array).all()]:
+        raise not_finite(bad, where)
+    return weights, config
+
+
 def _build(config: ClassifierConfig, tensors: Mapping[str, Tensor], where: str) -> SpectrogramViT:
-    described, held = parameter_count(config.model), sum(tensor.numel() for tensor in tensors.values())
-    # Tensors that are merely wrong get the full list; a giant is refused before it is allocated.
-    if described > max(2 * held, 10_000_000):
-        raise WeightsError(
-            f"{where}: the config describes {described:,} parameters, the file holds {held:,}: "
-            "config and weights do not belong together"
-        )
+    """Return the network, with initial values; a giant, or one that the tensors do not fit, is never allocated."""
+    import torch
+
+    from .models import SpectrogramViT
+
+    require_shapes({name: tensor.shape for name, tensor in tensors.items()}, tensor_shapes(config.model), where)
     with torch.random.fork_rng(devices=[]):  # initial values are overwritten, so the caller's generator must not move
-        model = SpectrogramViT(config.model)
-    require_shapes(tensors, model.state_dict(), where)
-    return model
+        return SpectrogramViT(config.model)
 
 
 def _agreed_config(stored: str | None, given: ClassifierConfig | None, where: str) -> ClassifierConfig:
@@ -143,7 +181,7 @@ def _agreed_config(stored: str | None, given: ClassifierConfig | None, where: st
 
 def _require_safetensors(path: str) -> None:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             start = file.read(9)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}): check the path and its permissions") from error

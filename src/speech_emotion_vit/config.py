@@ -7,9 +7,9 @@ their published code; the others are this project's documented choices where the
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from reprlib import repr as shown  # a stranger's file may hold megabytes
 from typing import Any, Literal, TypeVar, get_args
 
 from .errors import ConfigError
@@ -21,10 +21,17 @@ Interpolation = Literal["antialias", "linear"]
 LongClips = Literal["windows", "truncate"]
 Stem = Literal["none", "conv6", "strided"]
 
+STEM_CHANNELS = (1, 16, 32, 64, 32, 16, 1)
+"""Channels of the teacher's six convolutions (*paper*)."""
+
 STRIDED_CHANNELS = (32, 64, 96, 128)
 """Channels of the strided stem: every convolution halves the rows, the first one the columns too."""
 
 TIMELINE_HOP = 1.0  # seconds between the segments of a timeline
+
+MAX_TOKENS = 4096  # per window; attention grows with the square
+MAX_STFT_VALUES = 1 << 23  # frames x bins of one window, 32 MiB of float32
+MAX_STEM_PIXELS = 1 << 17  # of an image that goes through a stem of up to 128 channels
 
 T = TypeVar("T")
 
@@ -42,24 +49,29 @@ def _from_dict(cls: type[T], values: object, what: str) -> T:
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise ConfigError(
-            f"{what} has unknown keys {unknown}; this version knows {sorted(fields)}: "
+            f"{what} has unknown keys {shown(unknown)}; this version knows {sorted(fields)}: "
             "upgrade speech-emotion-vit or correct the file"
         )
     checked: dict[str, Any] = {}
     for name, value in values.items():
         wanted = str(fields[name].type)
-        if wanted == "float" and type(value) is int:
-            value = float(value)
+        if wanted == "float":
+            value = as_float(value)
         expected = {"int": int, "float": float, "bool": bool}.get(wanted, str)
         if type(value) is not expected:
-            raise ConfigError(f"{what}: {name} must be {expected.__name__}, not {value!r}")
+            raise ConfigError(f"{what}: {name} must be {expected.__name__}, not {shown(value)}")
         checked[name] = value
     return cls(**checked)
 
 
+def as_float(value: object) -> object:
+    """Return a whole number of JSON as the float it stands for; a giant stays what it is, and is refused as such."""
+    return float(value) if type(value) is int and abs(value) < 1 << 53 else value
+
+
 def _require_choice(name: str, value: object, choices: object) -> None:
     allowed = get_args(choices)
-    _require(value in allowed, f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    _require(value in allowed, f"{name} must be one of {', '.join(allowed)}, not {shown(value)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +138,7 @@ class FrontendConfig:
             ("n_mels", self.n_mels, 4, 512),
             ("columns", self.columns, 4, 2048),
         ):
-            _require(low <= value <= high, f"{name} must be from {low} to {high}, not {value}")
+            _require(low <= value <= high, f"{name} must be from {low} to {high}, not {shown(value)}")
         _require(
             0 <= self.f_min < self.f_max <= self.sampling_rate / 2,
             f"0 <= f_min < f_max <= {self.sampling_rate / 2:g} Hz must hold, not {self.f_min:g} and {self.f_max:g}",
@@ -139,6 +151,11 @@ class FrontendConfig:
         _require(
             self.n_frames >= self.columns,
             f"a window has {self.n_frames} frames, fewer than the {self.columns} columns asked for: lower hop_length",
+        )
+        values = self.n_frames * (self.n_fft // 2 + 1)
+        _require(
+            values <= MAX_STFT_VALUES,
+            f"a window has {values:,} STFT values, more than {MAX_STFT_VALUES:,}: raise hop_length or lower n_fft",
         )
 
     @property
@@ -217,10 +234,17 @@ class ModelConfig:
             ("mlp_dim", 8192),
         ):
             value = getattr(self, name)
-            _require(1 <= value <= high, f"{name} must be from 1 to {high}, not {value}")
+            _require(1 <= value <= high, f"{name} must be from 1 to {high}, not {shown(value)}")
         for image, patch in (("image_height", "patch_height"), ("image_width", "patch_width")):
             size, step = getattr(self, image), getattr(self, patch)
             _require(size % step == 0, f"{image} {size} is not a multiple of {patch} {step}")
+        pixels = self.image_height * self.image_width
+        tokens = pixels // (self.patch_height * self.patch_width)
+        _require(tokens <= MAX_TOKENS, f"{tokens} patches per image are more than {MAX_TOKENS}: take larger patches")
+        _require(
+            self.stem == "none" or pixels <= MAX_STEM_PIXELS,
+            f"an image of {pixels} pixels is more than a stem takes, {MAX_STEM_PIXELS}: take a smaller image",
+        )
         _require(0.0 <= self.dropout < 1.0, f"dropout must be from 0 to below 1, not {self.dropout}")
         if self.stem == "strided":
             _require(not self.coordinates, "a strided stem takes no coordinates")
@@ -300,11 +324,12 @@ class ClassifierConfig:
     def __post_init__(self) -> None:
         _require(
             len(set(self.labels)) == len(self.labels) == self.model.num_classes and all(self.labels),
-            f"{self.model.num_classes} different non-empty labels are needed, not {list(self.labels)}",
+            f"{self.model.num_classes} different non-empty labels are needed, not {shown(list(self.labels))}",
         )
+        _require(all(map(str.isprintable, self.labels)), f"labels must be printable, not {shown(list(self.labels))}")
         _require(
-            math.isfinite(self.temperature) and self.temperature > 0,
-            f"temperature must be positive and finite, not {self.temperature}",
+            1e-3 <= self.temperature <= 1e3,
+            f"temperature must be from 0.001 to 1000, not {self.temperature}",
         )
         image = (self.model.image_height, self.model.image_width)
         spectrogram = (self.frontend.n_mels, self.frontend.columns)
@@ -331,15 +356,16 @@ class ClassifierConfig:
         unknown = sorted(set(values) - {"labels", "temperature", "frontend", "model"})
         missing = sorted({"labels", "model"} - set(values))
         if unknown or missing:
-            raise ConfigError(f"config has unknown keys {unknown} and lacks {missing}")
+            raise ConfigError(f"config has unknown keys {shown(unknown)} and lacks {missing}")
         labels, temperature = values["labels"], values.get("temperature", 1.0)
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise ConfigError(f"labels must be a list of strings, not {labels!r}")
-        if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
-            raise ConfigError(f"temperature must be a number, not {temperature!r}")
+            raise ConfigError(f"labels must be a list of strings, not {shown(labels)}")
+        temperature = as_float(temperature)
+        if not isinstance(temperature, float):
+            raise ConfigError(f"temperature must be a number, not {shown(temperature)}")
         return cls(
             labels=tuple(labels),
-            temperature=float(temperature),
+            temperature=temperature,
             frontend=FrontendConfig.from_dict(values.get("frontend", {})),
             model=ModelConfig.from_dict(values["model"]),
         )

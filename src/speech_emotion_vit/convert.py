@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from .config import ClassifierConfig, ModelConfig
 from .errors import ConfigError, WeightsError
+from .files import open_regular
 from .manifest import CORPUS_LABELS
 from .models import SpectrogramViT
-from .tensors import require_finite, require_shapes
+from .tensors import require_finite, require_shapes, tensor_shapes
 
 OFFICIAL_NAMES = {
     "cls_token": "cls_token",
@@ -80,7 +83,9 @@ def convert_official(
         raise WeightsError(f"{where}: {error}: give one label per class") from error
     model = SpectrogramViT(model_config)
     names = {official_name(name): name for name in model.state_dict()}
-    require_shapes(state, {key: model.state_dict()[name] for key, name in names.items()}, where)
+    shapes = tensor_shapes(model_config)
+    found = {name: tensor.shape for name, tensor in state.items()}
+    require_shapes(found, {key: shapes[name] for key, name in names.items()}, where)
     require_finite(state, where)
     model.load_state_dict({name: state[key].float() for key, name in names.items()}, strict=True)
     return model.eval(), config
@@ -101,7 +106,11 @@ def _labels(classes: int, labels: Sequence[str] | None, where: str) -> tuple[str
 
 def _read_state(path: str) -> Mapping[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as file:
+            _require_no_bomb(file, path)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}): check the path and its permissions") from error
     except Exception as error:  # bytes that are no pickle, or a hostile one, end in any exception
@@ -118,6 +127,7 @@ def _read_state(path: str) -> Mapping[str, Tensor]:
         str(key)
         for key, value in state.items()
         if not (isinstance(key, str) and isinstance(value, Tensor) and value.layout is torch.strided)
+        or value.device.type != "cpu"  # a meta tensor has no values
     ]
     if odd:
         raise WeightsError(
@@ -125,3 +135,16 @@ def _read_state(path: str) -> Mapping[str, Tensor]:
             "give an official checkpoint as published"
         )
     return state
+
+
+def _require_no_bomb(file: BinaryIO, path: str) -> None:
+    """Refuse an archive that unpacks to more than its own size; ``torch.save`` does not compress."""
+    if zipfile.is_zipfile(file):
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > os.fstat(file.fileno()).st_size:
+            raise WeightsError(
+                f"{path}: unpacks to {unpacked:,} bytes, more than it has: give an official checkpoint as published"
+            )
+    file.seek(0)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _AT_ONCE = 8  # windows in one pass over a long recording
-_TICKS = (125, 250, 500, 1000, 2000, 4000, 8000)  # Hz
+_TICKS = (250, 500, 1000, 2000, 4000, 8000)  # Hz
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,8 @@ class Explanation:
         heard = self.times < self.end
         # In units of even attention over all columns, so that pictures of different clips can be compared.
         level = self.attention * len(self.attention)
-        attention.fill_between(self.times[heard], level[heard], step="mid", color="C1", alpha=0.8, linewidth=0)
+        edges = np.append(self.times[heard] - step / 2, self.times[heard][-1] + step / 2)
+        attention.stairs(level[heard], edges, fill=True, color="C1", alpha=0.8)
         attention.axhline(1, color="0.5", linewidth=0.8, linestyle="--")
         attention.set(ylabel="attention\n(1 = even)", xlabel="seconds", xlim=(self.start, self.end))
         attention.set_ylim(0, max(1.5, 1.1 * float(level[heard].max())))

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from .config import ClassifierConfig
+from .config import ClassifierConfig, as_float
 from .errors import ConfigError, WeightsError
-from .files import whole_file
+from .files import open_regular, whole_file
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "weights_manifest.json"
@@ -222,7 +222,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_text(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_JSON_BYTES + 1)
         if len(data) > MAX_JSON_BYTES:
             raise WeightsError(f"{path}: more than {MAX_JSON_BYTES} bytes: not a file of speech-emotion-vit")
@@ -253,8 +253,8 @@ class _Record:
         if field not in self.values:
             raise WeightsError(f"{self.where}: {field} is missing: add it, or reinstall speech-emotion-vit")
         value = self.values.pop(field)
-        if kind is float and type(value) is int:
-            value = float(value)
+        if kind is float:
+            value = as_float(value)
         if type(value) is not kind:  # bool is an int, but not a count
             self.fail(field, value, wanted)
         return value

@@ -23,7 +23,7 @@ Weights = Mapping[str, npt.NDArray[np.float32]]
 
 _NORM_EPSILON = 1e-5  # torch's default in every normalisation
 _LARGEST_BLOCK = 32  # samples that the first half of the spectrum takes at a time
-_END = np.iinfo(np.int64).max  # of a slice
+_BANDS = 32  # multiplied at a time: neighbours need only a part of the spectrum
 
 
 def build_model(config: ClassifierConfig, weights: Weights, *, metadata: Mapping[str, str] | None = None) -> bytes:
@@ -122,25 +122,40 @@ def _mel_power(graph: Graph, c: FrontendConfig) -> tuple[str, str]:
     n1, n2 = np.arange(c.win_length // block), np.arange(block)
     k1, k2 = np.arange(order // 2 + 1), np.arange(block)  # of a real signal the other half is the mirror image
 
+    # Rows of the second product whose bins are neighbours stand together: k2 and the one its mirror image falls on.
+    k2 = k2[np.argsort(np.minimum(k2, block - 1 - k2), kind="stable")]
+
     window = analysis_window(c.window, c.win_length).reshape(len(n1), block)
     turn = np.exp(-2j * np.pi * np.outer(n1, k1) / order)[:, None, :] * window[:, :, None]  # [n1, n2, k1]
     turn = turn * np.exp(-2j * np.pi * np.outer(n2, k1) / c.n_fft)
     first = np.stack((turn.real, turn.imag), axis=-1).transpose(1, 2, 3, 0)  # [n2, k1, part, n1]
     phases = np.exp(-2j * np.pi * np.outer(k2, n2) / block)
-    second = np.block([[phases.real, -phases.imag], [phases.imag, phases.real]])  # [(part, k2), (part, n2)]
+    phases = np.stack((phases, 1j * phases), axis=-1)  # [k2, n2, part]: what real and imaginary input contribute
+    second = np.stack((phases.real, phases.imag), axis=1).transpose(0, 1, 3, 2)  # [k2, part, part, n2]
 
     rows = graph.transpose(graph.reshape(padded, 0, -1, block), 0, 2, 1)
     inner = graph("Conv", rows, first.reshape(-1, 1, len(n1)), group=block, strides=[c.hop_length // block])
     inner = graph.transpose(graph.reshape(inner, 0, block, len(k1), 2, -1), 0, 2, 3, 1, 4)
-    spectrum = graph("MatMul", second, graph.reshape(inner, 0, len(k1), 2 * block, -1))  # [batch, k1, (part, k2), frames]
-    power = graph.reshape(graph("Mul", spectrum, spectrum), 0, len(k1) * 2 * block, -1)
+    inner = graph.reshape(inner, 0, len(k1), 2 * block, -1)
+    spectrum = graph("MatMul", second.reshape(2 * block, 2 * block), inner)  # [batch, k1, (k2, part), frames]
+    power = graph("Mul", spectrum, spectrum)
 
     filters = mel_filterbank(c.sampling_rate, c.n_fft, c.n_mels, c.f_min, c.f_max, c.mel_scale, c.mel_norm)
-    place = np.zeros((len(k1), 2, block, c.n_mels))
+    place = np.zeros((len(k1), block, 2, c.n_mels))
+    position = np.argsort(k2)
     for bin_, weights in enumerate(filters):
         here = bin_ if bin_ % order < len(k1) else c.n_fft - bin_  # the mirror image has the same power
-        place[here % order, :, here // order] = weights
-    return graph("MatMul", place.reshape(-1, c.n_mels).T, power), n_frames
+        place[here % order, position[here // order]] = weights
+    place = place.reshape(len(k1), 2 * block, c.n_mels)
+    bands = []
+    for start in range(0, c.n_mels, _BANDS):
+        group = place[:, :, start : start + _BANDS]
+        used = group.any(axis=(0, 2)).nonzero()[0]
+        rows_used = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+        needed = graph("Slice", power, [rows_used.start], [rows_used.stop], [2])
+        weights = group[:, rows_used].reshape(-1, group.shape[2])
+        bands.append(graph("MatMul", weights.T, graph.reshape(needed, 0, len(weights), -1)))
+    return graph("Concat", *bands, axis=1), n_frames
 
 
 def _image(graph: Graph, c: FrontendConfig, mel_power: str, n_frames: str, step: int) -> str:
@@ -157,8 +172,8 @@ def _image(graph: Graph, c: FrontendConfig, mel_power: str, n_frames: str, step:
     earliest = (matrix > 0).argmax(axis=0)  # frame of every column
     touched = np.searchsorted(earliest, np.arange(c.n_frames + 1))
     touched = np.minimum(-(-touched // step) * step, c.columns)
-    weights = graph.first(graph.constant(matrix), n_frames, 0)
-    weights = graph.first(weights, graph("Gather", touched, n_frames), 1)
+    size = graph("Concat", n_frames, graph("Gather", touched, n_frames), axis=0)
+    weights = graph("Slice", matrix, [0, 0], size, [0, 1])
     return graph("Unsqueeze", graph("MatMul", level, weights), [1])
 
 
@@ -251,9 +266,7 @@ class _Network:
         g, c = self.graph, self.config
         normed = self._norm(tokens, f"{name}.norm")
         query, key, value = (g("MatMul", normed, each.T) for each in self._qkv(name))
-        query, value = (
-            g.transpose(g.reshape(each, 0, 0, c.heads, c.head_dim), 0, 2, 1, 3) for each in (query, value)
-        )
+        query, value = (g.transpose(g.reshape(each, 0, 0, c.heads, c.head_dim), 0, 2, 1, 3) for each in (query, value))
         key = g.transpose(g.reshape(key, 0, 0, c.heads, c.head_dim), 0, 2, 3, 1)
         attended = g("MatMul", self._softmax(g("MatMul", query, key), bias), value)
         joined = g.reshape(g.transpose(attended, 0, 2, 1, 3), 0, 0, c.heads * c.head_dim)

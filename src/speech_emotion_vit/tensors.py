@@ -2,31 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from .config import ModelConfig
+from .config import STEM_CHANNELS, STRIDED_CHANNELS, ModelConfig
 from .errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_STEM_VALUES = {"none": 0, "conv6": 46_529, "strided": 185_888}  # the stems have no free sizes
 _MOST_NAMED = 6  # tensors in one message; the rest is counted
+
+
+def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shapes in the state dict of `SpectrogramViT(config)` without building it."""
+    c = config
+    inner = c.heads * c.head_dim
+    shapes: dict[str, tuple[int, ...]] = {"cls_token": (1, 1, c.dim)}
+
+    def norm(name: str, size: int) -> None:
+        shapes.update({f"{name}.weight": (size,), f"{name}.bias": (size,)})
+
+    def linear(name: str, inputs: int, outputs: int) -> None:
+        shapes.update({f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)})
+
+    channels = {"none": (), "conv6": STEM_CHANNELS, "strided": (1, *STRIDED_CHANNELS)}[c.stem]
+    for index, (before, after) in enumerate(pairwise(channels)):
+        shapes[f"stem.convolutions.{index}.weight"] = (after, before, 3, 3)
+        if c.stem == "conv6":
+            shapes[f"stem.convolutions.{index}.bias"] = (after,)
+        else:
+            norm(f"stem.norms.{index}", after)
+            norm_statistics = (f"stem.norms.{index}.running_mean", f"stem.norms.{index}.running_var")
+            shapes.update(dict.fromkeys(norm_statistics, (after,)))
+    norm("patch_embedding.input_norm", c.patch_dim)
+    linear("patch_embedding.projection", c.patch_dim, c.dim)
+    norm("patch_embedding.output_norm", c.dim)
+    for index in range(c.depth):
+        norm(f"blocks.{index}.attention.norm", c.dim)
+        shapes[f"blocks.{index}.attention.qkv.weight"] = (3 * inner, c.dim)
+        linear(f"blocks.{index}.attention.projection", inner, c.dim)
+        norm(f"blocks.{index}.mlp.norm", c.dim)
+        linear(f"blocks.{index}.mlp.hidden", c.dim, c.mlp_dim)
+        linear(f"blocks.{index}.mlp.output", c.mlp_dim, c.dim)
+    norm("norm", c.dim)
+    linear("head", c.dim, c.num_classes)
+    return shapes
 
 
 def parameter_count(config: ModelConfig) -> int:
     """Return the number of values in the state dict of `SpectrogramViT(config)` without building it."""
-    c = config
-    inner = c.heads * c.head_dim
-    embedding = 2 * c.patch_dim + (c.patch_dim + 1) * c.dim + 2 * c.dim
-    attention = 2 * c.dim + 3 * c.dim * inner + (inner + 1) * c.dim
-    mlp = 2 * c.dim + (c.dim + 1) * c.mlp_dim + (c.mlp_dim + 1) * c.dim
-    head = 2 * c.dim + (c.dim + 1) * c.num_classes
-    return _STEM_VALUES[c.stem] + embedding + c.dim + c.depth * (attention + mlp) + head
+    return sum(map(math.prod, tensor_shapes(config).values()))
 
 
-def require_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> None:
+def require_shapes(found: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]], where: str) -> None:
     """Compare names and shapes of two state dicts.
 
     Raises:
@@ -34,12 +65,12 @@ def require_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], wh
     """
     shared = [name for name in wanted if name in found]
     faults = {
-        "missing": [f"{name} {list(wanted[name].shape)}" for name in wanted if name not in found],
-        "unexpected": [f"{name} {list(found[name].shape)}" for name in found if name not in wanted],
+        "missing": [f"{name} {list(wanted[name])}" for name in wanted if name not in found],
+        "unexpected": [f"{name} {list(found[name])}" for name in found if name not in wanted],
         "wrongly shaped": [
-            f"{name} {list(found[name].shape)} instead of {list(wanted[name].shape)}"
+            f"{name} {list(found[name])} instead of {list(wanted[name])}"
             for name in shared
-            if found[name].shape != wanted[name].shape
+            if tuple(found[name]) != tuple(wanted[name])
         ],
     }
     listed = [f"{len(names)} {fault}: {_some(names)}" for fault, names in faults.items() if names]
@@ -55,10 +86,15 @@ def require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     """
     bad = [n for n, tensor in tensors.items() if not tensor.is_floating_point() or not tensor.float().isfinite().all()]
     if bad:
-        raise WeightsError(
-            f"{where}: {len(bad)} tensors hold NaN, infinite or no floating-point values: {_some(bad)}: "
-            "take an undamaged file, or train again"
-        )
+        raise not_finite(bad, where)
+
+
+def not_finite(names: list[str], where: str) -> WeightsError:
+    """Return the error that says which tensors hold what are no numbers."""
+    return WeightsError(
+        f"{where}: {len(names)} tensors hold NaN, infinite or no floating-point values: {_some(names)}: "
+        "take an undamaged file, or train again"
+    )
 
 
 def _some(names: list[str]) -> str:

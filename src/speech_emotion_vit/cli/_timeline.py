@@ -78,4 +78,5 @@ def _announced(audio: AudioInput) -> float | None:
 
 
 def _clock(seconds: float) -> str:
-    return f"{int(seconds // 3600):02}:{int(seconds // 60 % 60):02}:{seconds % 60:04.1f}"
+    tenths = round(seconds * 10)
+    return f"{tenths // 36_000:02}:{tenths // 600 % 60:02}:{tenths // 10 % 60:02}.{tenths % 10}"

@@ -28,6 +28,21 @@ class Attention(nn.Module):
         projected: Tensor = self.projection(mixed.transpose(1, 2).reshape(batch, length, -1))
         return projected
 
+    def first(self, tokens: Tensor, key_bias: Tensor | None = None) -> Tensor:
+        """Return the first row of `forward`, `[batch, 1, dim]`, for a fraction of the operations.
+
+        With one query, keys and values need not be computed: q . (W k) is (W' q) . k, and likewise for the values.
+        """
+        normed = self.norm(tokens)
+        to_query, to_key, to_value = self.qkv.weight.view(3, self.heads, -1, normed.shape[2])  # [heads, head_dim, dim]
+        query = normed[:, 0] @ to_query.transpose(1, 2) * to_query.shape[1] ** -0.5  # [heads, batch, head_dim]
+        logits = (query @ to_key).transpose(0, 1) @ normed.transpose(1, 2)  # [batch, heads, tokens]
+        if key_bias is not None:
+            logits = logits + key_bias[:, None, :]
+        attended = (logits.softmax(dim=-1) @ normed).transpose(0, 1) @ to_value.transpose(1, 2)
+        projected: Tensor = self.projection(attended.transpose(0, 1).flatten(1).unsqueeze(1))
+        return projected
+
     def weights(self, tokens: Tensor, key_bias: Tensor | None = None) -> Tensor:
         """Return how much every token attends to every other, `[batch, heads, tokens, tokens]`; rows sum to 1."""
         query, key, _ = self._heads(tokens)
@@ -73,6 +88,12 @@ class Block(nn.Module):
         """Return `[batch, tokens, dim]`; `key_bias` as in `Attention`."""
         tokens = tokens + self._thinned(self.attention(tokens, key_bias))
         mixed: Tensor = tokens + self._thinned(self.mlp(tokens))
+        return mixed
+
+    def first(self, tokens: Tensor, key_bias: Tensor | None = None) -> Tensor:
+        """Return the first row of `forward`, `[batch, 1, dim]`."""
+        first = tokens[:, :1] + self._thinned(self.attention.first(tokens, key_bias))
+        mixed: Tensor = first + self._thinned(self.mlp(first))
         return mixed
 
     def _thinned(self, branch: Tensor) -> Tensor:

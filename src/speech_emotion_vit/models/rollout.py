@@ -19,33 +19,28 @@ def rollout(network: SpectrogramViT, image: Tensor) -> Tensor:
     heads of every block, averaged with the identity for the residual, multiplied through the blocks. The weight that
     stays on the CLS token is left out, and the rest sums to 1.
 
-    Padding is collapsed: one token stands for all its columns in every product, which is exact because they are
+    Where padding is collapsed, one token stands for all its columns in every product, which is exact because they are
     equal, and its weight is divided among them at the end.
     """
     c = network.config
-    batch, total = len(image), (c.image_height // c.patch_height) * (c.image_width // c.patch_width)
     patches, key_bias = network.tokenize(image)
-    token_of_patch = torch.arange(total, device=image.device).expand(batch, -1)
-    copies = torch.ones(batch, total, device=image.device)
+    tokens = torch.cat((network.cls_token.expand(len(image), -1, -1), network.patch_embedding(patches)), dim=1)
+    if key_bias is not None:
+        key_bias = nn.functional.pad(key_bias, (1, 0))
+    flow = torch.eye(tokens.shape[1], device=tokens.device).expand(len(image), -1, -1)
+    identity = flow
+    for block in cast("Iterator[Block]", iter(network.blocks)):
+        attention = block.attention.weights(tokens, key_bias).mean(dim=1)
+        flow = (attention + identity) / 2 @ flow
+        tokens = block(tokens, key_bias)
+    weights = flow[:, 0, 1:]
     if c.collapsible:
         real = ~constant(network.patches(image))
         count = real.sum(dim=1, keepdim=True)
-        token_of_patch = torch.where(real, real.cumsum(dim=1) - 1, count)
-        copies = torch.where(real, 1.0, (total - count).float())
-    elif c.stem == "strided":  # padding has no tokens
-        copies = torch.where(token_of_patch < patches.shape[1], 1.0, torch.inf)
-        token_of_patch = token_of_patch.clamp(max=patches.shape[1] - 1)
-    if key_bias is not None:
-        key_bias = nn.functional.pad(key_bias, (1, 0))
-    tokens = torch.cat((network.cls_token.expand(batch, -1, -1), network.patch_embedding(patches)), dim=1)
-    flow = torch.zeros(batch, tokens.shape[1], tokens.shape[1], device=tokens.device)
-    flow.diagonal(dim1=1, dim2=2).fill_(1.0)
-    for block in cast("Iterator[Block]", iter(network.blocks)):
-        mixed = block.attention.weights(tokens, key_bias).mean(dim=1)
-        mixed.diagonal(dim1=1, dim2=2).add_(1.0)
-        flow = (mixed / 2) @ flow
-        tokens = block(tokens, key_bias)
-    weights = flow[:, 0, 1:].gather(1, token_of_patch) / copies
+        token = torch.where(real, real.cumsum(dim=1) - 1, count)
+        weights = weights.gather(1, token) / torch.where(real, 1, real.shape[1] - count)
     weights = weights / weights.sum(dim=1, keepdim=True)
-    columns = weights.view(batch, -1, c.image_width // c.patch_width).sum(dim=1)
+    if c.stem == "strided":  # padding is no token at all
+        weights = nn.functional.pad(weights, (0, c.image_width // c.patch_width - weights.shape[1]))
+    columns = weights.view(len(image), -1, c.image_width // c.patch_width).sum(dim=1)
     return columns.repeat_interleave(c.patch_width, dim=1) / c.patch_width

@@ -7,9 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ..config import STRIDED_CHANNELS
-
-STEM_CHANNELS = (1, 16, 32, 64, 32, 16, 1)  # of the published code
+from ..config import STEM_CHANNELS, STRIDED_CHANNELS
 
 
 class ConvStem(nn.Module):

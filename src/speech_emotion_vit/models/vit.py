@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -126,14 +127,28 @@ class SpectrogramViT(nn.Module):
         `key_bias` `[batch, patches]` is the logarithm of how many equal patches each one stands for, minus infinity
         where there is none: the same result as repeating the patches, for fewer operations.
         """
-        cls_token = self.cls_token.expand(patches.shape[0], -1, -1)
-        tokens = torch.cat((cls_token, self.patch_embedding(patches)), dim=1)
-        if key_bias is not None:
-            key_bias = nn.functional.pad(key_bias, (1, 0))
+        tokens, key_bias = self._with_cls_token(patches, key_bias)
         for block in self.blocks:
             tokens = block(tokens, key_bias)
         tokens = self.norm(tokens)
         return Features(embedding=tokens[:, 0], tokens=tokens[:, 1:])
+
+    def embed_patches(self, patches: Tensor, key_bias: Tensor | None = None) -> Tensor:
+        """Return the `embedding` of `forward_patches` alone, `[batch, dim]`.
+
+        The last block is computed for the CLS token only, a third of all operations less with three blocks.
+        """
+        tokens, key_bias = self._with_cls_token(patches, key_bias)
+        *blocks, last = cast("Iterator[Block]", iter(self.blocks))
+        for block in blocks:
+            tokens = block(tokens, key_bias)
+        embedding: Tensor = self.norm(last.first(tokens, key_bias))[:, 0]
+        return embedding
+
+    def _with_cls_token(self, patches: Tensor, key_bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        cls_token = self.cls_token.expand(patches.shape[0], -1, -1)
+        tokens = torch.cat((cls_token, self.patch_embedding(patches)), dim=1)
+        return tokens, None if key_bias is None else nn.functional.pad(key_bias, (1, 0))
 
     def forward_features(self, image: Tensor) -> Features:
         """Return the features of images `[batch, 1, height, width]` with values in 0..1."""
@@ -165,7 +180,7 @@ class SpectrogramViT(nn.Module):
 
     def embed(self, image: Tensor) -> Tensor:
         """Return the CLS vector `[batch, dim]` of images `[batch, 1, height, width]`, with padding collapsed."""
-        return self.forward_patches(*self.tokenize(image)).embedding
+        return self.embed_patches(*self.tokenize(image))
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits `[batch, num_classes]` of images `[batch, 1, height, width]` with values in 0..1."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 
 from ..config import ModelConfig
+from ..checkpoint import load_checkpoint
 from ..errors import TrainingError
+from ..hub import resolve_model
 from ..models import SpectrogramViT
 from .augment import Augmentation
 from .data import Rows
@@ -214,7 +217,10 @@ class _Stages:
         role = "teacher" if name == "teacher" else "student"
         if role not in self.networks:
             shape = recipe.teacher_model(self.classes) if role == "teacher" else recipe.student_model(self.classes)
-            self.networks[role] = _initial(shape, seed_of(self.run_.seed, role)).to(self.accelerator.device)
+            network = _initial(shape, seed_of(self.run_.seed, role))
+            if recipe.initial_weights:
+                self.run_.say(f"{role}: {_start_from(network, recipe.initial_weights, self.run_.data.labels)}")
+            self.networks[role] = network.to(self.accelerator.device)
         network = self.networks[role]
         if name in ("teacher", "supervised"):
             return Supervised(
@@ -265,6 +271,24 @@ def _initial(shape: ModelConfig, seed: int) -> SpectrogramViT:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return SpectrogramViT(shape)
+
+
+def _start_from(network: SpectrogramViT, model: str, labels: tuple[str, ...]) -> str:
+    """Load the weights of `model` where it has the same shape, and return what was done.
+
+    Raises:
+        WeightsError: the model cannot be found, verified or read.
+    """
+    resolved = resolve_model(model)
+    source, config = load_checkpoint(resolved.weights, resolved.config)
+    name = f"{resolved.name}@{resolved.revision}"
+    shape = dataclasses.replace(network.config, num_classes=config.model.num_classes, dropout=config.model.dropout)
+    if shape != config.model:
+        return f"random weights, for {name} has another shape"
+    same = config.labels == labels
+    kept = {key: tensor for key, tensor in source.state_dict().items() if same or not key.startswith("head.")}
+    network.load_state_dict(kept, strict=same)
+    return f"starts from {name}{'' if same else ', but for the head, since the labels differ'}"
 
 
 def _class_weights(rows: Rows, classes: int) -> Tensor:

@@ -110,6 +110,9 @@ class Recipe:
     """Whether the paper's teacher has its convolutional stem (*paper*)."""
     teacher_coordinates: bool = True
     """Whether the paper's teacher sees image coordinates (*paper*)."""
+    initial_weights: str = ""
+    """Model whose weights every network of the same shape starts from, by name, folder or file; the head only where
+    the labels are the same. Empty: random weights."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """What is done to the images of a batch (*paper*: nothing)."""
     teacher_augmentation: Augmentation = field(default_factory=Augmentation)

@@ -1,0 +1,58 @@
+"""The network on ONNX Runtime, without torch: the weights are the verified safetensors file, the graph is built anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from .backend import Backend, Floats
+from .checkpoint import load_weights
+from .config import ClassifierConfig
+from .errors import ConfigError
+from .extras import require
+from .onnx_graph import EMBEDDING, INPUT, PROBABILITIES, Weights, build_model
+
+PROVIDER = "CPUExecutionProvider"
+
+
+class OnnxBackend(Backend):
+    """A checkpoint on ONNX Runtime's CPU provider.
+
+    Args:
+        weights: the network's state dict in float32.
+        config: what it is.
+
+    Raises:
+        ConfigError: ONNX Runtime is not installed, or too old for the graph.
+    """
+
+    def __init__(self, weights: Weights, config: ClassifierConfig) -> None:
+        runtime = require("onnxruntime", "onnx")
+        self.config = config
+        self.device = "cpu"
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # errors only: stderr belongs to the caller
+        try:
+            self._session = runtime.InferenceSession(build_model(config, weights), options, providers=[PROVIDER])
+        except runtime.capi.onnxruntime_pybind11_state.Fail as error:
+            raise ConfigError(
+                f"onnxruntime {runtime.__version__} does not take the network ({error}): "
+                "pip install --upgrade 'speech-emotion-vit[onnx]'"
+            ) from error
+
+    @classmethod
+    def from_files(cls, weights: Path, config: ClassifierConfig | None) -> OnnxBackend:
+        """Load a safetensors file; without `config`, its metadata says what it is.
+
+        Raises:
+            WeightsError: the file cannot be read, or is not what `config` says.
+            ConfigError: ONNX Runtime is not installed, or too old for the graph.
+        """
+        return cls(*load_weights(weights, config))
+
+    def infer(self, windows: Floats) -> tuple[Floats, Floats]:
+        """Return probabilities `[batch, classes]` and embeddings `[batch, dim]` of windows `[batch, samples]`."""
+        waveform = np.ascontiguousarray(windows, np.float32)
+        probabilities, embedding = self._session.run([PROBABILITIES, EMBEDDING], {INPUT: waveform})
+        return probabilities, embedding
