@@ -41,7 +41,9 @@ def test_collapsed_and_plain_logits_are_the_same(
     image = FRONTEND(waveform)
     plain = network(image)
     torch.testing.assert_close(network.head(network.embed(image)), plain, atol=1e-5, rtol=0)
-    alone = torch.cat([network.head(network.embed(FRONTEND(row[None, :n]))) for row, n in zip(waveform, lengths)])
+    alone = torch.cat(
+        [network.head(network.embed(FRONTEND(row[None, :n]))) for row, n in zip(waveform, lengths, strict=True)]
+    )
     torch.testing.assert_close(alone, plain, atol=1e-5, rtol=0)
 
 
@@ -49,7 +51,7 @@ def test_collapsed_and_plain_logits_are_the_same(
 def test_any_constant_column_is_padding() -> None:
     network = student(0)
     image = FRONTEND(AUDIO[None, :32_000])
-    image[..., 70:90] = torch.rand(20, generator=torch.Generator().manual_seed(0))  # a level each
+    image[..., 20:40] = torch.rand(20, generator=torch.Generator().manual_seed(0))  # a level each
     patches, key_bias = network.collapse(network.patches(image))
     blank = int((image[0, 0] == image[0, 0, :1]).all(dim=0).sum())
     assert blank > 80
@@ -58,15 +60,16 @@ def test_any_constant_column_is_padding() -> None:
     torch.testing.assert_close(network.head(network.embed(image)), network(image), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("seconds", "columns"), [(0.5, 17), (1.0, 33), (2.0, 65), (2.5, 81), (4.0, 128)])
+@pytest.mark.parametrize(("seconds", "columns"), [(0.5, 18), (1.0, 34), (2.0, 66), (2.5, 82), (4.0, 128)])
 def test_the_columns_that_are_left_for_the_network(seconds: float, columns: int) -> None:
-    """31.25 ms each, and one that half a frame of the end reaches into; then one for all padding."""
+    """31.25 ms each, one more that the last frames reach into, and one for all padding."""
     patches, _ = student(0).collapse(student(0).patches(FRONTEND(AUDIO[None, : round(seconds * 16_000)])))
-    assert patches.shape[1] in (columns, columns + 1)
+    assert patches.shape[1] == columns
 
 
 def test_the_front_end_computes_only_frames_that_touch_audio() -> None:
+    noise = torch.rand(1, 64_000, generator=torch.Generator().manual_seed(0)) - 0.5
     for samples in (1, 100, 16_000, 40_000, 64_000):
-        power = FRONTEND.mel_power(AUDIO[None, :samples])
+        power = FRONTEND.mel_power(noise[:, :samples])
         assert power.shape[1] == min(1001, -(-(samples + 256) // 64))
-        assert power[0, -1].any() or samples == 64_000
+        assert power[0, -1].any()

@@ -137,7 +137,8 @@ def load_weights(
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, not a dict
             shapes = {name: tuple(each.get_shape()) for name, each in slices.items()}
             require_shapes(shapes, tensor_shapes(config.model), where)
-            if odd := [f"{n} ({each.get_dtype()})" for n, each in slices.items() if each.get_dtype() not in _NUMPY_TYPES]:
+            types = {name: each.get_dtype() for name, each in slices.items()}
+            if odd := [f"{name} ({kind})" for name, kind in types.items() if kind not in _NUMPY_TYPES]:
                 raise not_finite(odd, where)
             with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is refused as such
                 weights = {name: file.get_tensor(name).astype(np.float32) for name in shapes}

@@ -67,11 +67,11 @@ class LogMel(nn.Module):
         mel_power = waveform.new_zeros(batch, n_frames, c.n_mels)
         for row in range(0, batch, windows):
             for start in range(0, n_frames, step):
-                part = (slice(row, row + windows), slice(start, min(start + step, n_frames)))
-                spectrum = torch.view_as_real(torch.fft.rfft(frames[part] * self.window))
+                rows, span = slice(row, row + windows), slice(start, min(start + step, n_frames))
+                spectrum = torch.view_as_real(torch.fft.rfft(frames[rows, span] * self.window))
                 power = spectrum.flatten(-2).square_()  # real and imaginary parts; every filter stands there twice
                 for bins, bands in self._groups:
-                    mel_power[(*part, bands)] = power[..., bins] @ self.filterbank[bins, bands]
+                    mel_power[rows, span, bands] = power[..., bins] @ self.filterbank[bins, bands]
         return mel_power
 
     def forward(self, waveform: Tensor) -> Tensor:
@@ -96,5 +96,6 @@ class LogMel(nn.Module):
         loudest = mel_power.amax(dim=(1, 2), keepdim=True).clamp(min=SILENCE_POWER)
         floor = 10.0 ** (-self.config.top_db / 10.0)
         level = (mel_power / loudest).clamp_(min=floor).log10_().mul_(10.0 / self.config.top_db).add_(1.0)
-        level = nn.functional.threshold_(level, FLOOR_LEVEL, 0.0)
-        return (self.interpolation[:, : level.shape[1]] @ level).transpose(1, 2).unsqueeze(1)
+        level = nn.functional.threshold(level, FLOOR_LEVEL, 0.0, inplace=True)
+        columns: Tensor = self.interpolation[:, : level.shape[1]] @ level
+        return columns.transpose(1, 2).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""The network on ONNX Runtime, without torch: the weights are the verified safetensors file, the graph is built anew."""
+"""The network on ONNX Runtime, without torch: the graph is built around the verified safetensors file."""
 
 from __future__ import annotations
 

@@ -26,21 +26,25 @@ _LARGEST_BLOCK = 32  # samples that the first half of the spectrum takes at a ti
 _BANDS = 32  # multiplied at a time: neighbours need only a part of the spectrum
 
 
-def build_model(config: ClassifierConfig, weights: Weights, *, metadata: Mapping[str, str] | None = None) -> bytes:
+def build_model(
+    config: ClassifierConfig, weights: Weights, *, int8: bool = False, metadata: Mapping[str, str] | None = None
+) -> bytes:
     """Return the content of an ONNX file: waveform `[batch, samples]` to probabilities and embedding.
 
     Args:
         config: labels, temperature, front-end and network.
         weights: the network's state dict in float32, complete and of the right shapes.
+        int8: store the network's matrices with 8 bits a value. ONNX Runtime computes in float32 all the same: it
+            expands them once, when it loads the file.
         metadata: properties of the file.
     """
-    graph = Graph()
+    graph = Graph(int8=int8)
     network = _Network(graph, config.model, weights)
     mel_power, n_frames = _mel_power(graph, config.frontend)
     image = _image(graph, config.frontend, mel_power, n_frames, network.column_step)
     embedding = network.embedding(*network.tokens(image))
     head = (weights["head.weight"].T / config.temperature, weights["head.bias"] / config.temperature)
-    logits = graph("Add", graph("MatMul", embedding, head[0]), head[1])
+    logits = graph("Add", graph("MatMul", embedding, graph.matrix(head[0])), head[1])
     graph("Softmax", logits, outputs=[PROBABILITIES], axis=-1)
     graph("Identity", embedding, outputs=[EMBEDDING])
     return onnx_proto.model(
@@ -63,7 +67,8 @@ class Graph:
     constants: integers of 64 bits, or float32.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, int8: bool) -> None:
+        self.int8 = int8
         self.nodes: list[bytes] = []
         self.initializers: list[bytes] = []
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
@@ -71,6 +76,7 @@ class Graph:
     def __call__(
         self, kind: str, *inputs: str | npt.ArrayLike, outputs: list[str] | None = None, **attributes: Attribute
     ) -> str:
+        """Add a node and return the name of its first output."""
         names = [each if isinstance(each, str) else self.constant(each) for each in inputs]
         outputs = outputs or [f"{kind}_{len(self.nodes)}"]
         self.nodes.append(onnx_proto.node(kind, names, outputs, attributes))
@@ -79,12 +85,22 @@ class Graph:
     def constant(self, value: npt.ArrayLike) -> str:
         """Return the name of a constant; equal ones are stored once."""
         array = np.asarray(value)
-        array = np.ascontiguousarray(array, np.int64 if array.dtype.kind == "i" else np.float32).reshape(array.shape)
-        key = (array.dtype.kind, array.shape, array.tobytes())
+        if array.dtype != np.int8:
+            array = array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
+        key = (array.dtype.char, array.shape, array.tobytes())
         if key not in self._known:
             self._known[key] = f"constant_{len(self._known)}"
             self.initializers.append(onnx_proto.tensor(self._known[key], array))
         return self._known[key]
+
+    def matrix(self, value: npt.ArrayLike, axes: tuple[int, ...] = (-2,)) -> str:
+        """Return the name of weights that are summed over `axes`; with int8, every sum has a scale of its own."""
+        array = np.asarray(value)
+        if not self.int8:
+            return self.constant(array)
+        scale = np.maximum(np.abs(array).max(axis=axes, keepdims=True), 1e-12) / 127
+        values = self("Cast", np.round(array / scale).astype(np.int8), to=onnx_proto.FLOAT)
+        return self("Mul", values, scale)
 
     def size(self, tensor: str, axis: int) -> str:
         """Return one size of a tensor, `[1]`."""
@@ -146,10 +162,9 @@ def _mel_power(graph: Graph, c: FrontendConfig) -> tuple[str, str]:
     for bin_, weights in enumerate(filters):
         here = bin_ if bin_ % order < len(k1) else c.n_fft - bin_  # the mirror image has the same power
         place[here % order, position[here // order]] = weights
-    place = place.reshape(len(k1), 2 * block, c.n_mels)
     bands = []
     for start in range(0, c.n_mels, _BANDS):
-        group = place[:, :, start : start + _BANDS]
+        group = place[..., start : start + _BANDS].reshape(len(k1), 2 * block, -1)
         used = group.any(axis=(0, 2)).nonzero()[0]
         rows_used = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
         needed = graph("Slice", power, [rows_used.start], [rows_used.stop], [2])
@@ -205,7 +220,7 @@ class _Network:
             padding = self._norm(self._linear(padding, "patch_embedding.projection"), "patch_embedding.output_norm")
             parts.append(g("Expand", padding, one))
             count = g.size(tokens, 1)
-            copies = g("Log", g("Cast", g("Sub", [total], count), to=1))
+            copies = g("Log", g("Cast", g("Sub", [total], count), to=onnx_proto.FLOAT))
             zeros = g("ConstantOfShape", g("Add", count, [1]))
             bias = g("Concat", zeros, copies, axis=0)
         return g("Concat", *parts, axis=1), bias
@@ -227,7 +242,7 @@ class _Network:
         if c.stem == "conv6":
             for index in range(sum(name.startswith("stem.") for name in self.weights) // 2):
                 kernel, bias = (self.weights[f"stem.convolutions.{index}.{part}"] for part in ("weight", "bias"))
-                image = g("Conv", image, kernel, bias, pads=[1, 1, 1, 1])
+                image = g("Conv", image, g.matrix(kernel, (1, 2, 3)), bias, pads=[1, 1, 1, 1])
                 scale, offset = np.ones(len(bias)), np.zeros(len(bias))
                 image = g("Gelu", g("InstanceNormalization", image, scale, offset, epsilon=_NORM_EPSILON))
         if c.coordinates:
@@ -242,20 +257,21 @@ class _Network:
     def _strided_patches(self, image: str) -> tuple[str, str]:
         """Return the features `[batch, patches, patch_dim]` of the strided stem and the bias of every key."""
         g, c = self.graph, self.config
-        filled = g("Cast", g("Greater", g("ReduceMax", image, [1, 2], keepdims=0), 0.0), to=1)
+        filled = g("Cast", g("Greater", g("ReduceMax", image, [1, 2], keepdims=0), 0.0), to=onnx_proto.FLOAT)
         numbers = g.first(g.constant(np.arange(1, c.image_width + 1, dtype=np.float32)), g.size(image, 3), 0)
         columns = g("Max", g("ReduceMax", g("Mul", filled, numbers), [1], keepdims=1), 1.0)
         ends = g("Ceil", g("Mul", columns, 0.5))  # [batch, 1]
         half = g("Div", g.size(image, 3), [2])
         inside = g("LessOrEqual", g.first(numbers, half, 0), ends)  # [batch, columns / 2]
-        mask = g("Unsqueeze", g("Cast", inside, to=1), [1, 2])
+        mask = g("Unsqueeze", g("Cast", inside, to=onnx_proto.FLOAT), [1, 2])
         for index in range(sum(name.endswith("running_var") for name in self.weights)):
-            kernel = self.weights[f"stem.convolutions.{index}.weight"].astype(np.float64)
+            values = self.weights[f"stem.convolutions.{index}.weight"].astype(np.float64)
             norm = f"stem.norms.{index}"
             scale = self.weights[f"{norm}.weight"] / np.sqrt(self.weights[f"{norm}.running_var"] + _NORM_EPSILON)
             bias = self.weights[f"{norm}.bias"] - self.weights[f"{norm}.running_mean"] * scale
             strides = [2, 1 if index else 2]
-            image = g("Conv", image, kernel * scale[:, None, None, None], bias, pads=[1, 1, 1, 1], strides=strides)
+            kernel = g.matrix(values * scale[:, None, None, None], (1, 2, 3))
+            image = g("Conv", image, kernel, bias, pads=[1, 1, 1, 1], strides=strides)
             image = g("Mul", g("Gelu", image), mask)
         bias_of_key = g("Pad", g("Where", inside, 0.0, -np.inf), [0, 1, 0, 0])
         patches = g.reshape(g.transpose(image, 0, 3, 1, 2), 0, 0, c.patch_dim)
@@ -265,7 +281,7 @@ class _Network:
         """Return what attention adds to the tokens, `[batch, tokens, dim]`."""
         g, c = self.graph, self.config
         normed = self._norm(tokens, f"{name}.norm")
-        query, key, value = (g("MatMul", normed, each.T) for each in self._qkv(name))
+        query, key, value = (g("MatMul", normed, g.matrix(each.T)) for each in self._qkv(name))
         query, value = (g.transpose(g.reshape(each, 0, 0, c.heads, c.head_dim), 0, 2, 1, 3) for each in (query, value))
         key = g.transpose(g.reshape(key, 0, 0, c.heads, c.head_dim), 0, 2, 3, 1)
         attended = g("MatMul", self._softmax(g("MatMul", query, key), bias), value)
@@ -282,14 +298,15 @@ class _Network:
         by_head = (each.reshape(c.heads, c.head_dim, c.dim) for each in self._qkv(name))
         query, key, value = by_head
         first = g("Unsqueeze", g.first(normed, [1], 1), [1])  # [batch, 1, 1, dim]
-        probe = g("MatMul", g("MatMul", first, query.transpose(0, 2, 1)), key)  # [batch, heads, 1, dim]
+        probe = g("MatMul", first, g.matrix(query.transpose(0, 2, 1)))
+        probe = g("MatMul", probe, g.matrix(key))  # [batch, heads, 1, dim]
         keys = g("Unsqueeze", normed, [1])
         attention = self._softmax(g("MatMul", probe, g.transpose(keys, 0, 1, 3, 2)), bias)
-        attended = g("MatMul", g("MatMul", attention, keys), value.transpose(0, 2, 1))  # [batch, heads, 1, head_dim]
+        attended = g("MatMul", g("MatMul", attention, keys), g.matrix(value.transpose(0, 2, 1)))
         return self._linear(g.reshape(attended, 0, 1, c.heads * c.head_dim), f"{name}.projection")
 
     def _qkv(self, name: str) -> list[npt.NDArray[np.float64]]:
-        """Return the projections to queries, keys and values `[heads * head_dim, dim]`; the first has the scale in it."""
+        """Return the projections `[heads * head_dim, dim]` to queries, with the scale in it, keys and values."""
         query, key, value = np.split(self.weights[f"{name}.qkv.weight"].astype(np.float64), 3)
         return [query * self.config.head_dim**-0.5, key, value]
 
@@ -301,7 +318,7 @@ class _Network:
         return self._linear(self.graph("Gelu", hidden), f"{name}.output")
 
     def _linear(self, tokens: str, name: str) -> str:
-        product = self.graph("MatMul", tokens, self.weights[f"{name}.weight"].T)
+        product = self.graph("MatMul", tokens, self.graph.matrix(self.weights[f"{name}.weight"].T))
         return self.graph("Add", product, self.weights[f"{name}.bias"])
 
     def _norm(self, tokens: str | npt.ArrayLike, name: str) -> str:

@@ -16,9 +16,10 @@ import numpy.typing as npt
 IR_VERSION = 10
 OPSET = 20  # the first with Gelu; ONNX Runtime 1.17 and later
 Attribute: TypeAlias = "int | float | str | Sequence[int]"
-Array: TypeAlias = "npt.NDArray[np.float32] | npt.NDArray[np.int64]"
+Array: TypeAlias = "npt.NDArray[np.float32] | npt.NDArray[np.int64] | npt.NDArray[np.int8]"
 
-_TYPES = {np.dtype(np.float32): 1, np.dtype(np.int64): 7}  # TensorProto.DataType
+FLOAT = 1  # of TensorProto.DataType
+_TYPES = {np.dtype(np.float32): FLOAT, np.dtype(np.int8): 3, np.dtype(np.int64): 7}
 _VARINT, _BYTES, _FIXED32 = 0, 2, 5  # wire types
 
 
@@ -42,16 +43,17 @@ def _chunk(field: int, value: bytes | str) -> bytes:
 
 
 def tensor(name: str, array: Array) -> bytes:
-    """Return a TensorProto of float32 or int64 values."""
+    """Return a TensorProto of float32, int8 or int64 values."""
     dims = b"".join(_integer(1, size) for size in array.shape)
     values = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
     return dims + _integer(2, _TYPES[array.dtype]) + _chunk(8, name) + _chunk(9, values)
 
 
-def node(kind: str, inputs: Iterable[str], outputs: Iterable[str], attributes: Mapping[str, Attribute]) -> bytes:
-    """Return a NodeProto of the default domain."""
-    ends = b"".join(_chunk(1, name) for name in inputs) + b"".join(_chunk(2, name) for name in outputs)
-    return ends + _chunk(4, kind) + b"".join(_chunk(5, _attribute(*item)) for item in attributes.items())
+def node(kind: str, inputs: Iterable[str], outputs: Sequence[str], attributes: Mapping[str, Attribute]) -> bytes:
+    """Return a NodeProto of the default domain, named after its first output."""
+    parts = [_chunk(1, name) for name in inputs] + [_chunk(2, name) for name in outputs]
+    parts += [_chunk(3, outputs[0]), _chunk(4, kind)]
+    return b"".join(parts + [_chunk(5, _attribute(*item)) for item in attributes.items()])
 
 
 def _attribute(name: str, value: Attribute) -> bytes:
@@ -67,7 +69,7 @@ def _attribute(name: str, value: Attribute) -> bytes:
 def value(name: str, dims: Sequence[int | str]) -> bytes:
     """Return the ValueInfoProto of a float32 input or output; a dimension is a size or a name."""
     shape = b"".join(_chunk(1, _chunk(2, dim) if isinstance(dim, str) else _integer(1, dim)) for dim in dims)
-    kind = _integer(1, _TYPES[np.dtype(np.float32)]) + _chunk(2, shape)
+    kind = _integer(1, FLOAT) + _chunk(2, shape)
     return _chunk(1, name) + _chunk(2, _chunk(1, kind))
 
 

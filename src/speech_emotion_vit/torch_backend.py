@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,12 @@ from .models.rollout import rollout
 
 if TYPE_CHECKING:
     from .models import SpectrogramViT
+
+_CPU_WINDOWS = 16  # on a CPU more at a time are no faster, for they leave its caches, and need more memory
+
+if hasattr(os, "register_at_fork"):
+    # GNU OpenMP waits for ever in a child that was forked after it had run threads; a single thread needs none of it.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class TorchBackend(Backend):
@@ -62,8 +69,13 @@ class TorchBackend(Backend):
 
     def infer(self, windows: Floats) -> tuple[Floats, Floats]:
         """Return probabilities `[batch, classes]` and embeddings `[batch, dim]` of windows `[batch, samples]`."""
-        probabilities, embedding = self.forward(torch.from_numpy(windows).to(self.device))
-        return probabilities.cpu().numpy(), embedding.cpu().numpy()
+        step = _CPU_WINDOWS if self.device.type == "cpu" else len(windows)
+        parts = [
+            self.forward(torch.from_numpy(windows[first : first + step]).to(self.device))
+            for first in range(0, len(windows), step)
+        ]
+        probabilities, embedding = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+        return probabilities, embedding
 
     def infer_cut(self, samples: Floats, starts: Sequence[int], size: int) -> tuple[Floats, Floats]:
         """Return what `infer` does of windows of `size` samples, with the Mel frames they share computed once."""

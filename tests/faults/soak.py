@@ -6,6 +6,7 @@ python tests/faults/soak.py --hours 1.0
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -39,10 +40,8 @@ def soak(hours: float) -> dict[str, float]:
         stream.push(samples)
         stream.flush()
         heard += stream.duration
-        try:
+        with contextlib.suppress(AudioError):
             classifier.embed(b"no audio")
-        except AudioError:
-            pass
         if not begin and heard > warm:
             begin = resident()
         marks.append(resident())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..errors import SpeechEmotionError
-from . import convert, doctor, evaluate, explain, models, predict, train
+from . import convert, doctor, evaluate, explain, export, models, predict, train
 
 
 class _Group(click.Group):
@@ -32,5 +32,5 @@ def main() -> None:
     """
 
 
-for _module in (predict, explain, train, evaluate, models, convert, doctor):
+for _module in (predict, explain, train, evaluate, models, convert, export, doctor):
     main.add_command(_module.command)

@@ -25,6 +25,7 @@ import torch
 from ..audio import AudioReader, Samples, windows
 from ..config import FrontendConfig
 from ..errors import AudioError, DatasetError
+from ..files import open_regular
 from ..frontend import LogMel
 from .corpora import Utterance, named
 from .waveforms import VERSIONS, make_version
@@ -86,9 +87,20 @@ def load_features(
         store = folder / _key(utterances, digests, frontend, version)
         if not (store / "index.json").is_file():
             _build(store, utterances, frontend, version, pool, progress)
+        try:
+            return _open(store)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # damaged after it was written
+            shutil.rmtree(store, ignore_errors=True)
+            _build(store, utterances, frontend, version, pool, progress)
+            return _open(store)
+
+
+def _open(store: Path) -> FeatureStore:
     index = json.loads((store / "index.json").read_text(encoding="utf-8"))
     images = np.load(store / "images.npy", mmap_mode="r")
     rows = {name: (first, last) for name, (first, last) in index["rows"].items()}
+    if len(images) != max((last for _, last in rows.values()), default=0):
+        raise ValueError(f"{store}: {len(images)} images are not those of the index")
     return FeatureStore(images, rows, index["faults"], store.name)
 
 
@@ -115,7 +127,8 @@ def make_images(waveform: Samples, frontend: LogMel) -> npt.NDArray[np.float16]:
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with open_regular(path) as file:
+            return hashlib.sha256(file.read()).hexdigest()
     except OSError as error:
         return f"unreadable: {error.strerror}"
 

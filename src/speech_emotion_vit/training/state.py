@@ -23,14 +23,22 @@ Tensors = dict[str, Tensor]
 
 
 def save_state(path: Path, groups: dict[str, Tensors], progress: dict[str, Any]) -> None:
-    """Write groups of tensors and the JSON-ready `progress` to `path`, atomically."""
+    """Write groups of tensors and the JSON-ready `progress` to `path`, atomically.
+
+    Raises:
+        TrainingError: the disk is full; what was there before still is.
+        ConfigError: nothing can be written there.
+    """
     tensors = {
         f"{group}.{name}": tensor.detach().to("cpu", copy=True).contiguous()
         for group, members in groups.items()
         for name, tensor in members.items()
     }
     with whole_file(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": str(FORMAT), "progress": json.dumps(progress)})
+        try:
+            save_file(tensors, temporary, metadata={"format": str(FORMAT), "progress": json.dumps(progress)})
+        except SafetensorError as error:
+            raise TrainingError(f"{path}: cannot be written ({error}): make room, and go on with --resume") from error
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
