@@ -21,7 +21,9 @@ def predict_table() -> str:
     """Return what the first command of the README prints at a terminal."""
     command = [sys.executable, "-m", "speech_emotion_vit", "predict", "examples/clips", "--format", "table"]
     printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return f"```\n{printed}```"
+    rows = [line.split() for line in printed.splitlines()[1:]]
+    right = [Path(row[0]).stem for row in rows if Path(row[0]).stem == row[1]]
+    return f"```\n{printed}```\n\nRight: {', '.join(right)}."
 
 
 def model_table() -> str:

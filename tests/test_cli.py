@@ -94,7 +94,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     assert b"Traceback" not in result.stderr
 
 
-COMMANDS = ["predict", "train", "evaluate", "models", "convert", "doctor"]
+COMMANDS = ["predict", "explain", "train", "evaluate", "models", "convert", "doctor"]
 
 
 def test_help_names_every_command_and_needs_no_torch() -> None:

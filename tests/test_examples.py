@@ -101,7 +101,7 @@ def test_the_python_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     soundfile.write("clip.wav", speech(3.0), 16_000)
     soundfile.write("call.flac", speech(6.0), 16_000)
-    samples = soxr.resample(speech(5.0), 16_000, 48_000)
+    samples = soxr.resample(speech(5.1), 16_000, 48_000)
     printed: list[object] = []
     names = {
         "EmotionClassifier": EmotionClassifier,

@@ -57,6 +57,4 @@ class Backend(ABC):
         Raises:
             ConfigError: this backend does not show it.
         """
-        raise ConfigError(
-            f"{type(self).__name__} keeps its attention to itself: use EmotionClassifier(backend='torch')"
-        )
+        raise ConfigError(f"{type(self).__name__} does not show its attention: use EmotionClassifier(backend='torch')")

@@ -61,7 +61,17 @@ def save_checkpoint(
     require_finite(tensors, where)
     metadata = {"format": "pt", _CONFIG_KEY: json.dumps(config.to_dict(), sort_keys=True), **extra}
     with whole_file(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata))
+        temporary.write_bytes(_reproducible(save(tensors, metadata)))
+
+
+def _reproducible(data: bytes) -> bytes:
+    """Sort the metadata, which the library writes in random order: the same network shall be the same file."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def _for_disk(tensor: Tensor) -> Tensor:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class EmotionStream:
     """Live audio in, segments out: those of `EmotionClassifier.timeline` on the same audio, however it is chunked.
 
-    A segment is returned by the very push that completes its window. At most a window of audio is kept. Made by
-    `EmotionClassifier.stream`; not for several threads at once.
+    A segment is returned by the very push that completes its window; where the rate is not the model's, the resampler
+    holds back some milliseconds. At most a window of audio is kept. Made by `EmotionClassifier.stream`; not for
+    several threads at once.
 
     Args:
         backend: the network.

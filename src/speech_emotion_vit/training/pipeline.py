@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import ModelConfig
 from ..checkpoint import load_checkpoint
+from ..config import ModelConfig
 from ..errors import TrainingError
 from ..hub import resolve_model
 from ..models import SpectrogramViT

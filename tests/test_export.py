@@ -1,0 +1,135 @@
+"""The exported file needs nothing of this package, and gives its numbers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from helpers import CLIPS, ROOT
+from speech_emotion_vit import ConfigError, WeightsError
+from speech_emotion_vit.checkpoint import save_folder
+from speech_emotion_vit.cli import main
+from speech_emotion_vit.export import export_onnx
+from speech_emotion_vit.hub import list_models, sha256_file
+
+if TYPE_CHECKING:
+    from speech_emotion_vit import EmotionClassifier
+
+SPEECH = np.concatenate([soundfile.read(clip, dtype="float32")[0] for clip in CLIPS])
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_onnx("crema-d", tmp_path_factory.mktemp("export") / "crema-d.onnx")
+
+
+def test_inputs_outputs_and_metadata_say_how_to_use_it(exported: Path) -> None:
+    session = open_session(exported)
+    assert [(each.name, each.type, each.shape) for each in session.get_inputs()] == [
+        ("waveform", "tensor(float)", ["batch", "samples"])
+    ]
+    outputs = [(each.name, each.shape) for each in session.get_outputs()]
+    assert outputs == [("probabilities", ["batch", 6]), ("embedding", ["batch", 256])]
+    (entry,) = (entry for entry in list_models() if entry.name == "crema-d")
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["labels"]) == list(entry.config.labels)
+    assert (metadata["sampling_rate"], metadata["window_samples"], metadata["hop_samples"]) == (
+        "16000",
+        "64000",
+        "32000",
+    )
+    assert (metadata["model"], metadata["sha256"]) == ("crema-d", entry.sha256)
+    assert metadata["revision"] == entry.sha256[:12]
+    assert float(metadata["temperature"]) == entry.config.temperature
+    assert json.loads(metadata["config"]) == entry.config.to_dict()
+    assert metadata["license"] == entry.license
+
+
+def test_clips_at_several_lengths_and_batches_agree_with_torch(exported: Path, classifier: EmotionClassifier) -> None:
+    session = open_session(exported)
+    cases = 0
+    for batch in (1, 3):
+        for samples in (400, 4_800, 16_000, 40_000, 63_999, 64_000):
+            waveform = np.stack([np.roll(SPEECH, -9_000 * index)[:samples] for index in range(batch)])
+            probabilities, embedding = session.run(["probabilities", "embedding"], {"waveform": waveform})
+            expected = classifier.backend.infer(waveform)
+            np.testing.assert_allclose(probabilities, expected[0], atol=1e-4)
+            np.testing.assert_allclose(embedding, expected[1], atol=1e-4)
+            np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+            cases += 1
+    assert cases == 12
+
+
+def test_int8_is_smaller_and_says_nearly_the_same(exported: Path, tmp_path: Path) -> None:
+    small = export_onnx("crema-d", tmp_path / "small.onnx", int8=True)
+    assert small.stat().st_size < 0.4 * exported.stat().st_size
+    sessions = [open_session(path) for path in (exported, small)]
+    assert sessions[1].get_modelmeta().custom_metadata_map["weights"] == "int8"
+    for clip in CLIPS:
+        waveform = soundfile.read(clip, dtype="float32")[0][None]
+        one, other = (session.run(["probabilities"], {"waveform": waveform})[0][0] for session in sessions)
+        assert one.argmax() == other.argmax()
+        assert 0 < np.abs(one - other).max() < 0.02
+
+
+def test_a_folder_is_exported_under_its_digest(tmp_path: Path, classifier: EmotionClassifier) -> None:
+    folder = save_folder(tmp_path / "mine", classifier.network, classifier.config)
+    metadata = open_session(export_onnx(folder, tmp_path / "mine.onnx")).get_modelmeta().custom_metadata_map
+    assert metadata["model"] == str(folder)
+    assert metadata["sha256"] == sha256_file(folder / "model.safetensors")
+    assert metadata["license"] == ""
+
+
+def test_nothing_is_left_behind_where_it_fails(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be written"):
+        export_onnx("crema-d", tmp_path / "no" / "folder.onnx")
+    with pytest.raises(WeightsError, match="no-such-model"):
+        export_onnx("no-such-model", tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_writes_the_file_and_says_so(exported: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.onnx"
+    result = CliRunner().invoke(main, ["export", "crema-d", "--output", str(output), "--format", "jsonl"])
+    assert result.exit_code == 0, result.output
+    row = json.loads(result.output)
+    assert row == {"path": str(output), "bytes": output.stat().st_size, "model": "crema-d", "weights": "float32"}
+    assert output.read_bytes() == exported.read_bytes()
+    failed = CliRunner().invoke(main, ["export", "no-such-model", "--output", str(output)])
+    assert failed.exit_code == 1
+    assert CliRunner().invoke(main, ["export", "crema-d"]).exit_code == 2
+
+
+@pytest.mark.parametrize("seconds", [None, 11.3])
+def test_the_example_needs_onnxruntime_and_soundfile_alone(
+    exported: Path, tmp_path: Path, classifier: EmotionClassifier, seconds: float | None
+) -> None:
+    clip = CLIPS[0]
+    if seconds is not None:
+        clip = tmp_path / "long.flac"
+        soundfile.write(clip, SPEECH[: round(seconds * 16_000)], 16_000)
+    example = ROOT / "examples" / "onnx_predict.py"
+    code = (
+        "import runpy, sys\n"
+        "sys.modules.update(dict.fromkeys(['speech_emotion_vit', 'torch', 'onnx', 'librosa', 'scipy', 'soxr']))\n"
+        f"sys.argv = ['onnx_predict.py', {str(exported)!r}, {str(clip)!r}]\n"
+        f"runpy.run_path({str(example)!r})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    printed = dict(line.split() for line in result.stdout.splitlines())
+    expected = classifier.predict(clip).probabilities
+    assert list(printed) == sorted(expected, key=lambda label: -expected[label])
+    assert {label: float(value) for label, value in printed.items()} == pytest.approx(expected, abs=2e-4)
