@@ -101,12 +101,13 @@ def render(runs: list[dict[str, Any]]) -> str:
     ]
     text += ["", "```"]
     for run in runs:
-        stage = "supervised" if run["mode"] == "supervised" else "all"
+        stage = "all" if len(run["epochs"]) > 1 else next(iter(run["epochs"]))
         text.append(
             f"speech-emotion-vit train --dataset {run['corpus']} --data-dir DIR --protocol {run['protocol']} "
             f"--recipe recipe.json --stage {stage} --seed {run['seed']}  # {run['name']}"
         )
-    return "\n".join([*text, "```", ""])
+    notes = (RUNS / "NOTES.md").read_text(encoding="utf-8")
+    return "\n".join([*text, "```", "", notes])
 
 
 if __name__ == "__main__":
