@@ -191,6 +191,8 @@ def test_the_constructor_says_what_it_cannot_do() -> None:
         EmotionClassifier(device="cuda:99")
     with pytest.raises(ConfigError, match="device 'toaster' cannot be used"):
         EmotionClassifier(device="toaster")
+    with pytest.raises(ConfigError, match="device 'meta' cannot be used"):
+        EmotionClassifier(device="meta")
     with pytest.raises(WeightsError, match="crema-d"):
         EmotionClassifier("no-such-model")
 

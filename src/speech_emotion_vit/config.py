@@ -250,7 +250,7 @@ class ModelConfig:
             _require(not self.coordinates, "a strided stem takes no coordinates")
             _require(
                 (self.patch_height, self.patch_width) == (self.image_height, 2),
-                f"a strided stem makes one token of {self.image_height} x 2 values: set patch_height and patch_width so",
+                f"a strided stem makes one token of {self.image_height} x 2 values: set patch_height, patch_width so",
             )
             _require(
                 self.image_height % self._row_stride == 0, f"image_height must be a multiple of {self._row_stride}"

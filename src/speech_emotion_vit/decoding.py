@@ -188,7 +188,8 @@ class EncodedAudio:
                     layout = (frame.format.name, frame.layout.name, frame.sample_rate)
                     resampler = av.AudioResampler(format="flt", rate=rate)  # planes beyond 8 make PyAV crash
                 for converted in resampler.resample(frame):
-                    block: Block = converted.to_ndarray().reshape(-1, converted.layout.nb_channels)
+                    samples: Any = converted.to_ndarray()
+                    block: Block = samples.reshape(-1, converted.layout.nb_channels)
                     done += len(block)
                     yield block
         except (av.FFmpegError, ValueError) as error:

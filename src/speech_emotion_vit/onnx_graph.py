@@ -34,8 +34,8 @@ def build_model(
     Args:
         config: labels, temperature, front-end and network.
         weights: the network's state dict in float32, complete and of the right shapes.
-        int8: store the network's matrices with 8 bits a value. ONNX Runtime computes in float32 all the same: it
-            expands them once, when it loads the file.
+        int8: store the network's matrices, but not the kernels of a stem, with 8 bits a value. ONNX Runtime computes
+            in float32 all the same: it expands them once, when it loads the file.
         metadata: properties of the file.
     """
     graph = Graph(int8=int8)
@@ -93,12 +93,12 @@ class Graph:
             self.initializers.append(onnx_proto.tensor(self._known[key], array))
         return self._known[key]
 
-    def matrix(self, value: npt.ArrayLike, axes: tuple[int, ...] = (-2,)) -> str:
-        """Return the name of weights that are summed over `axes`; with int8, every sum has a scale of its own."""
+    def matrix(self, value: npt.ArrayLike) -> str:
+        """Return the name of weights `[..., inputs, outputs]`; with int8, every output has a scale of its own."""
         array = np.asarray(value)
         if not self.int8:
             return self.constant(array)
-        scale = np.maximum(np.abs(array).max(axis=axes, keepdims=True), 1e-12) / 127
+        scale = np.maximum(np.abs(array).max(axis=-2, keepdims=True), 1e-12) / 127
         values = self("Cast", np.round(array / scale).astype(np.int8), to=onnx_proto.FLOAT)
         return self("Mul", values, scale)
 
@@ -242,7 +242,7 @@ class _Network:
         if c.stem == "conv6":
             for index in range(sum(name.startswith("stem.") for name in self.weights) // 2):
                 kernel, bias = (self.weights[f"stem.convolutions.{index}.{part}"] for part in ("weight", "bias"))
-                image = g("Conv", image, g.matrix(kernel, (1, 2, 3)), bias, pads=[1, 1, 1, 1])
+                image = g("Conv", image, kernel, bias, pads=[1, 1, 1, 1])
                 scale, offset = np.ones(len(bias)), np.zeros(len(bias))
                 image = g("Gelu", g("InstanceNormalization", image, scale, offset, epsilon=_NORM_EPSILON))
         if c.coordinates:
@@ -270,7 +270,7 @@ class _Network:
             scale = self.weights[f"{norm}.weight"] / np.sqrt(self.weights[f"{norm}.running_var"] + _NORM_EPSILON)
             bias = self.weights[f"{norm}.bias"] - self.weights[f"{norm}.running_mean"] * scale
             strides = [2, 1 if index else 2]
-            kernel = g.matrix(values * scale[:, None, None, None], (1, 2, 3))
+            kernel = values * scale[:, None, None, None]
             image = g("Conv", image, kernel, bias, pads=[1, 1, 1, 1], strides=strides)
             image = g("Mul", g("Gelu", image), mask)
         bias_of_key = g("Pad", g("Where", inside, 0.0, -np.inf), [0, 1, 0, 0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,11 @@ _CPU_WINDOWS = 16  # on a CPU more at a time are no faster, for they leave its c
 
 if hasattr(os, "register_at_fork"):
     # GNU OpenMP waits for ever in a child that was forked after it had run threads; a single thread needs none of it.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
+if hasattr(os, "register_at_fork"):
+    # The threads that share one operation do not survive a fork, and a child that waits for them waits forever.
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
@@ -138,7 +144,7 @@ def _device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
+        torch.zeros(1, device=chosen).cpu()  # there and back: the device "meta" has no values to give
     except (RuntimeError, AssertionError, TypeError) as error:  # torch without CUDA asserts
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(f"device {str(device)!r} cannot be used ({reason}): pass 'auto' or 'cpu'") from error

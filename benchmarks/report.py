@@ -1,0 +1,166 @@
+"""The measured numbers as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+AIMS = (("egemaps", 12), ("wav2vec2-base", 75), ("wav2vec2-large", 235))
+"""How many times faster the path to an answer is to be for a 2.5 s clip."""
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [list(header), ["---"] + ["---:"] * (len(header) - 1), *map(list, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def percentile(times: Sequence[float], share: float) -> float:
+    ordered = sorted(times)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def milliseconds(seconds: float) -> str:
+    value = seconds * 1e3
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def render(results: dict[str, Any]) -> str:
+    parts = [
+        "# Benchmarks\n",
+        'Written by `python -m benchmarks` (peers: `pip install -e ".[bench]"`); every number is from one run of it, on the\n'
+        "machine below. Each system runs in a process of its own, in turns, with the threads it chooses itself, from the\n"
+        "path of a 16 kHz WAV file to its answer. The peers' weights are random: the time is the same, the answer is not.\n"
+        "The run stops where an answer is wrong: both backends must agree within 1e-4, a batch with single clips within\n"
+        "1e-5, the short way through the network with the long one within 1e-4, the Mel powers with librosa's.\n",
+        _machine(results["machine"]),
+    ]
+    if results["skipped"]:
+        parts.append("Not run: " + "; ".join(f"{title} ({why})" for title, why in results["skipped"]) + ".\n")
+    parts += [_latency(results), _ratios(results), _throughput(results), _operations(results), _frontends(results)]
+    parts += [_gpu(results["gpu"]), (Path(__file__).parent / "tried.md").read_text()]
+    return "\n".join(part for part in parts if part)
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    lines = [f"| {key} | {value} |" for key, value in machine.items()]
+    return "\n".join(["| | |", "|---|---|", *lines]) + "\n"
+
+
+def _latency(results: dict[str, Any]) -> str:
+    lengths = results["lengths"]
+    rows = []
+    for title, measured in results["subjects"].items():
+        cells = [
+            f"{milliseconds(percentile(times, 0.5))} / {milliseconds(percentile(times, 0.95))}"
+            if (times := measured["latency"].get(length))
+            else "-"
+            for length in lengths
+        ]
+        rows.append([title, *cells])
+    header = ["from path to answer, ms, p50 / p95", *(f"{length} s" for length in lengths)]
+    return (
+        "## Latency\n\n"
+        + table(header, rows)
+        + "\nAST looks at the first 10.24 s only, and takes as long for any clip.\n"
+    )
+
+
+def _ratios(results: dict[str, Any]) -> str:
+    length = results["ratio_length"]
+    titles = {measured["key"]: title for title, measured in results["subjects"].items()}
+    aims = [(titles[key], aim) for key, aim in AIMS if key in titles]
+    ours = [(title, measured) for title, measured in results["subjects"].items() if measured["ours"]]
+    if not aims or not ours:
+        return ""
+    rows = []
+    for title, measured in ours:
+        own = percentile(measured["latency"][length], 0.5)
+        ratios = [percentile(results["subjects"][peer]["latency"][length], 0.5) / own for peer, _ in aims]
+        rows.append([title, *(f"{ratio:.1f}x" for ratio in ratios)])
+    header = [f"times faster, {length} s, p50", *(f"{peer} (aim {aim}x)" for peer, aim in aims)]
+    return table(header, rows)
+
+
+def _throughput(results: dict[str, Any]) -> str:
+    first, last = results["lengths"][0], results["lengths"][-1]
+    header = [
+        "",
+        f"clips/s over a folder of {results['folder']} clips of 1 to 4 s",
+        "cold start: process to first answer, s",
+        f"peak memory, MB, clip of {first} s",
+        f"of {last} s",
+        "installed size, MB",
+    ]
+    rows = [
+        [
+            title,
+            f"{max(measured['folder']):,.1f}" if measured["folder"] else "-",
+            f"{median(measured['cold']):.2f}" if measured["cold"] else "-",
+            f"{measured['memory'][first]:,.0f}",
+            f"{measured['memory'][last]:,.0f}",
+            f"{measured['size']:,.0f}" if measured["size"] else "-",
+        ]
+        for title, measured in results["subjects"].items()
+    ]
+    return (
+        "## Throughput, cold start, memory, size\n\n"
+        + table(header, rows)
+        + "\nThe installed size is that of the distribution and all it requires, as pip installed it here; `torch` is a\n"
+        "requirement of this package whichever backend runs. The first answer of a cold start is a clip of 2.5 s.\n"
+    )
+
+
+def _operations(results: dict[str, Any]) -> str:
+    parts = [
+        "## Operations\n",
+        "Millions of multiply-accumulates in matrix products and convolutions, per clip: of the whole 4 s window; with\n"
+        "padding collapsed or left out; and with the last block for the CLS token alone, which is what runs. The time of the\n"
+        f"network (torch, p50) stands over the time these take at this machine's matrix rate, {results['rate'] / 1e9:,.0f} G/s\n"
+        "(1024 x 1024 float32, best of 60, measured again beside every row).\n",
+    ]
+    for name, rows in results["costs"].items():
+        header = [name, "whole window", "without padding", "what runs", "saved", "frames", "time, ms", "over its bound"]
+        parts.append(
+            table(
+                header,
+                (
+                    [
+                        f"{row['seconds']:g} s",
+                        f"{row['plain'] / 1e6:.1f}",
+                        f"{row['tokens'] / 1e6:.1f}",
+                        f"{row['needed'] / 1e6:.1f}",
+                        f"{100 * (1 - row['needed'] / row['plain']):.0f} %",
+                        f"{row['frames']:,} of 1,001",
+                        milliseconds(row["time"]),
+                        f"{row['time'] / row['bound']:.2f}x",
+                    ]
+                    for row in rows
+                ),
+            )
+        )
+    return "\n".join(parts)
+
+
+def _frontends(results: dict[str, Any]) -> str:
+    rows = [
+        [row["title"], row["missing"], "", ""]
+        if "missing" in row
+        else [
+            row["title"],
+            milliseconds(percentile(row["times"], 0.5)),
+            milliseconds(percentile(row["times"], 0.95)),
+            f"{1e6 * percentile(row['times'], 0.5) / row['frames']:.1f}" if row["frames"] else "",
+        ]
+        for row in results["frontends"]
+    ]
+    return "## Front-ends, 2.5 s in memory\n\n" + table(["", "p50, ms", "p95, ms", "us per frame"], rows)
+
+
+def _gpu(rows: list[dict[str, Any]] | None) -> str:
+    title = "## GPU: waveform tensors of 2.5 s, batch 1024\n\n"
+    if rows is None:
+        return title + "Not run: this machine has no CUDA device.\n"
+    cells = ([row["title"], row["dtype"], f"{row['rate']:,.0f}" if row["rate"] else "not installed"] for row in rows)
+    return title + table(["", "type", "clips/s"], cells)
