@@ -75,7 +75,7 @@ def test_clips_at_several_lengths_and_batches_agree_with_torch(exported: Path, c
 
 def test_int8_is_smaller_and_says_nearly_the_same(exported: Path, tmp_path: Path) -> None:
     small = export_onnx("crema-d", tmp_path / "small.onnx", int8=True)
-    assert small.stat().st_size < 0.4 * exported.stat().st_size
+    assert small.stat().st_size < 0.45 * exported.stat().st_size
     sessions = [open_session(path) for path in (exported, small)]
     assert sessions[1].get_modelmeta().custom_metadata_map["weights"] == "int8"
     for clip in CLIPS:

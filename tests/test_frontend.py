@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from helpers import CLIPS, tone
 from speech_emotion_vit import AudioError, FrontendConfig, LogMel
+from speech_emotion_vit.filters import mel_filterbank
 
 
 def reference_image(waveform: np.ndarray, config: FrontendConfig) -> np.ndarray:
@@ -141,3 +142,25 @@ def test_wrong_shapes_are_refused(shape: tuple[int, ...]) -> None:
 
 def test_nothing_of_the_front_end_is_in_a_checkpoint() -> None:
     assert LogMel().state_dict() == {}
+
+
+@pytest.mark.parametrize(("samples", "batch"), [(64_000, 2), (17_000, 1)])
+def test_blocks_of_frames_and_bands_are_the_whole_product(samples: int, batch: int) -> None:
+    """One transform and one dense product over all bins, in float64."""
+    waveform = torch.randn(batch, samples, generator=torch.Generator().manual_seed(2))
+    frontend = LogMel()
+    power = frontend.mel_power(waveform)
+    padded = torch.nn.functional.pad(waveform.double(), (256, 512))
+    frames = padded.unfold(1, 512, 64)[:, : power.shape[1]] * torch.hamming_window(512, dtype=torch.float64)
+    spectrum = torch.fft.rfft(frames, n=1024).abs().square()
+    filterbank = mel_filterbank(16_000, 1024, 128, 0.0, 8000.0, "slaney", "slaney")
+    expected = spectrum @ torch.from_numpy(filterbank)
+    torch.testing.assert_close(power.double(), expected, rtol=1e-4, atol=1e-6 * float(expected.max()))
+
+
+def test_the_image_has_a_gradient() -> None:
+    waveform = torch.from_numpy(tone(440, 1.0))[None].requires_grad_()
+    LogMel()(waveform).sum().backward()
+    assert waveform.grad is not None
+    assert waveform.grad.isfinite().all()
+    assert waveform.grad.abs().max() > 0

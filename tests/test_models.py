@@ -202,3 +202,35 @@ def test_every_parameter_of_the_compact_student_gets_a_gradient() -> None:
     model = network(ModelConfig.compact(6)).train()
     torch.nn.functional.cross_entropy(model(images(4, [128, 100, 60, 128])), torch.tensor([0, 1, 2, 3])).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("config", [ModelConfig.student(6), ModelConfig.teacher(7), ModelConfig.compact(6)])
+def test_the_short_way_to_the_embedding_is_the_long_one(config: ModelConfig) -> None:
+    """Only the CLS token goes through the last block, and a stem's norms are in its kernels."""
+    torch.manual_seed(0)
+    model = SpectrogramViT(config).eval()
+    for tensor in model.state_dict().values():
+        if tensor.ndim == 1:
+            tensor.uniform_(0.5, 1.5)
+    batch = images(3, [128, 50, 1])
+    patches, key_bias = model.tokenize(batch)
+    expected = model.forward_patches(patches, key_bias).embedding
+    torch.testing.assert_close(model.embed_patches(patches, key_bias), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.embed(batch), expected, atol=1e-5, rtol=0)
+    if model.config.stem == "strided":
+        stem = model.stem
+        one = batch[:, :, :, :64]
+        columns = torch.full((3,), 64)
+        unfolded = one
+        for convolution, norm in zip(stem.convolutions, stem.norms, strict=True):
+            unfolded = torch.nn.functional.gelu(norm(convolution(unfolded)))
+        torch.testing.assert_close(stem(one, columns), unfolded, atol=1e-4, rtol=1e-4)
+
+
+def test_the_short_way_has_gradients() -> None:
+    model = SpectrogramViT(ModelConfig.student(6))
+    for parameter in model.parameters():
+        assert parameter.grad is None
+    model.embed(images(2, [128, 50])).sum().backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert without == ["head.weight", "head.bias"]

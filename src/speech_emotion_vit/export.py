@@ -33,8 +33,8 @@ def export_onnx(
     Args:
         model: as in `EmotionClassifier`.
         output: the file to write.
-        int8: store matrices with 8 bits a value: a quarter of the size, slightly different probabilities, the same
-            speed.
+        int8: store matrices with 8 bits a value: less than half of the size, slightly different probabilities, the
+            same speed.
         revision: as in `EmotionClassifier`.
         cache_dir: as in `EmotionClassifier`.
         local_files_only: as in `EmotionClassifier`.

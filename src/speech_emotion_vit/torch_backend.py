@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,11 +26,6 @@ _CPU_WINDOWS = 16  # on a CPU more at a time are no faster, for they leave its c
 
 if hasattr(os, "register_at_fork"):
     # GNU OpenMP waits for ever in a child that was forked after it had run threads; a single thread needs none of it.
-    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
-
-
-if hasattr(os, "register_at_fork"):
-    # The threads that share one operation do not survive a fork, and a child that waits for them waits forever.
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 

@@ -10,7 +10,7 @@ from ._rows import echo_record, format_option
 @click.command("export", short_help="Write a model as one ONNX file.")
 @click.argument("model", metavar="M")
 @click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), metavar="F", help="File to write.")
-@click.option("--int8", is_flag=True, help="Store matrices with 8 bits a value: a quarter of the size.")
+@click.option("--int8", is_flag=True, help="Store matrices with 8 bits a value: less than half of the size.")
 @click.option("--revision", metavar="R", help="Branch, tag or commit of a Hub repository.")
 @click.option("--cache-dir", metavar="D", help="Folder of downloads.  [default: the Hub client's cache]")
 @format_option
