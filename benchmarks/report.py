@@ -7,6 +7,25 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+INTRODUCTION = """# Benchmarks
+
+Written by `python -m benchmarks` (peers: `pip install -e ".[bench]"`); every number in a table is from one run of it,
+on the machine below. Each system runs in a process of its own, in turns, with the threads it chooses itself, from the
+path of a 16 kHz WAV file to its answer. The peers' weights are random: the time is the same, the answer is not. The run
+stops where an answer is wrong: both backends must agree within 1e-4, a batch with single clips within 1e-5, the short
+way through the network with the long one within 1e-4, and the Mel powers with librosa's.
+"""
+THROUGHPUT = """The installed size is that of the distribution and all it requires, as pip installed it here; `torch` is a
+requirement of this package whichever backend runs. The first answer of a cold start is a clip of 2.5 s.
+"""
+OPERATIONS = """## Operations
+
+Millions of multiply-accumulates in matrix products and convolutions, per clip: of the whole 4 s window; with padding
+collapsed or left out; and with the last block for the CLS token alone, which is what runs. The time of the network
+(torch, p50) stands over the time these would take at this machine's matrix rate, {rate} G/s (1024 x 1024 float32, best
+of 60, measured again beside every row).
+"""
+
 AIMS = (("egemaps", 12), ("wav2vec2-base", 75), ("wav2vec2-large", 235))
 """How many times faster the path to an answer is to be for a 2.5 s clip."""
 
@@ -28,12 +47,7 @@ def milliseconds(seconds: float) -> str:
 
 def render(results: dict[str, Any]) -> str:
     parts = [
-        "# Benchmarks\n",
-        'Written by `python -m benchmarks` (peers: `pip install -e ".[bench]"`); every number is from one run of it, on the\n'
-        "machine below. Each system runs in a process of its own, in turns, with the threads it chooses itself, from the\n"
-        "path of a 16 kHz WAV file to its answer. The peers' weights are random: the time is the same, the answer is not.\n"
-        "The run stops where an answer is wrong: both backends must agree within 1e-4, a batch with single clips within\n"
-        "1e-5, the short way through the network with the long one within 1e-4, the Mel powers with librosa's.\n",
+        INTRODUCTION,
         _machine(results["machine"]),
     ]
     if results["skipped"]:
@@ -104,21 +118,12 @@ def _throughput(results: dict[str, Any]) -> str:
         ]
         for title, measured in results["subjects"].items()
     ]
-    return (
-        "## Throughput, cold start, memory, size\n\n"
-        + table(header, rows)
-        + "\nThe installed size is that of the distribution and all it requires, as pip installed it here; `torch` is a\n"
-        "requirement of this package whichever backend runs. The first answer of a cold start is a clip of 2.5 s.\n"
-    )
+    return "## Throughput, cold start, memory, size\n\n" + table(header, rows) + "\n" + THROUGHPUT
 
 
 def _operations(results: dict[str, Any]) -> str:
     parts = [
-        "## Operations\n",
-        "Millions of multiply-accumulates in matrix products and convolutions, per clip: of the whole 4 s window; with\n"
-        "padding collapsed or left out; and with the last block for the CLS token alone, which is what runs. The time of the\n"
-        f"network (torch, p50) stands over the time these take at this machine's matrix rate, {results['rate'] / 1e9:,.0f} G/s\n"
-        "(1024 x 1024 float32, best of 60, measured again beside every row).\n",
+        OPERATIONS.format(rate=f"{results['rate'] / 1e9:,.0f}"),
     ]
     for name, rows in results["costs"].items():
         header = [name, "whole window", "without padding", "what runs", "saved", "frames", "time, ms", "over its bound"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from faults import limited, read_only, small_disk, unprivileged
 from hub_client import CONTENT, DIGEST, Ask, cached, finish, repository, request, spoil, start_worker
 from hub_server import MAIN, HubServer
+from speech_emotion_vit import hub
 
 
 def ask_together(server: HubServer, repo_id: str, home: Path, cache: Path, processes: int) -> list[dict[str, Any]]:
@@ -48,6 +50,24 @@ def test_processes_that_download_at_once_share_one_download(
     assert [answer.get("sha256", answer) for answer in answers] == [DIGEST] * processes
     assert weights.read_bytes() == CONTENT
     assert len(cached(tmp_path / "cache")) == 2  # the blob and the link to it
+
+
+def test_a_bad_file_is_mended_by_one_process_at_a_time(server: HubServer, repo_id: str, tmp_path: Path) -> None:
+    """Else one would take out of the cache what the other has just fetched."""
+    cache = tmp_path / "cache"
+    (first,) = finish(start_worker(server.url, tmp_path), request(repo_id, cache))
+    weights = Path(first["weights"])
+    spoil(weights)
+    worker = start_worker(server.url, tmp_path)
+    with hub._alone_with(weights, "as if this process were mending it"):
+        worker.stdin.write(json.dumps(request(repo_id, cache, revision=MAIN)) + "\n")
+        worker.stdin.flush()
+        assert select.select([worker.stdout], [], [], 4.0)[0] == []
+        assert weights.exists()
+        weights.resolve().write_bytes(CONTENT)
+    assert json.loads(worker.stdout.readline())["sha256"] == DIGEST
+    worker.communicate(timeout=60)
+    assert server.requests[repo_id, "GET", "model.safetensors"] == 1  # it saw that all was well by then
 
 
 def test_the_token_goes_to_the_hub_and_to_no_other_host(server: HubServer, repo_id: str, tmp_path: Path) -> None:

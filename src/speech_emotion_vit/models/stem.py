@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -74,12 +76,13 @@ class StridedStem(nn.Module):
         ends = (columns + 1) // 2
         position = torch.arange(image.shape[3] // 2, device=image.device)
         inside = (position < ends[:, None])[:, None, None, :].to(image.dtype)
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+        pairs = zip(self.convolutions, self.norms, strict=True)
+        for convolution, norm in cast("Iterable[tuple[nn.Conv2d, ChannelNorm]]", pairs):
             if self.training:
                 image = norm(convolution(image))
             else:
                 kernel, bias = norm.folded_into(convolution.weight)
-                image = nn.functional.conv2d(image, kernel, bias, convolution.stride, convolution.padding)
+                image = nn.functional.conv2d(image, kernel, bias, convolution.stride, padding=1)
             image = nn.functional.gelu(image) * inside
         return image
 
