@@ -38,7 +38,7 @@ def test_the_quick_form_measures_this_package_and_says_what_it_leaves_out(tmp_pa
     assert "| 4 s | " in text
     assert "1,001 of 1,001" in text
     assert "## GPU" in text
-    assert "## Tried" in text
+    assert "## What was tried" in text
     assert str(ROOT) not in text
 
 
