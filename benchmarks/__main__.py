@@ -41,6 +41,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the raw numbers")
     parser.add_argument("--rounds", type=int, default=3, help="turns that every system gets  [default: 3]")
     parser.add_argument("--budget", type=float, default=2.0, help="seconds per clip length and turn  [default: 2]")
+    parser.add_argument(
+        "--speech",
+        type=Path,
+        help="folder of 16 kHz recordings on which int8 is compared  [default: the example clips]",
+    )
     parser.add_argument("--subjects", help="comma-separated keys, of: " + ", ".join(each.key for each in subjects()))
     options = parser.parse_args()
     output = options.output or (None if options.quick else ROOT / "docs" / "BENCHMARKS.md")
@@ -102,9 +107,20 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "subjects": measured,
         "rate": machine.matrix_rate(),
         "costs": {name: costs.network_costs(name, speech, budget) for name in names},
+        "int8": {name: costs.int8(name, recordings(options.speech), folder, budget) for name in names},
+        "streaming": costs.streaming(names[0], speech, budget),
         "frontends": costs.frontends(speech, budget),
         "gpu": costs.gpu(names),
     }
+
+
+def recordings(folder: Path | None) -> list[str]:
+    """Return at most 1000 recordings of a folder, evenly spread, or the example clips."""
+    folder = folder or ROOT / "examples" / "clips"
+    found = sorted(str(path) for path in folder.rglob("*") if path.suffix in (".wav", ".flac"))
+    if not found:
+        sys.exit(f"{folder}: no .wav or .flac files: name a folder of recordings with --speech")
+    return found[:: -(-len(found) // 1000)]
 
 
 def choose(options: argparse.Namespace) -> tuple[list[Subject], list[tuple[str, str]]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -69,6 +71,81 @@ def network_costs(name: str, speech: np.ndarray, budget: float) -> list[dict[str
                 "bound": needed / matrix_rate(),
             }
         )
+    return rows
+
+
+def int8(name: str, paths: Sequence[str], folder: Path, budget: float) -> dict[str, Any]:
+    """Return what the 8-bit export of a model gives in size and time, and costs in agreement over `paths`.
+
+    Both files are run on the same waveforms by ONNX Runtime, a clip at a time, the first 4 s of each.
+    """
+    import onnxruntime
+    import soundfile
+
+    from speech_emotion_vit.export import export_onnx
+
+    sessions, sizes = [], []
+    for small in (False, True):
+        path = export_onnx(name, folder / f"{name}-{small}.onnx", int8=small)
+        sizes.append(path.stat().st_size / 1e6)
+        sessions.append(onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]))
+    answers: list[list[np.ndarray]] = [[], []]
+    for path in paths:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True, frames=64_000)
+        if rate != 16_000 or not samples.any():
+            continue
+        for session, found in zip(sessions, answers, strict=True):
+            found.append(session.run(["probabilities"], {"waveform": samples.mean(axis=1)[None]})[0][0])
+    full, small = (np.stack(found) for found in answers)
+    clip = soundfile.read(paths[0], dtype="float32")[0][None, :40_000]
+    # In turns, so that what else the machine does falls on both.
+    times: list[list[float]] = [[], []]
+    for _ in range(5):
+        for session, found in zip(sessions, times, strict=True):
+            found += repeat(
+                lambda session=session: session.run(["probabilities"], {"waveform": clip}),  # type: ignore[misc]
+                budget=budget / 5,
+                least=3,
+                most=100,
+            )
+    return {
+        "clips": len(full),
+        "sizes": sizes,
+        "times": [median(found) for found in times],
+        "agreement": float((full.argmax(axis=1) == small.argmax(axis=1)).mean()),
+        "mean": float(np.abs(full - small).mean()),
+        "largest": float(np.abs(full - small).max()),
+    }
+
+
+def streaming(name: str, speech: np.ndarray, budget: float) -> list[dict[str, Any]]:
+    """Return how long a push takes that completes a window, and one that does not, for chunks of 20 ms.
+
+    Asserts that the segments are those of `timeline`.
+    """
+    from speech_emotion_vit import EmotionClassifier
+
+    rows = []
+    for backend in ("torch", "onnx"):
+        classifier = EmotionClassifier(name, backend=backend)  # type: ignore[arg-type]
+        heard = np.resize(speech, 30 * 16_000)
+        expected = classifier.timeline(heard, sampling_rate=16_000, hop=0.5).segments
+        answering: list[float] = []
+        waiting: list[float] = []
+        started = time.perf_counter()
+        while not answering or time.perf_counter() - started < budget:
+            stream, segments = classifier.stream(16_000, hop=0.5), []
+            for start in range(0, len(heard), 320):
+                before = time.perf_counter()
+                found = stream.push(heard[start : start + 320])
+                (answering if found else waiting).append(time.perf_counter() - before)
+                segments += found
+            segments += stream.flush()
+            assert [segment.start for segment in segments] == [segment.start for segment in expected]
+            for segment, wanted in zip(segments, expected, strict=True):
+                for label, probability in wanted.probabilities.items():
+                    assert abs(segment.probabilities[label] - probability) < 1e-5, "the stream differs from timeline"
+        rows.append({"backend": backend, "answering": answering, "waiting": waiting})
     return rows
 
 

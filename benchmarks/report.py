@@ -25,6 +25,18 @@ collapsed or left out; and with the last block for the CLS token alone, which is
 (torch, p50) stands over the time these would take at this machine's matrix rate, {rate} G/s (1024 x 1024 float32, best
 of 60, measured again beside every row).
 """
+INT8 = """## int8 export
+
+`export --int8` beside the plain export, both run by ONNX Runtime. It stores the matrices in 8 bits and computes in
+float32, so it saves space and not time. Differences are between probabilities.
+
+"""
+STREAMING = """## Streaming
+
+How long after the last sample of its window an answer of `stream` is there, windows of 4 s every 0.5 s; the segments
+are asserted to be those of `timeline`.
+
+"""
 
 AIMS = (("egemaps", 12), ("wav2vec2-base", 75), ("wav2vec2-large", 235))
 """How many times faster the path to an answer is to be for a 2.5 s clip."""
@@ -52,7 +64,8 @@ def render(results: dict[str, Any]) -> str:
     ]
     if results["skipped"]:
         parts.append("Not run: " + "; ".join(f"{title} ({why})" for title, why in results["skipped"]) + ".\n")
-    parts += [_latency(results), _ratios(results), _throughput(results), _operations(results), _frontends(results)]
+    parts += [_latency(results), _ratios(results), _throughput(results), _operations(results), _int8(results["int8"])]
+    parts += [_streaming(results["streaming"]), _frontends(results)]
     parts += [_gpu(results["gpu"]), (Path(__file__).parent / "tried.md").read_text()]
     return "\n".join(part for part in parts if part)
 
@@ -146,6 +159,38 @@ def _operations(results: dict[str, Any]) -> str:
             )
         )
     return "\n".join(parts)
+
+
+def _int8(rows: dict[str, dict[str, Any]]) -> str:
+    header = ["float32 / int8", "file, MB", "2.5 s, ms, p50", "clips", "same label", "difference, mean", "largest"]
+    cells = (
+        [
+            name,
+            " / ".join(f"{size:.1f}" for size in row["sizes"]),
+            " / ".join(milliseconds(seconds) for seconds in row["times"]),
+            f"{row['clips']:,}",
+            f"{100 * row['agreement']:.1f} %",
+            f"{row['mean']:.4f}",
+            f"{row['largest']:.4f}",
+        ]
+        for name, row in rows.items()
+    )
+    return INT8 + table(header, cells)
+
+
+def _streaming(rows: list[dict[str, Any]]) -> str:
+    header = ["push of 20 ms, ms, p50 / p95", "that completes a window", "that does not"]
+    cells = (
+        [
+            row["backend"],
+            *(
+                f"{milliseconds(percentile(row[kind], 0.5))} / {milliseconds(percentile(row[kind], 0.95))}"
+                for kind in ("answering", "waiting")
+            ),
+        ]
+        for row in rows
+    )
+    return STREAMING + table(header, cells)
 
 
 def _frontends(results: dict[str, Any]) -> str:
