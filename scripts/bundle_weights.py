@@ -2,8 +2,10 @@
 
 python scripts/bundle_weights.py runs/crema-d crema-d          the network the run was for
 python scripts/bundle_weights.py runs/crema-d crema-d teacher  its teacher
+python scripts/bundle_weights.py runs/savee/final savee        trained on all speakers, with the score of the folds
 
-Nothing is typed by hand: the scores are those of the run's ``results.json``, measured on the very file that is copied.
+Nothing is typed by hand: the scores are those of the run's ``results.json``, measured on the very file that is copied,
+or, for a network trained on all speakers, on those of the folds beside it, none of which had heard its test speaker.
 """
 
 from __future__ import annotations
@@ -30,10 +32,17 @@ from speech_emotion_vit.manifest import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-CITATION = (
-    "Kim & Lee, IEEE Access 2024, doi 10.1109/ACCESS.2024.3447770; Cao et al., CREMA-D, doi 10.1109/TAFFC.2014.2336244"
-)
-LICENSES = {"crema-d": "MIT; trained on CREMA-D (Open Database License 1.0)"}
+METHOD = "Kim & Lee, IEEE Access 2024, doi 10.1109/ACCESS.2024.3447770"
+CITATIONS = {
+    "crema-d": "Cao et al., CREMA-D, doi 10.1109/TAFFC.2014.2336244",
+    "emodb": "Burkhardt et al., A Database of German Emotional Speech, Interspeech 2005",
+    "savee": "Haq & Jackson, Speaker-Dependent Audio-Visual Emotion Recognition, AVSP 2009",
+}
+LICENSES = {
+    "crema-d": "MIT; trained on CREMA-D (Open Database License 1.0)",
+    "emodb": "MIT; trained on EmoDB (free to use, cite its authors)",
+    "savee": "for research only, as is SAVEE, on which it was trained",
+}
 
 
 def metrics(results: dict[str, Any], role: str, protocol: str, part: str) -> list[Metric]:
@@ -56,7 +65,8 @@ def metrics(results: dict[str, Any], role: str, protocol: str, part: str) -> lis
 def main(folder: Path, name: str, role: str | None = None) -> None:
     """Copy the weights of the run in `folder` and enter them as `name`."""
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    scored = folder.parent if run["fold"] == "final" else folder
+    results = json.loads((scored / "results.json").read_text(encoding="utf-8"))
     role = role or results["model"]
     stage = "supervised" if run["mode"] == "supervised" else role
     place = folder if role == results["model"] else folder / role
@@ -70,9 +80,14 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
         config=read_config_json(place / CONFIG_FILE),
         trained_on=f"{run['corpus']}, {run['split']['train']} clips ({run['split']['note']})",
         recipe=f"{run['recipe']['name']}, stage {stage}, seed {run['seed']}",
-        metrics=tuple(m for part in ("test", "validation") for m in metrics(results, role, run["protocol"], part)),
+        metrics=tuple(
+            metric
+            for part in ("test", "validation")
+            if part in results["scores"][role]
+            for metric in metrics(results, role, run["protocol"], part)
+        ),
         license=LICENSES[run["corpus"]],
-        citation=CITATION,
+        citation=f"{METHOD}; {CITATIONS[run['corpus']]}",
     )
     try:
         manifest = load_manifest(ROOT / MANIFEST_FILE)

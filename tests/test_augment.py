@@ -13,6 +13,7 @@ from speech_emotion_vit.training.augment import (
     augment,
     equalize,
     mask_frequency,
+    mask_time,
     mix,
     warp_frequency,
     warp_time,
@@ -137,6 +138,21 @@ def test_masks_are_bands_of_the_clips_mean() -> None:
             assert torch.allclose(after[0, changed, :20], before[0, :, :20].mean(), atol=1e-5)
     assert max(widths) == 10
     assert min(widths) < 2
+
+
+def test_masked_moments_are_columns_of_the_clips_mean() -> None:
+    images = clips(*[20] * 50)
+    masked = mask_time(images, 6, seeded())
+    assert not masked[..., 20:].any()
+    widths = []
+    for before, after in zip(images, masked, strict=True):
+        changed = (before != after)[0].all(dim=0).nonzero().flatten()
+        widths.append(len(changed))
+        if len(changed):
+            assert changed.tolist() == list(range(int(changed[0]), int(changed[-1]) + 1))
+            assert torch.allclose(after[0, :, changed], before[0, :, :20].mean(), atol=1e-5)
+    assert max(widths) == 6
+    assert min(widths) == 0
 
 
 def test_mixing_adds_powers_and_targets_alike() -> None:

@@ -71,6 +71,13 @@ def cross_validated(place: Path, savee: Path) -> Path:
     return place / "loso"
 
 
+def test_features_of_different_width_are_not_matched(place: Path, savee: Path) -> None:
+    arguments = ("--data-dir", savee, "--cache-dir", place / "cache", "--set", "student_network=paper", *SMALL)
+    message = fail("train", "--dataset", "savee", "--output", place / "widths", *arguments)
+    assert "the teacher's feature has 576 values, the student's 256" in message
+    assert "set teacher_network and student_network alike" in message
+
+
 def test_a_cross_validation_tests_every_clip_once(cross_validated: Path) -> None:
     tested = []
     for fold, speaker in enumerate(("DC", "JE", "JK", "KL")):

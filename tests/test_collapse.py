@@ -16,7 +16,7 @@ AUDIO = torch.from_numpy(speech(8.0))
 FRONTEND = LogMel()
 
 
-def student(seed: int, **changes: int) -> SpectrogramViT:
+def student(seed: int, **changes: int | str) -> SpectrogramViT:
     torch.manual_seed(seed)
     return SpectrogramViT(ModelConfig(num_classes=6, **changes)).eval()  # type: ignore[arg-type]
 
@@ -26,14 +26,15 @@ def student(seed: int, **changes: int) -> SpectrogramViT:
     gap=st.tuples(st.integers(0, 64_000), st.integers(0, 64_000)),
     seed=st.integers(0, 9),
     patch_width=st.sampled_from([1, 2, 4]),
+    pooling=st.sampled_from(["cls", "statistics"]),
 )
 @settings(max_examples=25, deadline=None)
 @torch.inference_mode()
 def test_collapsed_and_plain_logits_are_the_same(
-    lengths: list[int], gap: tuple[int, int], seed: int, patch_width: int
+    lengths: list[int], gap: tuple[int, int], seed: int, patch_width: int, pooling: str
 ) -> None:
     """Any lengths in any batch, with a silent stretch somewhere."""
-    network = student(seed, patch_width=patch_width)
+    network = student(seed, patch_width=patch_width, pooling=pooling)
     waveform = torch.zeros(len(lengths), max(lengths))
     for index, (row, length) in enumerate(zip(waveform, lengths, strict=True)):
         row[:length] = AUDIO[index * 16_000 :][:length]

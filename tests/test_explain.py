@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
@@ -46,16 +47,27 @@ def slow_rollout(network: SpectrogramViT, image: torch.Tensor) -> np.ndarray:
         with_residual = mean + np.eye(len(tokens))
         flow = with_residual / with_residual.sum(axis=1, keepdims=True) @ flow
         tokens = block(tokens[None])[0]
+    weights = flow[0, 1:]
+    if network.config.pooling == "statistics":
+        normed = network.norm(tokens)
+        shares = (normed[1:] @ normed[0] / 16).softmax(dim=0).numpy()
+        weights = weights + 2 * shares @ flow[1:, 1:]
     network.float()
-    return flow[0, 1:] / flow[0, 1:].sum()
+    return weights / weights.sum()
 
 
-@given(samples=st.integers(400, 64_000), gap=st.tuples(st.integers(0, 64_000), st.integers(0, 64_000)))
-@settings(max_examples=12, deadline=None)
+@given(
+    samples=st.integers(400, 64_000),
+    gap=st.tuples(st.integers(0, 64_000), st.integers(0, 64_000)),
+    pooling=st.sampled_from(["cls", "statistics"]),
+)
+@settings(max_examples=16, deadline=None)
 @torch.inference_mode()
-def test_rollout_with_collapsed_padding_is_that_of_every_token(samples: int, gap: tuple[int, int]) -> None:
+def test_rollout_with_collapsed_padding_is_that_of_every_token(
+    samples: int, gap: tuple[int, int], pooling: Literal["cls", "statistics"]
+) -> None:
     torch.manual_seed(1)
-    network = SpectrogramViT(ModelConfig.student(6)).eval()
+    network = SpectrogramViT(dataclasses.replace(ModelConfig.student(6), pooling=pooling)).eval()
     network.blocks.apply(lambda m: m.weight.data.mul_(3) if isinstance(m, torch.nn.Linear) else None)  # uneven
     waveform = AUDIO[None, :samples].clone()
     waveform[:, min(gap) : max(gap)] = 0
@@ -78,7 +90,7 @@ def test_rollout_of_networks_that_cannot_collapse() -> None:
     weights = rollout(compact, image)[0]
     assert weights.shape == (128,)
     assert weights.sum() == pytest.approx(1, abs=1e-6)
-    assert not weights[62:].any()  # padding is no token
+    assert not weights[64:].any()  # padding is no token
     assert (weights[:60] > 0).all()
 
 

@@ -42,7 +42,7 @@ def test_inputs_outputs_and_metadata_say_how_to_use_it(exported: Path) -> None:
         ("waveform", "tensor(float)", ["batch", "samples"])
     ]
     outputs = [(each.name, each.shape) for each in session.get_outputs()]
-    assert outputs == [("probabilities", ["batch", 6]), ("embedding", ["batch", 256])]
+    assert outputs == [("probabilities", ["batch", 6]), ("embedding", ["batch", 576])]
     (entry,) = (entry for entry in list_models() if entry.name == "crema-d")
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["labels"]) == list(entry.config.labels)

@@ -47,6 +47,14 @@ MODELS = {
     "square patches": ModelConfig(num_classes=3, patch_height=32, patch_width=4, **TINY),  # type: ignore[arg-type]
     "coordinates": ModelConfig(num_classes=3, patch_height=64, patch_width=2, coordinates=True, **TINY),  # type: ignore[arg-type]
     "strided": ModelConfig(num_classes=3, stem="strided", patch_width=2, **TINY),  # type: ignore[arg-type]
+    "strided by 8": ModelConfig(
+        num_classes=3,
+        stem="strided",
+        patch_width=8,
+        pooling="statistics",
+        **TINY,  # type: ignore[arg-type]
+    ),
+    "statistics": ModelConfig(num_classes=3, pooling="statistics", **TINY),  # type: ignore[arg-type]
     "teacher": ModelConfig(num_classes=3, stem="conv6", coordinates=True, **TINY),  # type: ignore[arg-type]
 }
 FRONTENDS = {

@@ -25,6 +25,7 @@ from speech_emotion_vit.cli import main
 from speech_emotion_vit.config import FrontendConfig, ModelConfig
 from speech_emotion_vit.errors import ConfigError, TrainingError
 from speech_emotion_vit.models import SpectrogramViT
+from speech_emotion_vit.training import loop
 from speech_emotion_vit.training.augment import Augmentation
 from speech_emotion_vit.training.data import Rows
 from speech_emotion_vit.training.experiment import make_accelerator
@@ -35,7 +36,7 @@ from speech_emotion_vit.training.protocols import Item
 from speech_emotion_vit.training.recipes import RECIPES, Recipe, StageSettings
 from speech_emotion_vit.training.runs import locked, open_run
 from speech_emotion_vit.training.scoring import score_rows
-from speech_emotion_vit.training.stages import Distillation, FrozenTeacher, Matching, Supervised, encode
+from speech_emotion_vit.training.stages import Batch, Distillation, FrozenTeacher, Matching, Supervised, encode
 from speech_emotion_vit.training.state import load_state
 
 SIZE = 16
@@ -159,7 +160,7 @@ def test_losses_by_hand() -> None:
     smooth = 0.9 * math.log(4 / 3) + 0.1 * (math.log(4) + math.log(4 / 3)) / 2
     assert float(cross_entropy(logits, target, label_smoothing=0.1)) == pytest.approx(smooth)
     assert float(feature_distance(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 5.0]]))) == 2
-    assert float(soft_cross_entropy(logits, logits, temperature=1.0)) == pytest.approx(
+    assert float(soft_cross_entropy(logits, logits.softmax(dim=1), temperature=1.0)) == pytest.approx(
         -(math.log(1 / 4) / 4 + 3 * math.log(3 / 4) / 4)
     )
 
@@ -330,6 +331,33 @@ def test_without_validation_items_the_last_epoch_is_kept(tmp_path: Path, acceler
 
 def rows_stores() -> dict[int, FeatureStore]:
     return {0: FeatureStore(np.zeros((1, SIZE, SIZE), np.float16), {}, {}, "made-up")}
+
+
+def test_the_papers_stem_learns_the_same_in_pieces(
+    tmp_path: Path, accelerator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, losses = [], []
+    for chunk in (3, 8):
+        monkeypatch.setattr(loop, "STEM_CHUNK", chunk)
+        stage = Supervised(network(TEACHER))
+        record = fit(stage, job(tmp_path / str(chunk), "x", dataclasses.replace(QUICK, epochs=1)), accelerator)[0]
+        losses.append(record["cross_entropy"])
+        weights.append(torch.cat([tensor.flatten() for tensor in stage.network.state_dict().values()]))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert (weights[0] - weights[1]).abs().mean() < 1e-4
+
+
+def test_several_teachers_teach_the_mean_of_their_answers() -> None:
+    teachers = [FrozenTeacher(network(COMPACT, seed)) for seed in (1, 2)]
+    student = network(COMPACT, 3).eval()
+    stage = Supervised(student, teachers=teachers, soft_weight=0.5, soft_temperature=2.0)
+    rows = eight_clips()
+    images = rows.images(np.arange(8))
+    losses = stage(Batch(images, torch.nn.functional.one_hot(torch.from_numpy(rows.targets), 2).float()))
+    wanted = sum(torch.softmax(teacher.logits(teacher.features(images)) / 2, dim=1) for teacher in teachers) / 2
+    expected = -(wanted * torch.log_softmax(student(images) / 2, dim=1)).sum(dim=1).mean() * 4 * 0.5
+    assert losses["soft_labels"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert "soft_labels" not in Supervised(student)(Batch(images, torch.eye(2).repeat(4, 1)))
 
 
 def test_a_state_of_another_network_is_refused(tmp_path: Path, accelerator: Any) -> None:

@@ -20,12 +20,16 @@ MelNorm = Literal["slaney", "none"]
 Interpolation = Literal["antialias", "linear"]
 LongClips = Literal["windows", "truncate"]
 Stem = Literal["none", "conv6", "strided"]
+Pooling = Literal["cls", "statistics"]
 
 STEM_CHANNELS = (1, 16, 32, 64, 32, 16, 1)
 """Channels of the teacher's six convolutions (*paper*)."""
 
-STRIDED_CHANNELS = (32, 64, 96, 128)
-"""Channels of the strided stem: every convolution halves the rows, the first one the columns too."""
+STRIDED_CHANNELS = (32, 64, 128, 192)
+"""Channels of the strided stem: every convolution halves the rows, the first ones, down to one column per patch, the
+columns too."""
+
+STATISTICS_EPSILON = 1e-5  # added to a variance over tokens, so that its root has a gradient at zero
 
 TIMELINE_HOP = 1.0  # seconds between the segments of a timeline
 
@@ -216,11 +220,15 @@ class ModelConfig:
     patching, which is not in the paper."""
     coordinates: bool = False
     """Append row and column coordinates as two channels before patching (*paper*: teacher, "ICE")."""
+    pooling: Pooling = "cls"
+    """What the head reads. ``cls``: the CLS token (*paper*); ``statistics``: with it, mean and deviation of the tokens
+    by their likeness to it, which is not in the paper."""
     dropout: float = 0.0
     """Share of the values left out behind every residual branch in training (*paper*: none)."""
 
     def __post_init__(self) -> None:
         _require_choice("stem", self.stem, Stem)
+        _require_choice("pooling", self.pooling, Pooling)
         for name, high in (
             ("num_classes", 1000),
             ("image_height", 512),
@@ -248,9 +256,11 @@ class ModelConfig:
         _require(0.0 <= self.dropout < 1.0, f"dropout must be from 0 to below 1, not {self.dropout}")
         if self.stem == "strided":
             _require(not self.coordinates, "a strided stem takes no coordinates")
+            widths = [2**count for count in range(len(STRIDED_CHANNELS) + 1)]
             _require(
-                (self.patch_height, self.patch_width) == (self.image_height, 2),
-                f"a strided stem makes one token of {self.image_height} x 2 values: set patch_height, patch_width so",
+                self.patch_height == self.image_height and self.patch_width in widths,
+                f"a strided stem makes tokens of {self.image_height} rows and {', '.join(map(str, widths))} columns, "
+                f"not of {self.patch_height} x {self.patch_width}: set patch_height and patch_width so",
             )
             _require(
                 self.image_height % self._row_stride == 0, f"image_height must be a multiple of {self._row_stride}"
@@ -268,8 +278,19 @@ class ModelConfig:
 
     @classmethod
     def compact(cls, num_classes: int) -> ModelConfig:
-        """Return this project's own student: a strided stem in front of 3 narrower blocks, no position."""
-        return cls(num_classes=num_classes, stem="strided", patch_width=2, heads=3, dropout=0.1)
+        """Return this project's own student: a strided stem, 2 narrower blocks, statistics over time, no position."""
+        return cls(
+            num_classes=num_classes,
+            stem="strided",
+            patch_width=4,
+            dim=192,
+            depth=2,
+            heads=4,
+            head_dim=48,
+            mlp_dim=384,
+            pooling="statistics",
+            dropout=0.1,
+        )
 
     @property
     def _row_stride(self) -> int:
@@ -279,6 +300,11 @@ class ModelConfig:
     def channels(self) -> int:
         """Channels of the image that is cut into patches."""
         return 3 if self.coordinates else 1
+
+    @property
+    def embedding_dim(self) -> int:
+        """Values in the embedding that the head reads."""
+        return self.dim * (3 if self.pooling == "statistics" else 1)
 
     @property
     def collapsible(self) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import onnx_proto
-from .config import ClassifierConfig, FrontendConfig, ModelConfig
+from .config import STATISTICS_EPSILON, ClassifierConfig, FrontendConfig, ModelConfig
 from .filters import FLOOR_LEVEL, SILENCE_POWER, analysis_window, interpolation_matrix, mel_filterbank
 from .onnx_proto import Attribute
 
@@ -34,8 +34,8 @@ def build_model(
     Args:
         config: labels, temperature, front-end and network.
         weights: the network's state dict in float32, complete and of the right shapes.
-        int8: store the network's matrices, but not the kernels of a stem, with 8 bits a value. ONNX Runtime computes
-            in float32 all the same: it expands them once, when it loads the file.
+        int8: store the network's matrices and kernels with 8 bits a value. ONNX Runtime computes in float32 all the
+            same: it expands them once, when it loads the file.
         metadata: properties of the file.
     """
     graph = Graph(int8=int8)
@@ -54,7 +54,7 @@ def build_model(
         inputs=[onnx_proto.value(INPUT, ["batch", "samples"])],
         outputs=[
             onnx_proto.value(PROBABILITIES, ["batch", len(config.labels)]),
-            onnx_proto.value(EMBEDDING, ["batch", config.model.dim]),
+            onnx_proto.value(EMBEDDING, ["batch", config.model.embedding_dim]),
         ],
         metadata=metadata or {},
     )
@@ -101,6 +101,13 @@ class Graph:
         scale = np.maximum(np.abs(array).max(axis=-2, keepdims=True), 1e-12) / 127
         values = self("Cast", np.round(array / scale).astype(np.int8), to=onnx_proto.FLOAT)
         return self("Mul", values, scale)
+
+    def kernel(self, value: npt.ArrayLike) -> str:
+        """Return the name of a convolution's weights `[outputs, inputs, height, width]`, stored as `matrix` does."""
+        array = np.asarray(value)
+        if not self.int8:
+            return self.constant(array)
+        return self.reshape(self.transpose(self.matrix(array.reshape(len(array), -1).T), 1, 0), *array.shape)
 
     def size(self, tensor: str, axis: int) -> str:
         """Return one size of a tensor, `[1]`."""
@@ -226,15 +233,35 @@ class _Network:
         return g("Concat", *parts, axis=1), bias
 
     def embedding(self, tokens: str, bias: str | None) -> str:
-        """Return the CLS vector `[batch, dim]` behind the last block."""
+        """Return the embedding `[batch, embedding_dim]` behind the last block."""
+        pooled = self.config.pooling == "statistics"
         last = self.config.depth - 1
-        for index in range(last):
+        for index in range(last + pooled):
             tokens = self.graph("Add", tokens, self._attention(tokens, bias, f"blocks.{index}.attention"))
             tokens = self.graph("Add", tokens, self._mlp(tokens, f"blocks.{index}.mlp"))
+        if pooled:
+            return self._statistics(self._norm(tokens, "norm"), bias)
         first = self.graph.first(tokens, [1], 1)
         first = self.graph("Add", first, self._attention_of_first(tokens, bias, f"blocks.{last}.attention"))
         first = self.graph("Add", first, self._mlp(first, f"blocks.{last}.mlp"))
         return self.graph.reshape(self._norm(first, "norm"), 0, self.config.dim)
+
+    def _statistics(self, tokens: str, bias: str | None) -> str:
+        """Return the CLS token, and mean and deviation of the others by their likeness to it."""
+        g, c = self.graph, self.config
+        everything = np.iinfo(np.int64).max
+        first, others = g.first(tokens, [1], 1), g("Slice", tokens, [1], [everything], [1])
+        query = g("Mul", first, c.dim**-0.5)
+        if bias is not None:  # a bias per head, batch entry and key: of every head the same
+            bias = g("Slice", bias, [1], [everything], [-1])
+            if c.stem == "strided":
+                bias = g("Squeeze", bias, [1])
+        weights = self._softmax(g("MatMul", query, g.transpose(others, 0, 2, 1)), bias)
+        mean = g("MatMul", weights, others)
+        from_mean = g("Sub", others, mean)
+        variance = g("MatMul", weights, g("Mul", from_mean, from_mean))
+        deviation = g("Sqrt", g("Add", variance, STATISTICS_EPSILON))
+        return g.reshape(g("Concat", first, mean, deviation, axis=2), 0, c.embedding_dim)
 
     def _patches(self, image: str) -> str:
         """Return `[batch, patches, patch_dim]`; values are ordered row, column within the patch, channel."""
@@ -242,7 +269,7 @@ class _Network:
         if c.stem == "conv6":
             for index in range(sum(name.startswith("stem.") for name in self.weights) // 2):
                 kernel, bias = (self.weights[f"stem.convolutions.{index}.{part}"] for part in ("weight", "bias"))
-                image = g("Conv", image, kernel, bias, pads=[1, 1, 1, 1])
+                image = g("Conv", image, g.kernel(kernel), bias, pads=[1, 1, 1, 1])
                 scale, offset = np.ones(len(bias)), np.zeros(len(bias))
                 image = g("Gelu", g("InstanceNormalization", image, scale, offset, epsilon=_NORM_EPSILON))
         if c.coordinates:
@@ -260,19 +287,20 @@ class _Network:
         filled = g("Cast", g("Greater", g("ReduceMax", image, [1, 2], keepdims=0), 0.0), to=onnx_proto.FLOAT)
         numbers = g.first(g.constant(np.arange(1, c.image_width + 1, dtype=np.float32)), g.size(image, 3), 0)
         columns = g("Max", g("ReduceMax", g("Mul", filled, numbers), [1], keepdims=1), 1.0)
-        ends = g("Ceil", g("Mul", columns, 0.5))  # [batch, 1]
-        half = g("Div", g.size(image, 3), [2])
-        inside = g("LessOrEqual", g.first(numbers, half, 0), ends)  # [batch, columns / 2]
-        mask = g("Unsqueeze", g("Cast", inside, to=onnx_proto.FLOAT), [1, 2])
+        halvings = c.patch_width.bit_length() - 1
         for index in range(sum(name.endswith("running_var") for name in self.weights)):
             values = self.weights[f"stem.convolutions.{index}.weight"].astype(np.float64)
             norm = f"stem.norms.{index}"
             scale = self.weights[f"{norm}.weight"] / np.sqrt(self.weights[f"{norm}.running_var"] + _NORM_EPSILON)
             bias = self.weights[f"{norm}.bias"] - self.weights[f"{norm}.running_mean"] * scale
-            strides = [2, 1 if index else 2]
-            kernel = values * scale[:, None, None, None]
+            kernel = g.kernel(values * scale[:, None, None, None])
+            strides = [2, 2 if index < halvings else 1]
             image = g("Conv", image, kernel, bias, pads=[1, 1, 1, 1], strides=strides)
-            image = g("Mul", g("Gelu", image), mask)
+            if index < halvings:
+                columns = g("Ceil", g("Mul", columns, 0.5))  # [batch, 1]
+            inside = g("LessOrEqual", g.first(numbers, g.size(image, 3), 0), columns)  # [batch, columns]
+            mask = g("Unsqueeze", g("Cast", inside, to=onnx_proto.FLOAT), [1, 2])
+            image = g("Mul", g("Relu", image), mask)
         bias_of_key = g("Pad", g("Where", inside, 0.0, -np.inf), [0, 1, 0, 0])
         patches = g.reshape(g.transpose(image, 0, 3, 1, 2), 0, 0, c.patch_dim)
         return patches, g("Unsqueeze", bias_of_key, [1, 2])

@@ -48,7 +48,7 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         linear(f"blocks.{index}.mlp.hidden", c.dim, c.mlp_dim)
         linear(f"blocks.{index}.mlp.output", c.mlp_dim, c.dim)
     norm("norm", c.dim)
-    linear("head", c.dim, c.num_classes)
+    linear("head", c.embedding_dim, c.num_classes)
     return shapes
 
 

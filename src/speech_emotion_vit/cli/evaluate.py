@@ -37,7 +37,7 @@ def command(
     device: str,
     output: str | None,
 ) -> None:
-    r"""Score a model on a corpus: WA, UA, macro-F1, calibration error, confusion, 95 % intervals over speakers.
+    """Score a model on a corpus: WA, UA, macro-F1, calibration error, confusion, 95 % intervals over speakers.
 
     Labels are mapped by name: clips whose label the model does not know are left out, and said to be.
 

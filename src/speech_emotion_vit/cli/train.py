@@ -58,7 +58,7 @@ def command(
     precision: str,
     device: str,
 ) -> None:
-    r"""Train on a corpus, score on its test items, and write one folder that describes itself.
+    """Train on a corpus, score on its test items, and write one folder that describes itself.
 
     Without --output the folder is runs/DATASET-PROTOCOL-RECIPE-STAGE-SEED. After an interruption the same command
     with --resume goes on from the last whole epoch.

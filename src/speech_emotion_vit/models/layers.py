@@ -1,8 +1,11 @@
-"""The transformer block: pre-norm attention and MLP."""
+"""The transformer block, pre-norm attention and MLP, and the pooling behind the last one."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+
+from ..config import STATISTICS_EPSILON
 
 
 class Attention(nn.Module):
@@ -98,3 +101,29 @@ class Block(nn.Module):
 
     def _thinned(self, branch: Tensor) -> Tensor:
         return nn.functional.dropout(branch, self.dropout, self.training) if self.dropout else branch
+
+
+def pooling_weights(cls_token: Tensor, tokens: Tensor, key_bias: Tensor | None = None) -> Tensor:
+    """Return the share of every token in `attentive_statistics`, `[batch, 1, tokens]`; it sums to 1."""
+    logits = cls_token @ tokens.transpose(1, 2) * tokens.shape[2] ** -0.5
+    if key_bias is not None:
+        logits = logits + key_bias[:, None, :]
+    weights: Tensor = logits.softmax(dim=-1)
+    return weights
+
+
+def attentive_statistics(cls_token: Tensor, tokens: Tensor, key_bias: Tensor | None = None) -> Tensor:
+    """Return the CLS token, and mean and standard deviation of the tokens by their likeness to it, `[batch, 3 * dim]`.
+
+    After Okabe et al., Attentive Statistics Pooling for Deep Speaker Embedding, Interspeech 2018, with the CLS token in
+    place of a learnt query.
+
+    Args:
+        cls_token: `[batch, 1, dim]`.
+        tokens: `[batch, tokens, dim]`.
+        key_bias: `[batch, tokens]` as in `Attention`.
+    """
+    weights = pooling_weights(cls_token, tokens, key_bias)
+    mean = weights @ tokens
+    deviation = (weights @ (tokens - mean).square() + STATISTICS_EPSILON).sqrt()
+    return torch.cat((cls_token, mean, deviation), dim=2).squeeze(1)

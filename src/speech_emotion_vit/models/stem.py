@@ -53,29 +53,33 @@ class ChannelNorm(nn.Module):
 
 
 class StridedStem(nn.Module):
-    """Four 3x3 convolutions that leave a sixteenth of the rows and half of the columns, with BatchNorm and GELU.
+    """Four 3x3 convolutions that leave a sixteenth of the rows and one column per patch, with BatchNorm and ReLU.
 
     What lies beyond a clip's end is set to zero before every convolution, as if the image ended there. So padding
     cannot reach the clip, and the clip alone gives the same features.
+
+    Args:
+        patch_width: columns of the image per column of the result: 1, 2, 4, 8 or 16.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patch_width: int) -> None:
         super().__init__()
-        channels = (1, *STRIDED_CHANNELS)
+        halvings = patch_width.bit_length() - 1
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(inputs, outputs, 3, stride=(2, 2 if inputs == 1 else 1), padding=1, bias=False)
-            for inputs, outputs in pairwise(channels)
+            nn.Conv2d(inputs, outputs, 3, stride=(2, 2 if index < halvings else 1), padding=1, bias=False)
+            for index, (inputs, outputs) in enumerate(pairwise((1, *STRIDED_CHANNELS)))
         )
         self.norms = nn.ModuleList(ChannelNorm(outputs) for outputs in STRIDED_CHANNELS)
 
     def forward(self, image: Tensor, columns: Tensor) -> Tensor:
-        """Return `[batch, channels, height / 16, width / 2]` of images `[batch, 1, height, width]`, width even.
+        """Return `[batch, channels, height / 16, width / patch_width]` of images `[batch, 1, height, width]`.
 
-        `columns` `[batch]` is how many columns of every image belong to the clip.
+        `width` is a multiple of `patch_width`, and `columns` `[batch]` is how many columns of every image belong to
+        the clip.
         """
-        ends = (columns + 1) // 2
-        position = torch.arange(image.shape[3] // 2, device=image.device)
-        inside = (position < ends[:, None])[:, None, None, :].to(image.dtype)
+        position = torch.arange(image.shape[3], device=image.device)
+        if self.training and image.device.type == "cpu":  # a third faster forwards and backwards together
+            image = image.contiguous(memory_format=torch.channels_last)
         pairs = zip(self.convolutions, self.norms, strict=True)
         for convolution, norm in cast("Iterable[tuple[nn.Conv2d, ChannelNorm]]", pairs):
             if self.training:
@@ -83,7 +87,9 @@ class StridedStem(nn.Module):
             else:
                 kernel, bias = norm.folded_into(convolution.weight)
                 image = nn.functional.conv2d(image, kernel, bias, convolution.stride, padding=1)
-            image = nn.functional.gelu(image) * inside
+            columns = -(-columns // convolution.stride[1])
+            inside = (position[: image.shape[3]] < columns[:, None])[:, None, None, :]
+            image = nn.functional.relu(image) * inside.to(image.dtype)
         return image
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..errors import ConfigError
-from .layers import Block
+from .layers import Block, attentive_statistics
 from .stem import ConvStem, StridedStem, coordinate_channels
 
 
@@ -18,7 +18,8 @@ class Features(NamedTuple):
     """What `SpectrogramViT.forward_features` returns, after the final LayerNorm."""
 
     embedding: Tensor
-    """The CLS vector `[batch, dim]`: what the head reads and what distillation matches."""
+    """What the head reads and what distillation matches, `[batch, embedding_dim]`: the CLS vector, and where the
+    network pools statistics, mean and deviation of the tokens behind it."""
     tokens: Tensor
     """The patch tokens `[batch, patches, dim]`."""
 
@@ -48,8 +49,8 @@ class SpectrogramViT(nn.Module):
 
     An optional convolutional stem and optional coordinate channels (the teacher has both, the student neither), a
     patch embedding, pre-norm transformer blocks over a CLS token and the patches, and one linear head on the CLS
-    token. There is no positional encoding: without stem and coordinates the output is exactly invariant to any
-    permutation of the patches.
+    token or on statistics of all. There is no positional encoding: without stem and coordinates the output is exactly
+    invariant to any permutation of the patches.
 
     Args:
         config: the shape; `ModelConfig.student` and `ModelConfig.teacher` are the paper's.
@@ -60,7 +61,11 @@ class SpectrogramViT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.stem = {"none": lambda: None, "conv6": ConvStem, "strided": StridedStem}[config.stem]()
+        self.stem: ConvStem | StridedStem | None = None
+        if config.stem == "conv6":
+            self.stem = ConvStem()
+        elif config.stem == "strided":
+            self.stem = StridedStem(config.patch_width)
         self.register_buffer(
             "coordinates",
             coordinate_channels(config.image_height, config.image_width) if config.coordinates else None,
@@ -73,7 +78,7 @@ class SpectrogramViT(nn.Module):
             for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.dim)
-        self.head = nn.Linear(config.dim, config.num_classes)
+        self.head = nn.Linear(config.embedding_dim, config.num_classes)
 
     def patches(self, image: Tensor) -> Tensor:
         """Return flattened patches `[batch, patches, patch_dim]` of `[batch, 1, height, width]`.
@@ -115,10 +120,11 @@ class SpectrogramViT(nn.Module):
         filled = image.amax(dim=(1, 2)) > 0
         position = torch.arange(1, image.shape[3] + 1, device=image.device)
         columns = (filled * position).amax(dim=1).clamp(min=1)
-        width = int(columns.max() + 1) // 2 * 2
+        step = self.config.patch_width
+        width = -(-int(columns.max()) // step) * step
         features = self.stem(image[..., :width], columns)  # type: ignore[misc]  # not None
         patches = features.permute(0, 3, 1, 2).flatten(2)
-        inside = torch.arange(width // 2, device=image.device) < ((columns + 1) // 2)[:, None]
+        inside = torch.arange(0, width, step, device=image.device) < columns[:, None]
         return patches, torch.where(inside, 0.0, float("-inf")).to(patches.dtype)
 
     def forward_patches(self, patches: Tensor, key_bias: Tensor | None = None) -> Features:
@@ -130,14 +136,20 @@ class SpectrogramViT(nn.Module):
         tokens, key_bias = self._with_cls_token(patches, key_bias)
         for block in self.blocks:
             tokens = block(tokens, key_bias)
-        tokens = self.norm(tokens)
-        return Features(embedding=tokens[:, 0], tokens=tokens[:, 1:])
+        cls_token, tokens = self.norm(tokens).split([1, tokens.shape[1] - 1], dim=1)
+        if self.config.pooling == "cls":
+            return Features(embedding=cls_token[:, 0], tokens=tokens)
+        key_bias = None if key_bias is None else key_bias[:, 1:]
+        return Features(embedding=attentive_statistics(cls_token, tokens, key_bias), tokens=tokens)
 
     def embed_patches(self, patches: Tensor, key_bias: Tensor | None = None) -> Tensor:
-        """Return the `embedding` of `forward_patches` alone, `[batch, dim]`.
+        """Return the `embedding` of `forward_patches` alone, `[batch, embedding_dim]`.
 
-        The last block is computed for the CLS token only, a third of all operations less with three blocks.
+        Where the CLS token is all of it, the last block is computed for that only, a third of all operations less
+        with three blocks.
         """
+        if self.config.pooling != "cls":
+            return self.forward_patches(patches, key_bias).embedding
         tokens, key_bias = self._with_cls_token(patches, key_bias)
         *blocks, last = cast("Iterator[Block]", iter(self.blocks))
         for block in blocks:
@@ -179,7 +191,7 @@ class SpectrogramViT(nn.Module):
         return patches.gather(1, order.unsqueeze(-1).expand(-1, -1, patches.shape[2])), key_bias.to(patches.dtype)
 
     def embed(self, image: Tensor) -> Tensor:
-        """Return the CLS vector `[batch, dim]` of images `[batch, 1, height, width]`, with padding collapsed."""
+        """Return the embedding `[batch, embedding_dim]` of `[batch, 1, height, width]`, with padding collapsed."""
         return self.embed_patches(*self.tokenize(image))
 
     def forward(self, image: Tensor) -> Tensor:

@@ -44,6 +44,10 @@ class Augmentation:
     """Number of bands of masking; what is masked becomes the clip's mean."""
     frequency_mask_bands: int = 0
     """Widest mask in bands."""
+    time_masks: int = 0
+    """Number of moments of masking; what is masked becomes the clip's mean."""
+    time_mask_columns: int = 0
+    """Widest mask in columns."""
     mixup: float = 0.0
     """Both parameters of the beta distribution that mixes two clips, as powers; 0: none."""
 
@@ -52,7 +56,7 @@ class Augmentation:
             value = getattr(self, name)
             if not 0.0 <= value <= 100.0:
                 raise ConfigError(f"{name} must be from 0 to 100, not {value}")
-        for name in ("time_shift", "frequency_masks", "frequency_mask_bands"):
+        for name in ("time_shift", "frequency_masks", "frequency_mask_bands", "time_masks", "time_mask_columns"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}")
 
@@ -75,6 +79,8 @@ def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) 
         images = add_noise_floor(images, s.noise, generator)
     for _ in range(s.frequency_masks):
         images = mask_frequency(images, s.frequency_mask_bands, generator)
+    for _ in range(s.time_masks):
+        images = mask_time(images, s.time_mask_columns, generator)
     return images
 
 
@@ -151,9 +157,24 @@ def mask_frequency(images: Tensor, widest: int, generator: torch.Generator) -> T
     start = (_uniform(images, batch, 1, 1, 1, generator=generator) * (bands - width)).floor()
     band = torch.arange(bands, device=images.device)[:, None]
     masked = (band >= start) & (band < start + width)
+    return torch.where(masked & _real(images), _mean(images), images)
+
+
+def mask_time(images: Tensor, widest: int, generator: torch.Generator) -> Tensor:
+    """Replace a random stretch of a clip's columns, up to `widest`, by the mean of those that are not padding."""
+    batch, _, _, columns = images.shape
     real = _real(images)
-    mean = images.sum(dim=(2, 3), keepdim=True) / (real.sum(dim=3, keepdim=True) * bands).clamp(min=1)
-    return torch.where(masked & real, mean, images)
+    count = real.sum(dim=3, keepdim=True)
+    width = (_uniform(images, batch, 1, 1, 1, generator=generator) * (widest + 1)).floor()
+    start = (_uniform(images, batch, 1, 1, 1, generator=generator) * (count - width).clamp(min=0)).floor()
+    column = torch.arange(columns, device=images.device)
+    return torch.where((column >= start) & (column < start + width) & real, _mean(images), images)
+
+
+def _mean(images: Tensor) -> Tensor:
+    """Return the mean of the columns that are not padding, `[batch, 1, 1, 1]`."""
+    values = (_real(images).sum(dim=3, keepdim=True) * images.shape[2]).clamp(min=1)
+    return images.sum(dim=(2, 3), keepdim=True) / values
 
 
 def mix(

@@ -28,6 +28,7 @@ from .state import load_optimizer_tensors, load_state, optimizer_tensors, save_s
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+STEM_CHUNK = 4  # images: what the paper's stem makes of more, 4 MiB each and layer, does not fit a processor's cache
 CHECK_EVERY = 20  # steps between two looks at the loss: a look waits for the device
 
 
@@ -116,6 +117,9 @@ class _Fit:
             )
         self.job, self.accelerator = job, accelerator
         self.network: SpectrogramViT = stage.network  # type: ignore[assignment]
+        # No norm of that stem looks at the batch, so gradients of pieces add up to those of the whole.
+        piecewise = self.network.config.stem == "conv6" and accelerator.device.type == "cpu"
+        self.chunk = STEM_CHUNK if piecewise else job.settings.batch_size
         stage.to(accelerator.device)
         self.optimizer = make_optimizer(stage, job.settings)
         self.averaged = copy.deepcopy(self.network).requires_grad_(False) if job.settings.average else None
@@ -173,17 +177,20 @@ class _Fit:
             # Processes average their gradients; this makes it the mean over the batch whatever their shares are.
             weight = len(local.images) * world / len(rows)
             torch.manual_seed(seed_of(job.seed, job.name, epoch, index, rank))
-            losses = self.stage(local)
-            total = torch.stack(list(losses.values())).sum()
             self.optimizer.zero_grad()
-            self.accelerator.backward(total * weight)
+            pieces = -(-len(local.images) // self.chunk)
+            for number in range(pieces):
+                piece = local.share(number, pieces)
+                losses = self.stage(piece)
+                total = torch.stack(list(losses.values())).sum()
+                self.accelerator.backward(total * (weight * len(piece.images) / len(local.images)))
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0.0) + value.detach() * (len(piece.images) / len(rows))
             if settings.clip_norm:
                 nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip_norm)
             self.optimizer.step()
             self.step += 1
             self._average()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value.detach() * (len(local.images) / len(rows))
             if index % CHECK_EVERY == CHECK_EVERY - 1 or index == len(batches) - 1:
                 self._check(sums, epoch, index + 1, rate)
         means = torch.stack(list(sums.values()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,11 +25,10 @@ def feature_distance(embedding: Tensor, reference: Tensor) -> Tensor:
     return (embedding.float() - reference.float()).abs().mean()
 
 
-def soft_cross_entropy(logits: Tensor, reference: Tensor, *, temperature: float) -> Tensor:
-    """Return the cross-entropy of softened `logits` against the teacher's softened ones, both `[batch, classes]`.
+def soft_cross_entropy(logits: Tensor, wanted: Tensor, *, temperature: float) -> Tensor:
+    """Return the cross-entropy of softened `logits` against softened probabilities, both `[batch, classes]`.
 
     Hinton et al., Distilling the Knowledge in a Neural Network, 2015; scaled by the squared temperature, so that
     gradients keep their size.
     """
-    wanted = torch.softmax(reference.float() / temperature, dim=1)
     return functional.cross_entropy(logits.float() / temperature, wanted) * temperature**2

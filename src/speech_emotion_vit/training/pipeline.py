@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..checkpoint import load_checkpoint
 from ..config import ModelConfig
-from ..errors import TrainingError
+from ..errors import ConfigError, TrainingError
 from ..hub import resolve_model
 from ..models import SpectrogramViT
 from .augment import Augmentation
@@ -83,9 +83,16 @@ def run_training(run: Run, accelerator: Accelerator) -> dict[str, Any]:
         What ``results.json`` holds; nothing in processes other than the main one.
 
     Raises:
+        ConfigError: student and teacher have features of different width, which cannot be matched.
         DatasetError: the split leaks.
         TrainingError: the folder holds another run or is in use, or training cannot go on.
     """
+    widths = {role: getattr(run.recipe, f"{role}_model")(2).embedding_dim for role in ("teacher", "student")}
+    if "match" in ORDER[run.stages] and widths["teacher"] != widths["student"]:
+        raise ConfigError(
+            f"the teacher's feature has {widths['teacher']} values, the student's {widths['student']}: to match them "
+            "set teacher_network and student_network alike"
+        )
     split = make_split(
         run.data.utterances,
         corpus=run.data.corpus.name,
@@ -223,11 +230,15 @@ class _Stages:
             self.networks[role] = network.to(self.accelerator.device)
         network = self.networks[role]
         if name in ("teacher", "supervised"):
+            models = recipe.teachers if name == "supervised" else ()
             return Supervised(
                 network,
                 drop=settings.drop,
                 label_smoothing=recipe.label_smoothing,
                 class_weights=self.class_weights,
+                teachers=[_teacher(model, self.run_).to(self.accelerator.device) for model in models],
+                soft_weight=recipe.soft_weight,
+                soft_temperature=recipe.soft_temperature,
             )
         if self.teacher is None:
             self.teacher = FrozenTeacher(self.networks["teacher"])
@@ -250,7 +261,8 @@ class _Stages:
         """Return the teacher's features of all training rows `[rows, dim]`, computed once, shared by the processes."""
         if self.reference is None:
             rows, accelerator = self.rows["train"], self.accelerator
-            reference = torch.zeros(len(rows), self.run_.recipe.teacher_model(2).dim, device=accelerator.device)
+            width = self.run_.recipe.teacher_model(2).embedding_dim
+            reference = torch.zeros(len(rows), width, device=accelerator.device)
             starts = range(0, len(rows), SCORE_BATCH)[accelerator.process_index :: accelerator.num_processes]
             for start in starts:
                 batch = np.arange(start, min(start + SCORE_BATCH, len(rows)))
@@ -289,6 +301,25 @@ def _start_from(network: SpectrogramViT, model: str, labels: tuple[str, ...]) ->
     kept = {key: tensor for key, tensor in source.state_dict().items() if same or not key.startswith("head.")}
     network.load_state_dict(kept, strict=same)
     return f"starts from {name}{'' if same else ', but for the head, since the labels differ'}"
+
+
+def _teacher(model: str, run: Run) -> FrozenTeacher:
+    """Return one of the recipe's `teachers`.
+
+    Raises:
+        WeightsError: the model cannot be found, verified or read.
+        ConfigError: it answers another question, or of other images.
+    """
+    resolved = resolve_model(model)
+    network, config = load_checkpoint(resolved.weights, resolved.config)
+    for what, theirs, ours in (
+        ("labels", config.labels, run.data.labels),
+        ("front-end", config.frontend, run.recipe.frontend),
+    ):
+        if theirs != ours:
+            raise ConfigError(f"{model}: its {what} are {theirs}, those of this run {ours}: choose another teacher")
+    run.say(f"teacher: {resolved.name}@{resolved.revision}")
+    return FrozenTeacher(network)
 
 
 def _class_weights(rows: Rows, classes: int) -> Tensor:

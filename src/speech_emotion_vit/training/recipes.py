@@ -102,6 +102,8 @@ class Recipe:
     """Rows per patch (*paper*: all)."""
     patch_width: int = 1
     """Columns per patch (*paper*)."""
+    compact_patch_width: int = 4
+    """Columns per token of a ``compact`` network: fewer see more detail and cost more."""
     student_network: Network = "paper"
     """``paper``: the published student; ``compact``: this project's own, with a strided stem."""
     teacher_network: Network = "paper"
@@ -113,6 +115,9 @@ class Recipe:
     initial_weights: str = ""
     """Model whose weights every network of the same shape starts from, by name, folder or file; the head only where
     the labels are the same. Empty: random weights."""
+    teachers: tuple[str, ...] = ()
+    """Models whose mean answer is a further target of a network trained alone (stage ``supervised``), each by name,
+    folder or file, with the same labels and front-end: several that err differently know more than each of them."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """What is done to the images of a batch (*paper*: nothing)."""
     teacher_augmentation: Augmentation = field(default_factory=Augmentation)
@@ -124,7 +129,7 @@ class Recipe:
     alpha: float = 10.0
     """Weight of the L1 distance to the teacher in the student's stage (*paper*)."""
     soft_weight: float = 0.0
-    """Weight of the teacher's soft labels in the student's stage (*paper*: none)."""
+    """Weight of the teacher's soft labels in the student's stage, and of the `teachers`' (*paper*: none)."""
     soft_temperature: float = 2.0
     """What softens the teacher's labels."""
     teacher: StageSettings = field(default_factory=StageSettings)
@@ -171,7 +176,11 @@ class Recipe:
     def _compact(self, num_classes: int) -> ModelConfig:
         bands, columns = self.frontend.n_mels, self.frontend.columns
         return dataclasses.replace(
-            ModelConfig.compact(num_classes), image_height=bands, image_width=columns, patch_height=bands
+            ModelConfig.compact(num_classes),
+            image_height=bands,
+            image_width=columns,
+            patch_height=bands,
+            patch_width=self.compact_patch_width,
         )
 
     def _image(self) -> dict[str, Any]:
@@ -185,7 +194,7 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON-ready types."""
         values = dataclasses.asdict(self)
-        values["versions"] = list(self.versions)
+        values |= {"versions": list(self.versions), "teachers": list(self.teachers)}
         return values
 
     @classmethod
@@ -251,9 +260,10 @@ def _build(cls: type[T], values: object, what: str) -> T:
             value = FrontendConfig.from_dict(value)
         elif dataclasses.is_dataclass(hint):
             value = _build(hint, value, f"{what}: {name}")  # type: ignore[arg-type]
-        elif hint == tuple[int, ...]:
-            if not isinstance(value, (list, tuple)) or not all(type(item) is int for item in value):
-                raise ConfigError(f"{what}: {name} must be a list of whole numbers, not {value!r}")
+        elif hint in (tuple[int, ...], tuple[str, ...]):
+            kind, said = (int, "whole numbers") if hint == tuple[int, ...] else (str, "names")
+            if not isinstance(value, (list, tuple)) or not all(type(item) is kind for item in value):
+                raise ConfigError(f"{what}: {name} must be a list of {said}, not {value!r}")
             value = tuple(value)
         else:
             expected = hint if isinstance(hint, type) else str
@@ -268,20 +278,27 @@ def _build(cls: type[T], values: object, what: str) -> T:
         raise ConfigError(f"{what}: {error}") from error
 
 
-_ROBUST_STUDENT = StageSettings(
-    epochs=26,
-    batch_size=64,
+_COMPACT = StageSettings(
+    epochs=60,
     optimizer="adamw",
-    learning_rate=5e-4,
+    learning_rate=1e-3,
     beta2=0.98,
-    weight_decay=0.1,
+    weight_decay=0.05,
     schedule="cosine",
     warmup_epochs=2.0,
     clip_norm=1.0,
     average=0.995,
-    drop=0.5,
 )
-_VOICES = Augmentation(frequency_warp=0.06, frequency_shift=0.6, equalizer=0.04)
+_VOICES = Augmentation(
+    frequency_warp=0.04,
+    frequency_shift=0.4,
+    time_warp=0.1,
+    equalizer=0.03,
+    frequency_masks=2,
+    frequency_mask_bands=16,
+    time_masks=2,
+    time_mask_columns=10,
+)
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
@@ -293,16 +310,16 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "robust": Recipe(
             name="robust",
             teacher_network="compact",
+            student_network="compact",
             augmentation=_VOICES,
-            teacher_augmentation=dataclasses.replace(
-                _VOICES, time_warp=0.1, frequency_masks=2, frequency_mask_bands=16
-            ),
+            teacher_augmentation=_VOICES,
+            label_smoothing=0.05,
             alpha=1.0,
             soft_weight=1.0,
-            teacher=dataclasses.replace(_ROBUST_STUDENT, batch_size=32, learning_rate=1e-3, drop=0.2),
-            match=dataclasses.replace(_ROBUST_STUDENT, epochs=3, warmup_epochs=1.0, keep_best=False),
-            student=_ROBUST_STUDENT,
-            supervised=_ROBUST_STUDENT,
+            teacher=_COMPACT,
+            match=dataclasses.replace(_COMPACT, epochs=3, warmup_epochs=1.0, keep_best=False),
+            student=_COMPACT,
+            supervised=_COMPACT,
         ),
     }
 )

@@ -10,6 +10,7 @@ Student  `Distillation`                     cross-entropy + alpha L1
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -110,13 +111,16 @@ class FrozenTeacher:
 
 
 class Supervised(nn.Module):
-    """Cross-entropy of a network: the teacher's stage, and a student's without a teacher.
+    """Cross-entropy of a network: the teacher's stage, and a student's without a teacher of its own.
 
     Args:
         network: what is trained.
         drop: share of the patches left out in training.
         label_smoothing: share of the target spread over all classes.
         class_weights: `[classes]` or None.
+        teachers: networks whose mean softened answer is a further target; they see all patches.
+        soft_weight: weight of that target.
+        soft_temperature: what softens answers.
     """
 
     class_weights: Tensor | None
@@ -128,9 +132,15 @@ class Supervised(nn.Module):
         drop: float = 0.0,
         label_smoothing: float = 0.0,
         class_weights: Tensor | None = None,
+        teachers: Sequence[FrozenTeacher] = (),
+        soft_weight: float = 0.0,
+        soft_temperature: float = 2.0,
     ) -> None:
         super().__init__()
         self.network = network
+        self.teachers = tuple(teachers)
+        self.soft_weight = soft_weight
+        self.soft_temperature = soft_temperature
         self.drop = drop
         self.label_smoothing = label_smoothing
         self.register_buffer("class_weights", class_weights, persistent=False)
@@ -138,7 +148,19 @@ class Supervised(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of `batch`."""
         embedding = encode(self.network, batch.images, drop=self.drop, scores=batch.scores)
-        return {"cross_entropy": self._cross_entropy(embedding, batch)}
+        losses = {"cross_entropy": self._cross_entropy(embedding, batch)}
+        if self.teachers:
+            losses["soft_labels"] = self._soft_labels(
+                embedding, [teacher.logits(teacher.features(batch.images)) for teacher in self.teachers]
+            )
+        return losses
+
+    def _soft_labels(self, embedding: Tensor, answers: Sequence[Tensor]) -> Tensor:
+        """Return the weighted loss against the mean of the teachers' logits `[batch, classes]`, softened first."""
+        softened = torch.stack([(logits.float() / self.soft_temperature).softmax(dim=1) for logits in answers])
+        return self.soft_weight * soft_cross_entropy(
+            self.network.head(embedding), softened.mean(dim=0), temperature=self.soft_temperature
+        )
 
     def _cross_entropy(self, embedding: Tensor, batch: Batch) -> Tensor:
         return cross_entropy(
@@ -198,11 +220,16 @@ class Distillation(Supervised):
         label_smoothing: float = 0.0,
         class_weights: Tensor | None = None,
     ) -> None:
-        super().__init__(network, drop=drop, label_smoothing=label_smoothing, class_weights=class_weights)
+        super().__init__(
+            network,
+            drop=drop,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            soft_weight=soft_weight,
+            soft_temperature=soft_temperature,
+        )
         self.teacher = teacher
         self.alpha = alpha
-        self.soft_weight = soft_weight
-        self.soft_temperature = soft_temperature
         network.head.requires_grad_(True)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -214,7 +241,5 @@ class Distillation(Supervised):
             "matching": self.alpha * feature_distance(embedding, reference),
         }
         if self.soft_weight:
-            losses["soft_labels"] = self.soft_weight * soft_cross_entropy(
-                self.network.head(embedding), self.teacher.logits(reference), temperature=self.soft_temperature
-            )
+            losses["soft_labels"] = self._soft_labels(embedding, [self.teacher.logits(reference)])
         return losses
