@@ -35,7 +35,8 @@ def collect(folder: Path) -> None:
     target = RUNS / folder.name
     target.mkdir(parents=True, exist_ok=True)
     for name in RECORDS:
-        shutil.copyfile(folder / name, target / name)
+        if (folder / name).is_file():  # several folds have no common history
+            shutil.copyfile(folder / name, target / name)
 
 
 def load(folder: Path) -> dict[str, Any]:
@@ -101,10 +102,10 @@ def render(runs: list[dict[str, Any]]) -> str:
     ]
     text += ["", "```"]
     for run in runs:
-        stage = "all" if len(run["epochs"]) > 1 else next(iter(run["epochs"]))
+        stage = "all" if len(run["epochs"]) > 1 else next(iter(run["epochs"]))  # a run of folds takes all by default
         text.append(
             f"speech-emotion-vit train --dataset {run['corpus']} --data-dir DIR --protocol {run['protocol']} "
-            f"--recipe recipe.json --stage {stage} --seed {run['seed']}  # {run['name']}"
+            f"--recipe recipe.json --stage {stage} --seed {run['seed']} --output runs/{run['name']}"
         )
     notes = (RUNS / "NOTES.md").read_text(encoding="utf-8")
     return "\n".join([*text, "```", "", notes])

@@ -79,6 +79,8 @@ def test_features_of_different_width_are_not_matched(place: Path, savee: Path) -
 
 
 def test_a_cross_validation_tests_every_clip_once(cross_validated: Path) -> None:
+    run = json.loads((cross_validated / "run.json").read_text())
+    assert (run["fold"], run["split"]["leakage"], run["corpus"]) == ("all", 0, "savee")
     tested = []
     for fold, speaker in enumerate(("DC", "JE", "JK", "KL")):
         folder = cross_validated / f"fold-{fold}"

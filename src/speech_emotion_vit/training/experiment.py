@@ -124,8 +124,12 @@ def _pool(output: Path, data: Data, folds: int) -> dict[str, Any]:
         "parameters": each[0]["parameters"],
     }
     description = read_json(output / "fold-0" / RUN_FILE) | {"fold": "all"}
-    description["split"] = {"note": f"{folds} folds, every clip tested once by the fold that never heard its speaker"}
+    description["split"] = {
+        "note": f"{folds} folds, every clip tested once by the fold that never heard its speaker",
+        "leakage": max(read_json(output / f"fold-{index}" / RUN_FILE)["split"]["leakage"] for index in range(folds)),
+    }
     with locked(output):
+        write_json(output / RUN_FILE, description)
         write_json(output / RESULTS_FILE, results)
         write_report(output, description, results, data.corpus)
     return results
