@@ -49,7 +49,8 @@ def test_a_table_and_a_csv(tmp_path: Path) -> None:
 def test_standard_input() -> None:
     piped = run("predict", "-", stdin=CLIPS[0].read_bytes())
     from_file = run("predict", CLIPS[0])
-    assert json.loads(piped.stdout)["probabilities"] == json.loads(from_file.stdout)["probabilities"]
+    expected = json.loads(from_file.stdout)["probabilities"]  # of another process: sums may be taken in another order
+    assert json.loads(piped.stdout)["probabilities"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_bad_file_is_reported_the_rest_go_on(tmp_path: Path) -> None:

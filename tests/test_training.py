@@ -412,12 +412,18 @@ def test_every_value_of_a_recipe_has_its_reason() -> None:
 
 def test_values_are_changed_by_name() -> None:
     recipe = RECIPES["robust"].with_values(
-        {"student.learning_rate": "1e-3", "versions": "[0, 3]", "augmentation.noise": "0.2", "patch_width": "16"}
+        {
+            "student.learning_rate": "1e-3",
+            "versions": "[0, 3]",
+            "augmentation.noise": "0.2",
+            "compact_patch_width": "16",
+        }
     )
     assert recipe.student.learning_rate == 1e-3
     assert recipe.versions == (0, 3)
     assert recipe.augmentation.noise == 0.2
     assert recipe.student_model(6).patch_width == 16
+    assert RECIPES["paper"].with_values({"patch_width": "16"}).student_model(6).patch_width == 16
     without = RECIPES["paper"].with_values({"teacher_stem": "false", "teacher_coordinates": "false"})
     assert without.teacher_model(6) == dataclasses.replace(ModelConfig.student(6), depth=6)
 
@@ -433,7 +439,11 @@ def test_values_are_changed_by_name() -> None:
         ({"student.optimizer": "sgd"}, r"optimizer must be one of adam, adamw, not 'sgd'"),
         ({"versions": "[1]"}, r"versions must be different and contain 0"),
         ({"versions": "[0, 7]"}, r"versions must be from 0 to 3"),
-        ({"patch_width": "5"}, r"not a multiple"),
+        ({"student_network": "paper", "patch_width": "5"}, r"not a multiple"),
+        (
+            {"compact_patch_width": "3"},
+            r"a strided stem makes tokens of 128 rows and 1, 2, 4, 8, 16 columns, not of 128 x 3",
+        ),
         ({"frontend.top_db": "0"}, r"top_db must be from 1"),
     ],
 )

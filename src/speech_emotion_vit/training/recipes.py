@@ -99,9 +99,9 @@ class Recipe:
     versions: tuple[int, ...] = (0,)
     """Versions of every training recording, 0 being the original: indices of `waveforms.VERSIONS`."""
     patch_height: int = 128
-    """Rows per patch (*paper*: all)."""
+    """Rows per patch of the ``paper`` networks (*paper*: all)."""
     patch_width: int = 1
-    """Columns per patch (*paper*)."""
+    """Columns per patch of the ``paper`` networks (*paper*)."""
     compact_patch_width: int = 4
     """Columns per token of a ``compact`` network: fewer see more detail and cost more."""
     student_network: Network = "paper"
@@ -155,6 +155,7 @@ class Recipe:
         if self.soft_temperature == 0:
             raise ConfigError("soft_temperature must be above 0")
         self.student_model(2)
+        self.teacher_model(2)
 
     def student_model(self, num_classes: int) -> ModelConfig:
         """Return the student's shape."""
