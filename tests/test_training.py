@@ -441,8 +441,8 @@ def test_values_are_changed_by_name() -> None:
         ({"versions": "[0, 7]"}, r"versions must be from 0 to 3"),
         ({"student_network": "paper", "patch_width": "5"}, r"not a multiple"),
         (
-            {"compact_patch_width": "3"},
-            r"a strided stem makes tokens of 128 rows and 1, 2, 4, 8, 16 columns, not of 128 x 3",
+            {"compact_patch_width": "32"},
+            r"a strided stem makes tokens of 128 rows and 1, 2, 4, 8, 16 columns, not of 128 x 32",
         ),
         ({"frontend.top_db": "0"}, r"top_db must be from 1"),
     ],
