@@ -21,7 +21,8 @@ requirement of this package whichever backend runs. The first answer of a cold s
 OPERATIONS = """## Operations
 
 Millions of multiply-accumulates in matrix products and convolutions, per clip: of the whole 4 s window; with padding
-collapsed or left out; and with the last block for the CLS token alone, which is what runs. The time of the network
+collapsed or left out; and what runs: where the head reads the CLS token alone, the last block is computed for that only,
+which `crema-d`, with its statistics over all tokens, cannot do. The time of the network
 (torch, p50) stands over the time these would take at this machine's matrix rate, {rate} G/s (1024 x 1024 float32, best
 of 60, measured again beside every row); the aim is 1.5x. A pass is about 200 operators, views included, most of them too
 small to keep two cores busy.

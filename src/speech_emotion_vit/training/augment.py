@@ -157,7 +157,8 @@ def mask_frequency(images: Tensor, widest: int, generator: torch.Generator) -> T
     start = (_uniform(images, batch, 1, 1, 1, generator=generator) * (bands - width)).floor()
     band = torch.arange(bands, device=images.device)[:, None]
     masked = (band >= start) & (band < start + width)
-    return torch.where(masked & _real(images), _mean(images), images)
+    real = _real(images)
+    return torch.where(masked & real, _mean(images, real), images)
 
 
 def mask_time(images: Tensor, widest: int, generator: torch.Generator) -> Tensor:
@@ -168,12 +169,12 @@ def mask_time(images: Tensor, widest: int, generator: torch.Generator) -> Tensor
     width = (_uniform(images, batch, 1, 1, 1, generator=generator) * (widest + 1)).floor()
     start = (_uniform(images, batch, 1, 1, 1, generator=generator) * (count - width).clamp(min=0)).floor()
     column = torch.arange(columns, device=images.device)
-    return torch.where((column >= start) & (column < start + width) & real, _mean(images), images)
+    return torch.where((column >= start) & (column < start + width) & real, _mean(images, real), images)
 
 
-def _mean(images: Tensor) -> Tensor:
-    """Return the mean of the columns that are not padding, `[batch, 1, 1, 1]`."""
-    values = (_real(images).sum(dim=3, keepdim=True) * images.shape[2]).clamp(min=1)
+def _mean(images: Tensor, real: Tensor) -> Tensor:
+    """Return the mean of the columns that are `real` `[batch, 1, 1, columns]`, as `[batch, 1, 1, 1]`."""
+    values = (real.sum(dim=3, keepdim=True) * images.shape[2]).clamp(min=1)
     return images.sum(dim=(2, 3), keepdim=True) / values
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import load_checkpoint
-from ..config import ModelConfig
+from ..config import ClassifierConfig, ModelConfig
 from ..errors import ConfigError, TrainingError
 from ..hub import resolve_model
 from ..models import SpectrogramViT
@@ -285,15 +285,19 @@ def _initial(shape: ModelConfig, seed: int) -> SpectrogramViT:
         return SpectrogramViT(shape)
 
 
+def _load(model: str) -> tuple[SpectrogramViT, ClassifierConfig, str]:
+    """Return network, configuration and full name of a model given by name, folder or file."""
+    resolved = resolve_model(model)
+    return *load_checkpoint(resolved.weights, resolved.config), f"{resolved.name}@{resolved.revision}"
+
+
 def _start_from(network: SpectrogramViT, model: str, labels: tuple[str, ...]) -> str:
     """Load the weights of `model` where it has the same shape, and return what was done.
 
     Raises:
         WeightsError: the model cannot be found, verified or read.
     """
-    resolved = resolve_model(model)
-    source, config = load_checkpoint(resolved.weights, resolved.config)
-    name = f"{resolved.name}@{resolved.revision}"
+    source, config, name = _load(model)
     shape = dataclasses.replace(network.config, num_classes=config.model.num_classes, dropout=config.model.dropout)
     if shape != config.model:
         return f"random weights, for {name} has another shape"
@@ -310,15 +314,14 @@ def _teacher(model: str, run: Run) -> FrozenTeacher:
         WeightsError: the model cannot be found, verified or read.
         ConfigError: it answers another question, or of other images.
     """
-    resolved = resolve_model(model)
-    network, config = load_checkpoint(resolved.weights, resolved.config)
+    network, config, name = _load(model)
     for what, theirs, ours in (
         ("labels", config.labels, run.data.labels),
         ("front-end", config.frontend, run.recipe.frontend),
     ):
         if theirs != ours:
             raise ConfigError(f"{model}: its {what} are {theirs}, those of this run {ours}: choose another teacher")
-    run.say(f"teacher: {resolved.name}@{resolved.revision}")
+    run.say(f"teacher: {name}")
     return FrozenTeacher(network)
 
 
