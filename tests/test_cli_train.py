@@ -18,6 +18,25 @@ SMALL = [
 ]
 SAVEE = {"a": "anger", "d": "disgust", "f": "fear", "h": "happiness", "n": "neutral", "sa": "sadness", "su": "surprise"}
 
+CREMA_D = {
+    "ANG": "anger",
+    "DIS": "disgust",
+    "FEA": "fear",
+    "HAP": "happiness",
+    "NEU": "neutral",
+    "SAD": "sadness",
+}
+EMODB = {
+    "W": "anger",
+    "L": "boredom",
+    "E": "disgust",
+    "A": "fear",
+    "F": "happiness",
+    "N": "neutral",
+    "T": "sadness",
+}
+LABELS = ("anger", "boredom", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
+
 
 def run(*arguments: object) -> Result:
     threads = torch.get_num_threads()
@@ -71,6 +90,55 @@ def cross_validated(place: Path, savee: Path) -> Path:
     return place / "loso"
 
 
+@pytest.fixture(scope="module")
+def general(place: Path, savee: Path) -> Path:
+    root = place / "general"
+    root.mkdir()
+    (root / "savee").symlink_to(savee)
+    for speaker in ("1001", "1049", "1048"):  # one of the training, validation and test speakers each
+        for code, label in CREMA_D.items():
+            write_clip(root / "crema-d" / f"{speaker}_DFA_{code}_XX.wav", label, seed=int(speaker))
+    for speaker in ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16"):
+        for code, label in EMODB.items():
+            write_clip(root / "emodb" / f"{speaker}a01{code}a.wav", label, seed=int(speaker))
+    return root
+
+
+def test_three_corpora_train_one_network_that_is_scored_on_each(place: Path, general: Path) -> None:
+    common = ("train", "--dataset", "general", "--data-dir", general, "--stage", "supervised", *SMALL)
+    common += ("--cache-dir", place / "cache", "--set", "repeats=2")
+    for options, corpora in ((("--fold", "0"), ["crema-d", "emodb", "savee"]), (("--fold", "final"), ["crema-d"])):
+        result = succeed(*common, *options, "--output", place / "mixed")
+        lines = {(line := json.loads(text))["scores"]: line for text in result.stdout.splitlines()}
+        assert set(lines) == {f"student, {part} {name}" for part in ("test", "validation") for name in corpora}
+        for name, line in lines.items():
+            unknown = {"crema-d": {"boredom", "surprise"}, "emodb": {"surprise"}, "savee": {"boredom"}}
+            assert set(line["labels"]) == set(LABELS) - unknown[name.split()[-1]]
+    folder = place / "mixed" / "fold-0"
+    with open(folder / "predictions_test.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:  # nobody is given an emotion that was not asked for in their corpus
+        impossible = "boredom" if row["utterance"].startswith("savee/") else "surprise"
+        assert float(row[impossible]) == 0
+        assert sum(float(row[label]) for label in LABELS) == pytest.approx(1, abs=1e-5)
+    final, fold = (json.loads((place / "mixed" / name / "results.json").read_text()) for name in ("final", "fold-0"))
+    assert final["temperature"]["student"] == pytest.approx(fold["temperature"]["student"])
+    # The very same question, asked from the outside.
+    result = succeed(
+        *("evaluate", "--dataset", "general", "--data-dir", general, "--fold", "0", "--model", folder),
+        *("--cache-dir", place / "cache"),
+    )
+    right = sum(row["label"] == row["predicted"] for row in rows)
+    scored = json.loads(result.stdout.splitlines()[0])
+    assert (scored["clips"], scored["wa"]) == (len(rows), pytest.approx(right / len(rows)))
+
+
+def test_clips_of_different_corpora_are_not_mixed(place: Path, general: Path) -> None:
+    arguments = ("--data-dir", general, "--cache-dir", place / "cache", "--set", "augmentation.mixup=0.4", *SMALL)
+    message = fail("train", "--dataset", "general", "--fold", "0", "--output", place / "mixup", *arguments)
+    assert "set augmentation.mixup to 0" in message
+
+
 def test_features_of_different_width_are_not_matched(place: Path, savee: Path) -> None:
     arguments = ("--data-dir", savee, "--cache-dir", place / "cache", "--set", "student_network=paper", *SMALL)
     message = fail("train", "--dataset", "savee", "--output", place / "widths", *arguments)
@@ -91,7 +159,7 @@ def test_a_cross_validation_tests_every_clip_once(cross_validated: Path) -> None
     assert len(tested) == len(set(tested)) == 56
     results = json.loads((cross_validated / "results.json").read_text())
     assert results["folds"] == 4
-    assert len(results["test_ua_by_fold"]["student"]) == 4
+    assert len(results["test_ua_by_fold"]["student"]["test"]) == 4
     assert results["scores"]["student"]["test"]["ua_interval"] is not None
     wa = sum(results_of(cross_validated / f"fold-{fold}")["wa"] for fold in range(4)) / 4
     assert results["scores"]["student"]["test"]["wa"] == pytest.approx(wa)
@@ -308,7 +376,7 @@ def test_a_corpus_that_is_not_there_is_one_message(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("options", "status", "complaint"),
     [
-        (["--dataset", "iemocap"], 2, "'crema-d', 'emodb', 'savee', 'folder'"),
+        (["--dataset", "iemocap"], 2, "'crema-d', 'emodb', 'savee', 'general', 'folder'"),
         (["--dataset", "savee", "--stage", "pupil"], 2, "'supervised'"),
         (["--dataset", "savee", "--fold", "first"], 2, "is not a number, all or final"),
         (["--dataset", "savee", "--set", "alpha"], 2, "is not NAME=VALUE"),

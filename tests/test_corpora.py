@@ -8,7 +8,14 @@ import pytest
 from corpus_factory import labelled_csv, labelled_folder, write_clip
 from speech_emotion_vit.errors import ConfigError, DatasetError
 from speech_emotion_vit.training.catalogue import CORPORA, find_corpus, remarks
-from speech_emotion_vit.training.corpora import read_crema_d, read_emodb, read_folder, read_savee
+from speech_emotion_vit.training.corpora import (
+    possible_labels,
+    read_crema_d,
+    read_emodb,
+    read_folder,
+    read_general,
+    read_savee,
+)
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -147,6 +154,30 @@ def test_many_missing_files_are_counted(tmp_path: Path) -> None:
     assert remark.endswith(" and 526 more")
 
 
+def test_several_corpora_are_one_with_names_of_their_own(tmp_path: Path) -> None:
+    for name in ("crema-d", "emodb", "savee"):
+        whole_corpus(tmp_path / name, name)
+    corpus, folder = find_corpus("general", tmp_path)
+    utterances = corpus.read(folder)
+    assert Counter(utterance.corpus for utterance in utterances) == {"crema-d": 7442, "emodb": 535, "savee": 480}
+    assert len({utterance.id for utterance in utterances}) == len(utterances)
+    assert all(u.id.startswith(f"{u.corpus}/") and u.speaker.startswith(f"{u.corpus}/") for u in utterances)
+    assert remarks(corpus, folder, utterances) == []
+    possible = possible_labels(utterances)
+    assert possible["crema-d"] == possible["emodb"] - {"boredom"} == possible["savee"] - {"surprise"}
+
+
+def test_several_corpora_of_which_one_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "emodb").mkdir()
+    with pytest.raises(DatasetError, match=r"has no folder crema-d and no folder savee: expected is the folders"):
+        read_general(tmp_path)
+
+
+def test_several_corpora_are_looked_for_where_each_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPEECH_EMOTION_VIT_DATA", str(tmp_path))
+    assert find_corpus("general", None) == (CORPORA["general"], tmp_path)
+
+
 def test_known_defects_are_in_the_published_corpus() -> None:
     corpus = CORPORA["crema-d"]
     assert len(corpus.defects) == 7
@@ -225,5 +256,5 @@ def test_a_corpus_is_looked_for_in_three_places(tmp_path: Path, monkeypatch: pyt
     assert find_corpus("savee", tmp_path / "own")[1] == tmp_path / "own"
     with pytest.raises(DatasetError, match="no such folder"):
         find_corpus("savee", tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="must be one of crema-d, emodb, savee, folder, not 'iemocap'"):
+    with pytest.raises(ConfigError, match="must be one of crema-d, emodb, savee, general, folder, not 'iemocap'"):
         find_corpus("iemocap", None)

@@ -81,6 +81,43 @@ def test_leave_one_speaker_out(corpus: str, clips: list[Utterance], folds: int) 
     assert len(tested) == len(clips)
 
 
+def general() -> list[Utterance]:
+    corpora = {"crema-d": crema_d(), "emodb": emodb(), "savee": savee()}
+    return [
+        dataclasses.replace(clip, id=f"{name}/{clip.id}", speaker=f"{name}/{clip.speaker}", corpus=name)
+        for name, clips in corpora.items()
+        for clip in clips
+    ]
+
+
+def test_folds_of_all_corpora_test_every_new_voice_and_keep_the_official_split() -> None:
+    clips = general()
+    assert number_of_folds(clips, "general", "speaker") == 5
+    tested: Counter[str] = Counter()
+    for fold in range(5):
+        split = split_of(clips, "general", "speaker", fold=fold)
+        parts = [speakers(clips, items) for items in (split.train, split.validation, split.test)]
+        by_corpus = [Counter(name.split("/")[0] for name in part) for part in parts]
+        savee_too = {"savee": 1} if fold < 4 else {}
+        assert by_corpus[0] == {"crema-d": 56, "emodb": 6, "savee": 2 if fold < 4 else 4}
+        assert by_corpus[1] == {"crema-d": 18, "emodb": 2} | savee_too
+        assert by_corpus[2] == {"crema-d": 17, "emodb": 2} | savee_too
+        assert len(split.train) + len(split.validation) + len(split.test) + len(split.left_out) == len(clips)
+        assert {name.removeprefix("crema-d/") for name in split.left_out} == set(CORPORA["crema-d"].defects)
+        assert "crema-d/1048" in parts[2]
+        tested.update(parts[2])
+    assert {name: count for name, count in tested.items() if "crema" not in name} == {
+        clip.speaker: 1 for clip in clips if clip.corpus != "crema-d"
+    }
+
+
+def test_final_of_all_corpora_still_tests_on_crema_d() -> None:
+    clips = general()
+    split = split_of(clips, "general", "speaker", fold="final")
+    assert (len(split.train), len(split.validation), len(split.test)) == (4567 + 535 + 480, 1476, 1392)
+    assert {name.split("/")[0] for name in speakers(clips, split.validation + split.test)} == {"crema-d"}
+
+
 def test_final_trains_on_everything_and_tests_nothing() -> None:
     split = split_of(savee(), "savee", "speaker", fold="final")
     assert (len(split.train), len(split.validation), len(split.test)) == (480, 0, 0)

@@ -31,7 +31,7 @@ from speech_emotion_vit.training.data import Rows
 from speech_emotion_vit.training.experiment import make_accelerator
 from speech_emotion_vit.training.features import FeatureStore
 from speech_emotion_vit.training.loop import Job, fit, learning_rate, seed_of
-from speech_emotion_vit.training.losses import cross_entropy, feature_distance, soft_cross_entropy
+from speech_emotion_vit.training.losses import cross_entropy, feature_distance, restrict, soft_cross_entropy
 from speech_emotion_vit.training.protocols import Item
 from speech_emotion_vit.training.recipes import RECIPES, Recipe, StageSettings
 from speech_emotion_vit.training.runs import locked, open_run
@@ -102,6 +102,18 @@ def accelerator() -> Any:
 
 
 # Encoding on the fewest tokens -----------------------------------------------------------------------------------
+
+
+def test_a_class_that_a_clip_cannot_have_gets_no_target_and_no_probability() -> None:
+    logits = torch.tensor([[0.5, -1.0, 2.0, 9.0], [1.5, 0.0, -0.5, 0.25]])
+    targets = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    possible = torch.tensor([[True, True, True, False], [True, True, True, True]])
+    expected = sum(
+        cross_entropy(logits[i : i + 1, : 3 + i], targets[i : i + 1, : 3 + i], label_smoothing=0.3) for i in range(2)
+    )
+    assert cross_entropy(logits, targets, label_smoothing=0.3, possible=possible) == pytest.approx(expected / 2)
+    assert restrict(logits, possible).softmax(dim=1)[0, 3] == 0
+    assert restrict(logits, None) is logits
 
 
 def test_encoding_without_padding_is_the_networks_own_feature() -> None:

@@ -10,7 +10,7 @@ import click
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-CORPUS_NAMES = ("crema-d", "emodb", "savee", "folder")
+CORPUS_NAMES = ("crema-d", "emodb", "savee", "general", "folder")
 PROTOCOL_NAMES = ("speaker", "random", "paper")
 
 
@@ -22,7 +22,8 @@ def corpus_options(command: C) -> C:
                 "--dataset",
                 type=click.Choice(CORPUS_NAMES),
                 required=True,
-                help="Corpus; folder is one of your own: a sub-folder per label, or a CSV file path,label,speaker.",
+                help="Corpus; general is the three together, folder one of your own: a sub-folder per label, or a CSV "
+                "file path,label,speaker.",
             ),
             click.option(
                 "--data-dir",

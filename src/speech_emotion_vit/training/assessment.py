@@ -13,7 +13,7 @@ from ..config import ClassifierConfig
 from ..errors import DatasetError
 from ..models import SpectrogramViT
 from .catalogue import Corpus, remarks
-from .corpora import Utterance
+from .corpora import Utterance, possible_labels
 from .data import Rows
 from .dataset import describe_faults
 from .evaluation import Scores, score_clips
@@ -104,6 +104,7 @@ def assess(
         raise DatasetError(f"{data_dir}: {'; '.join(wrong)}: repair it, or leave out --strict")
     notes += wrong
     label_of = {utterance.id: utterance.label for utterance in utterances}
+    asked = possible_labels(utterances)
     common = [label for label in config.labels if label in set(label_of.values())]
     if not common:
         here, there = ", ".join(config.labels), ", ".join(sorted(set(label_of.values())))
@@ -113,7 +114,8 @@ def assess(
     if not items:
         raise DatasetError(f"{corpus.title}, {protocol}: there is no {part} item to score")
     classes = {name: common.index(label) for name, label in label_of.items() if label in common}
-    rows = Rows(items, stores, classes, device=device)
+    possible = {u.id: tuple(label in asked[u.corpus] for label in config.labels) for u in utterances}
+    rows = Rows(items, stores, classes, device=device, possible=possible if len(asked) > 1 else None)
     chosen = [config.labels.index(label) for label in common]
     probabilities = mean_probabilities(score_rows(network, rows), rows.owners, config.temperature)[:, chosen]
     probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)

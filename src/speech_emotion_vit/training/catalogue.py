@@ -15,6 +15,7 @@ from .corpora import (
     CREMA_D_SAME,
     EMODB_LAYOUT,
     FOLDER_LAYOUT,
+    GENERAL_LAYOUT,
     SAVEE_LAYOUT,
     Utterance,
     audio_files,
@@ -24,6 +25,7 @@ from .corpora import (
     read_crema_d,
     read_emodb,
     read_folder,
+    read_general,
     read_savee,
     savee_ids,
 )
@@ -53,7 +55,7 @@ class Corpus:
     """Utterance to what is wrong with it; neither trained nor scored on outside the ``paper`` protocol."""
 
 
-CORPORA: Mapping[str, Corpus] = MappingProxyType(
+_PUBLISHED: Mapping[str, Corpus] = MappingProxyType(
     {
         "crema-d": Corpus(
             name="crema-d",
@@ -94,6 +96,25 @@ CORPORA: Mapping[str, Corpus] = MappingProxyType(
             published=frozenset(savee_ids()),
             defects=MappingProxyType({}),
         ),
+    }
+)
+
+CORPORA: Mapping[str, Corpus] = MappingProxyType(
+    {
+        **_PUBLISHED,
+        "general": Corpus(
+            name="general",
+            title="CREMA-D, EmoDB and SAVEE together",
+            read=read_general,
+            source="; ".join(corpus.source for corpus in _PUBLISHED.values()),
+            license="; ".join(f"{corpus.title}: {corpus.license}" for corpus in _PUBLISHED.values()),
+            layout=GENERAL_LAYOUT,
+            citation="; ".join(corpus.citation for corpus in _PUBLISHED.values()),
+            published=frozenset(f"{name}/{id_}" for name, corpus in _PUBLISHED.items() for id_ in corpus.published),
+            defects=MappingProxyType(
+                {f"{name}/{id_}": why for name, corpus in _PUBLISHED.items() for id_, why in corpus.defects.items()}
+            ),
+        ),
         "folder": Corpus(
             name="folder",
             title="your own folder",
@@ -112,6 +133,8 @@ CORPORA: Mapping[str, Corpus] = MappingProxyType(
 def find_corpus(name: str, data_dir: Path | None) -> tuple[Corpus, Path]:
     """Return a corpus and where it is: `data_dir`, ``$SPEECH_EMOTION_VIT_DATA/<name>``, or the user's data folder.
 
+    ``general`` is the folder that holds the three.
+
     Raises:
         ConfigError: there is no such corpus.
         DatasetError: it is in none of these places.
@@ -122,9 +145,10 @@ def find_corpus(name: str, data_dir: Path | None) -> tuple[Corpus, Path]:
         if not data_dir.exists():
             raise DatasetError(f"{data_dir}: no such folder. {describe_missing(name)}")
         return CORPORA[name], data_dir
-    places = [user_data_folder() / name]
+    places = [user_data_folder()]
     if root := os.environ.get("SPEECH_EMOTION_VIT_DATA"):
-        places.insert(0, Path(root) / name)
+        places.insert(0, Path(root))
+    places = places if name == "general" else [place / name for place in places]
     for place in places:
         if place.is_dir() and name != "folder":
             return CORPORA[name], place
@@ -148,7 +172,8 @@ def describe_missing(name: str) -> str:
     corpus = CORPORA[name]
     return (
         f"{corpus.title} is obtained from {corpus.source} ({corpus.license}); expected is {corpus.layout}: "
-        f"pass the folder with --data-dir, or put it where $SPEECH_EMOTION_VIT_DATA/{name} is"
+        "pass the folder with --data-dir, or put it where $SPEECH_EMOTION_VIT_DATA"
+        f"{'' if name == 'general' else f'/{name}'} is"
     )
 
 

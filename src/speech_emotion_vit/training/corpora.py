@@ -7,6 +7,7 @@ that soundfile reads, in a stable order; `catalogue` knows what was published.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,8 @@ class Utterance:
     """Who speaks; empty where unknown."""
     sentence: str
     """What is said, as the corpus codes it; empty where unknown."""
+    corpus: str = ""
+    """In a mixture of corpora, the one it is from; its id and speaker then begin with that name."""
 
 
 # CREMA-D ---------------------------------------------------------------------------------------------------------
@@ -289,6 +292,36 @@ def _read_csv(source: Path) -> list[Utterance]:
 
 
 # Common ----------------------------------------------------------------------------------------------------------
+
+
+# Several corpora together -----------------------------------------------------------------------------------------
+
+GENERAL_LAYOUT = "the folders crema-d, emodb and savee, each as published"
+_MEMBERS = {"crema-d": read_crema_d, "emodb": read_emodb, "savee": read_savee}
+
+
+def read_general(folder: Path) -> list[Utterance]:
+    """Return the utterances of CREMA-D, EmoDB and SAVEE in the sub-folders of these names.
+
+    Raises:
+        DatasetError: one of them is not there.
+    """
+    missing = [name for name in _MEMBERS if not (folder / name).is_dir()]
+    if missing:
+        raise DatasetError(f"{folder}: has no folder {' and no folder '.join(missing)}: expected is {GENERAL_LAYOUT}")
+    return [
+        dataclasses.replace(utterance, id=f"{name}/{utterance.id}", speaker=f"{name}/{utterance.speaker}", corpus=name)
+        for name, read in _MEMBERS.items()
+        for utterance in read(folder / name)
+    ]
+
+
+def possible_labels(utterances: Sequence[Utterance]) -> dict[str, set[str]]:
+    """Return the labels of every corpus among `utterances`: what its listeners could have been asked for."""
+    found: dict[str, set[str]] = {}
+    for utterance in utterances:
+        found.setdefault(utterance.corpus, set()).add(utterance.label)
+    return found
 
 
 def audio_files(folder: Path) -> Iterator[Path]:

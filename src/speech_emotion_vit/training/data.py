@@ -28,6 +28,7 @@ class Rows:
         stores: the features by version.
         classes: label index by utterance.
         device: where batches are wanted.
+        possible: whether a clip can have each label, by utterance; None where all can have all.
 
     Raises:
         DatasetError: items were asked for and none can be read.
@@ -40,6 +41,7 @@ class Rows:
         classes: Mapping[str, int],
         *,
         device: torch.device,
+        possible: Mapping[str, Sequence[bool]] | None = None,
     ) -> None:
         readable = [item for item in items if item.utterance in stores[item.version].rows]
         if items and not readable:
@@ -61,6 +63,10 @@ class Rows:
         """The true class of each clip `[clips]`."""
         self.targets: Indices = self.clip_targets[self.owners]
         """The true class of each row `[rows]`."""
+        self._possible: Tensor | None = None
+        if possible is not None and readable:
+            each = torch.tensor([possible[item.utterance] for item in readable])
+            self._possible = each[torch.from_numpy(self.owners)].to(device)
         lengths = {version: _lengths(images) for version, images in self._images.items()}
         self.lengths: Indices = np.array([lengths[version][row] for version, row, _ in places], dtype=np.int64)
         """Columns of each row that are not padding `[rows]`."""
@@ -76,6 +82,10 @@ class Rows:
         if self._resident is not None:
             return self._resident[torch.from_numpy(rows).to(self.device)].float().unsqueeze(1)
         return torch.from_numpy(self._gather(rows)).float().unsqueeze(1)
+
+    def possible(self, rows: Indices) -> Tensor | None:
+        """Return whether each row can have each label `[len(rows), classes]`, None where all can have all."""
+        return None if self._possible is None else self._possible[torch.from_numpy(rows).to(self.device)]
 
     def _gather(self, rows: Indices) -> npt.NDArray[np.float16]:
         return np.stack([self._images[int(self._version[row])][self._row[row]] for row in rows])

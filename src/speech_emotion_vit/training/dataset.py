@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import DatasetError
 from .catalogue import Corpus, remarks
-from .corpora import Utterance, named
+from .corpora import Utterance, named, possible_labels
 from .features import FeatureStore, load_features
 from .recipes import Recipe
 from .waveforms import VERSIONS
@@ -35,6 +35,28 @@ class Data:
     def classes(self) -> dict[str, int]:
         """Label index by utterance."""
         return {utterance.id: self.labels.index(utterance.label) for utterance in self.utterances}
+
+    @property
+    def members(self) -> dict[str, tuple[str, ...]]:
+        """The labels of every corpus of a mixture, in order; elsewhere all labels under an empty name."""
+        found = possible_labels(self.utterances)
+        return {corpus: tuple(label for label in self.labels if label in found[corpus]) for corpus in sorted(found)}
+
+    @property
+    def member_of(self) -> dict[str, str]:
+        """Corpus by utterance; empty names but in a mixture."""
+        return {utterance.id: utterance.corpus for utterance in self.utterances}
+
+    @property
+    def possible(self) -> dict[str, tuple[bool, ...]] | None:
+        """Whether a clip can have each label, by utterance; None where all can have all.
+
+        In a mixture a clip of one corpus never has a label that only another one has: its speakers were not asked to.
+        """
+        members = self.members
+        if len(members) == 1:
+            return None
+        return {u.id: tuple(label in members[u.corpus] for label in self.labels) for u in self.utterances}
 
     @property
     def speakers(self) -> dict[str, str]:

@@ -9,13 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from .catalogue import Corpus
 from .dataset import Data, load_data
 from .pipeline import Run, Stages, run_training
 from .protocols import Fold, Protocol, number_of_folds
 from .recipes import Recipe
 from .report import write_report
-from .results import pooled_scores
+from .results import scores_by_member
 from .runs import RESULTS_FILE, RUN_FILE, locked, read_json, write_json
 
 if TYPE_CHECKING:
@@ -111,14 +113,20 @@ def _pool(output: Path, data: Data, folds: int) -> dict[str, Any]:
             folder = output / f"fold-{index}" / ("" if role == final else role)
             with open(folder / "predictions_test.csv", newline="", encoding="utf-8") as file:
                 rows += csv.DictReader(file)
-        scores[role] = {"test": pooled_scores(rows, data.labels).to_dict()}
+        probabilities = np.array([[float(row[label]) for label in data.labels] for row in rows])
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        found = scores_by_member("test", [row["utterance"] for row in rows], probabilities, data)
+        scores[role] = {part: values.to_dict() for part, values in found.items()}
     stages = each[0]["seconds"]
     results = {
         "model": final,
         "folds": folds,
         "temperature": {role: _mean_temperature(each, role) for role in scores},
         "scores": scores,
-        "test_ua_by_fold": {role: [result["scores"][role]["test"]["ua"] for result in each] for role in scores},
+        "test_ua_by_fold": {
+            role: {part: [r["scores"][role][part]["ua"] for r in each if part in r["scores"][role]] for part in parts}
+            for role, parts in scores.items()
+        },
         "epochs": {stage: sum(result["epochs"][stage] for result in each) for stage in stages},
         "seconds": {stage: sum(result["seconds"][stage] for result in each) for stage in stages},
         "parameters": each[0]["parameters"],

@@ -214,7 +214,7 @@ class _Fit:
             patches = (c.image_height // c.patch_height) * (c.image_width // c.patch_width)
             scores = torch.rand(len(rows), patches, generator=generator, device=images.device)
         reference = None if job.reference is None else job.reference[torch.from_numpy(rows).to(job.reference.device)]
-        return Batch(images, targets, scores, reference)
+        return Batch(images, targets, scores, reference, job.train.possible(rows))
 
     def _average(self) -> None:
         if self.averaged is not None:

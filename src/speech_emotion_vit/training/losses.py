@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
+IMPOSSIBLE = -1e4  # a logit whose exponential is 0, and that gives no NaN in a difference or a product with 0
+
+
+def restrict(logits: Tensor, possible: Tensor | None) -> Tensor:
+    """Return `logits` `[batch, classes]` where a class is `possible` `[batch, classes]`, elsewhere as good as -inf."""
+    return logits if possible is None else torch.where(possible, logits, IMPOSSIBLE)
+
 
 def cross_entropy(
-    logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+    possible: Tensor | None = None,
 ) -> Tensor:
     """Return the cross-entropy of `logits` `[batch, classes]` against probabilities `targets` `[batch, classes]`.
 
@@ -16,7 +29,12 @@ def cross_entropy(
         targets: one-hot, or mixed.
         label_smoothing: share of the target spread evenly over all classes.
         class_weights: `[classes]`, mean 1; None for equal ones.
+        possible: which classes each clip can have `[batch, classes]`, so where its target is spread; None for all.
     """
+    if possible is not None:
+        shares = possible / possible.sum(dim=1, keepdim=True)
+        targets = targets.lerp(shares.to(targets.dtype), label_smoothing)
+        return functional.cross_entropy(restrict(logits.float(), possible), targets, weight=class_weights)
     return functional.cross_entropy(logits.float(), targets, weight=class_weights, label_smoothing=label_smoothing)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from .augment import Augmentation
 from .data import Rows
 from .dataset import Data
 from .loop import Job, fit, seed_of
-from .protocols import Fold, Protocol, Split, make_split
+from .protocols import Fold, Item, Protocol, Split, make_split
 from .recipes import Recipe, StageSettings
 from .results import write_results
 from .runs import hardware, locked, open_run, versions, write_csv
@@ -150,13 +151,20 @@ def _write_split(run: Run, split: Split) -> None:
 
 def _run(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
     started = time.monotonic()
+    possible = run.data.possible
+    if possible is not None and max(run.recipe.augmentation.mixup, run.recipe.teacher_augmentation.mixup):
+        raise ConfigError("mixup cannot mix clips of corpora with different labels: set augmentation.mixup to 0")
     rows = {
-        part: Rows(items, run.data.stores, run.data.classes, device=accelerator.device)
-        for part, items in (("train", split.train), ("validation", split.validation), ("test", split.test))
+        part: Rows(items, run.data.stores, run.data.classes, device=accelerator.device, possible=possible)
+        for part, items in (
+            ("train", _repeated(split.train, run)),
+            ("validation", split.validation),
+            ("test", split.test),
+        )
     }
     run.say(
         f"{run.data.corpus.title}, protocol {run.protocol}{'' if run.fold is None else f', fold {run.fold}'}, "
-        f"recipe {run.recipe.name}, seed {run.seed}: {len(rows['train'].items)} training, "
+        f"recipe {run.recipe.name}, seed {run.seed}: {len(split.train)} training, "
         f"{len(rows['validation'].items)} validation, {len(rows['test'].items)} test items ({split.note})"
     )
     networks, history = _Stages(run, rows, accelerator).run()
@@ -174,6 +182,15 @@ def _run(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
         )
     accelerator.wait_for_everyone()
     return results
+
+
+def _repeated(items: tuple[Item, ...], run: Run) -> tuple[Item, ...]:
+    """Return the training items of an epoch: those of a mixture's smaller corpora several times."""
+    member_of = run.data.member_of
+    sizes = Counter(member_of[item.utterance] for item in items)
+    largest = max(sizes, key=sizes.__getitem__, default="")
+    smaller = tuple(item for item in items if member_of[item.utterance] != largest)
+    return items + smaller * (run.recipe.repeats - 1)
 
 
 class _Stages:

@@ -3,6 +3,8 @@
 ``speaker``
     Speakers disjoint: a new voice. CREMA-D: audEERING's split 1.1.0 with 56 / 18 / 17 speakers; EmoDB and SAVEE:
     leave one speaker out, the next speaker cyclically validates; a folder of one's own: speakers 60 / 20 / 20.
+    All three together: five folds, each with CREMA-D's split, two speakers of EmoDB and, but for the last, one of
+    SAVEE testing, and as many validating.
 ``random``
     Recordings disjoint, speakers shared: known voices, new clips. Stratified 72 / 8 / 20; augmented versions
     stay on the side of their recording and only originals validate and test.
@@ -35,6 +37,7 @@ _VALIDATION = (
 )
 CREMA_D_TEST = frozenset(map(str, _TEST))
 CREMA_D_VALIDATION = frozenset(map(str, _VALIDATION))
+GENERAL_FOLDS = {"emodb": 5, "savee": 4}  # of all three corpora; CREMA-D is split the same way in each
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1  # of what does not test
 
@@ -77,6 +80,8 @@ class Split:
 
 def number_of_folds(utterances: Sequence[Utterance], corpus: str, protocol: Protocol) -> int:
     """Return the number of folds of the cross-validation, 0 where there is one fixed split."""
+    if protocol == "speaker" and corpus == "general":
+        return max(GENERAL_FOLDS.values())
     if protocol == "speaker" and corpus in ("emodb", "savee"):
         return len({utterance.speaker for utterance in utterances})
     return 0
@@ -100,7 +105,8 @@ def make_split(
         protocol: ``speaker``, ``random`` or ``paper``.
         defects: utterances that are left out everywhere but under ``paper``, whose published counts include them.
         versions: the versions that train; under ``paper`` the pool.
-        fold: which fold of a cross-validation, or ``final`` to train on everything.
+        fold: which fold of a cross-validation, or ``final`` to train on everything; of all three corpora together
+            that keeps CREMA-D's split, so that something can be scored.
         seed: of the draws of ``random`` and ``paper`` and of a folder's speakers.
 
     Raises:
@@ -120,7 +126,7 @@ def make_split(
         )
     if fold is None and folds:
         raise ConfigError(f"{corpus} under {protocol} is a cross-validation: choose a fold from 0 to {folds - 1}")
-    if fold == "final":
+    if fold == "final" and not (corpus == "general" and folds):
         split = Split(
             protocol=protocol,
             fold=fold,
@@ -186,6 +192,8 @@ Division = tuple[list[Utterance], list[Utterance], list[Utterance], str]
 
 
 def _by_speaker(utterances: list[Utterance], corpus: str, fold: Fold, seed: int) -> Division:
+    if corpus == "general":
+        return _each_by_speaker(utterances, fold)
     speakers = sorted({utterance.speaker for utterance in utterances})
     if "" in speakers or len(speakers) < 3:
         raise DatasetError(
@@ -203,6 +211,26 @@ def _by_speaker(utterances: list[Utterance], corpus: str, fold: Fold, seed: int)
         share = max(1, round(TEST_SHARE * len(speakers)))
         test, validation = set(shuffled[:share]), set(shuffled[share : 2 * share])
         note = f"{len(speakers) - 2 * share} training, {share} validation, {share} test speakers drawn with seed {seed}"
+    return (
+        [u for u in utterances if u.speaker not in test | validation],
+        [u for u in utterances if u.speaker in validation],
+        [u for u in utterances if u.speaker in test],
+        note,
+    )
+
+
+def _each_by_speaker(utterances: list[Utterance], fold: Fold) -> Division:
+    test = {f"crema-d/{speaker}" for speaker in CREMA_D_TEST}
+    validation = {f"crema-d/{speaker}" for speaker in CREMA_D_VALIDATION}
+    for corpus, folds in GENERAL_FOLDS.items():
+        speakers = sorted({utterance.speaker for utterance in utterances if utterance.corpus == corpus})
+        if isinstance(fold, int) and fold < folds:
+            test.update(speakers[fold * len(speakers) // folds : (fold + 1) * len(speakers) // folds])
+            following = (fold + 1) % folds
+            validation.update(speakers[following * len(speakers) // folds : (following + 1) * len(speakers) // folds])
+    held = sorted({u.speaker for u in utterances if u.corpus != "crema-d"} & (test | validation))
+    note = "CREMA-D: audEERING split 1.1.0; "
+    note += f"held out of the others: {', '.join(held)}" if held else "every speaker of the others trains"
     return (
         [u for u in utterances if u.speaker not in test | validation],
         [u for u in utterances if u.speaker in validation],

@@ -98,6 +98,8 @@ class Recipe:
     """How waveforms become images."""
     versions: tuple[int, ...] = (0,)
     """Versions of every training recording, 0 being the original: indices of `waveforms.VERSIONS`."""
+    repeats: int = 1
+    """How often an epoch shows the clips of all corpora of a mixture but its largest."""
     patch_height: int = 128
     """Rows per patch of the ``paper`` networks (*paper*: all)."""
     patch_width: int = 1
@@ -148,6 +150,8 @@ class Recipe:
             raise ConfigError(f"versions must be different and contain 0, the original, not {list(self.versions)}")
         if not set(self.versions) <= set(range(len(VERSIONS))):
             raise ConfigError(f"versions must be from 0 to {len(VERSIONS) - 1}, not {list(self.versions)}")
+        if not 1 <= self.repeats <= 100:
+            raise ConfigError(f"repeats must be from 1 to 100, not {self.repeats}")
         for name, high in (("label_smoothing", 0.9), ("alpha", 1e6), ("soft_weight", 1e6), ("soft_temperature", 100)):
             value = getattr(self, name)
             if not 0 <= value <= high:

@@ -44,7 +44,7 @@ def write_results(
         networks: ``teacher`` or ``student`` or both.
         history: the records of every stage.
         rows: ``validation`` and ``test``; either may be empty.
-        temperature: what to store where there are no validation clips to fit it on.
+        temperature: what to store; None: what fits the validation clips, or 1.
         seconds: how long this took.
     """
     final = "student" if "student" in networks else "teacher"
@@ -58,7 +58,7 @@ def write_results(
         shipped, _ = load_checkpoint(place / "model.safetensors", device=rows["test"].device)
         logits = {part: score_rows(shipped, rows[part]) for part in ("validation", "test") if len(rows[part])}
         fitted = temperature or 1.0
-        if "validation" in logits:
+        if "validation" in logits and temperature is None:
             part = rows["validation"]
             fitted = fit_temperature(logits["validation"], part.owners, part.clip_targets)
         save_folder(place, network, dataclasses.replace(config, temperature=fitted))
@@ -66,9 +66,9 @@ def write_results(
         scores[role] = {}
         for name, values in logits.items():
             probabilities = mean_probabilities(values, rows[name].owners, fitted)
-            speakers = [data.speakers[item.utterance] for item in rows[name].items]
-            scores[role][name] = score_clips(probabilities, rows[name].clip_targets, speakers, data.labels)
             write_predictions(place / f"predictions_{name}.csv", data, rows[name], probabilities)
+            clips = [item.utterance for item in rows[name].items]
+            scores[role] |= scores_by_member(name, clips, probabilities, data)
     results = {
         "model": final,
         "temperature": temperatures,
@@ -110,14 +110,23 @@ def write_history(path: Path, history: Mapping[str, Sequence[Record]]) -> None:
     write_csv(path, ("stage", *names), rows)
 
 
-def pooled_scores(rows: Sequence[Mapping[str, str]], labels: Sequence[str]) -> Scores:
-    """Return the scores of the rows of several ``predictions_test.csv`` together.
+def scores_by_member(part: str, clips: Sequence[str], probabilities: Floats, data: Data) -> dict[str, Scores]:
+    """Return the scores of clips, of a mixture's corpora one by one, each over its own labels.
 
     Args:
-        rows: as a CSV reader gives them.
-        labels: names of the classes, in order.
+        part: what was scored; the name of the scores, in a mixture with that of the corpus behind it.
+        clips: utterances.
+        probabilities: `[clips, classes]`, 0 where a clip cannot have a label.
+        data: knows who said what in which corpus.
     """
-    probabilities = np.array([[float(row[label]) for label in labels] for row in rows])
-    targets = np.array([list(labels).index(row["label"]) for row in rows], dtype=np.int64)
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return score_clips(probabilities, targets, [row["speaker"] for row in rows], labels)
+    member_of, classes, speakers = data.member_of, data.classes, data.speakers
+    found = {}
+    for member, labels in data.members.items():
+        chosen = [index for index, clip in enumerate(clips) if member_of[clip] == member]
+        if chosen:
+            columns = [data.labels.index(label) for label in labels]
+            targets = np.array([columns.index(classes[clips[index]]) for index in chosen], dtype=np.int64)
+            found[f"{part} {member}".strip()] = score_clips(
+                probabilities[np.ix_(chosen, columns)], targets, [speakers[clips[index]] for index in chosen], labels
+            )
+    return found

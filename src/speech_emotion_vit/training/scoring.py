@@ -8,6 +8,7 @@ import torch
 
 from ..models import SpectrogramViT
 from .data import Rows
+from .losses import restrict
 from .metrics import (
     Floats,
     confusion_matrix,
@@ -28,12 +29,15 @@ Record = dict[str, float]
 
 @torch.no_grad()
 def score_rows(network: SpectrogramViT, rows: Rows, accelerator: Accelerator | None = None) -> Floats:
-    """Return the logits `[rows, classes]` of a network in eval mode, the work shared by all processes."""
+    """Return the logits `[rows, classes]` of a network in eval mode, the work shared by all processes.
+
+    Those of classes that a row cannot have are as good as minus infinity.
+    """
     logits = torch.zeros(len(rows), network.config.num_classes, device=rows.device)
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     for batch in rows.by_length(SCORE_BATCH)[rank::world]:
         index = torch.from_numpy(batch).to(rows.device)
-        logits[index] = network.head(encode(network, rows.images(batch))).float()
+        logits[index] = restrict(network.head(encode(network, rows.images(batch))).float(), rows.possible(batch))
     if accelerator is not None and world > 1:
         logits = accelerator.reduce(logits, reduction="sum")
     return logits.double().cpu().numpy()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models import SpectrogramViT
-from .losses import cross_entropy, feature_distance, soft_cross_entropy
+from .losses import cross_entropy, feature_distance, restrict, soft_cross_entropy
 
 
 class Batch(NamedTuple):
@@ -31,6 +31,8 @@ class Batch(NamedTuple):
     """Random numbers `[batch, patches]`: the patches with the highest ones survive dropping."""
     reference: Tensor | None = None
     """The teacher's features `[batch, dim]` of these images where they are known already."""
+    possible: Tensor | None = None
+    """Which classes each clip can have `[batch, classes]`; None: all can have all."""
 
     def share(self, index: int, number: int) -> Batch:
         """Return every `number`-th row from `index` on."""
@@ -39,6 +41,7 @@ class Batch(NamedTuple):
             self.targets[index::number],
             None if self.scores is None else self.scores[index::number],
             None if self.reference is None else self.reference[index::number],
+            None if self.possible is None else self.possible[index::number],
         )
 
 
@@ -151,16 +154,17 @@ class Supervised(nn.Module):
         losses = {"cross_entropy": self._cross_entropy(embedding, batch)}
         if self.teachers:
             losses["soft_labels"] = self._soft_labels(
-                embedding, [teacher.logits(teacher.features(batch.images)) for teacher in self.teachers]
+                embedding, [teacher.logits(teacher.features(batch.images)) for teacher in self.teachers], batch
             )
         return losses
 
-    def _soft_labels(self, embedding: Tensor, answers: Sequence[Tensor]) -> Tensor:
+    def _soft_labels(self, embedding: Tensor, answers: Sequence[Tensor], batch: Batch) -> Tensor:
         """Return the weighted loss against the mean of the teachers' logits `[batch, classes]`, softened first."""
-        softened = torch.stack([(logits.float() / self.soft_temperature).softmax(dim=1) for logits in answers])
-        return self.soft_weight * soft_cross_entropy(
-            self.network.head(embedding), softened.mean(dim=0), temperature=self.soft_temperature
+        softened = torch.stack(
+            [(restrict(logits.float(), batch.possible) / self.soft_temperature).softmax(dim=1) for logits in answers]
         )
+        logits = restrict(self.network.head(embedding), batch.possible)
+        return self.soft_weight * soft_cross_entropy(logits, softened.mean(dim=0), temperature=self.soft_temperature)
 
     def _cross_entropy(self, embedding: Tensor, batch: Batch) -> Tensor:
         return cross_entropy(
@@ -168,6 +172,7 @@ class Supervised(nn.Module):
             batch.targets,
             label_smoothing=self.label_smoothing,
             class_weights=self.class_weights,
+            possible=batch.possible,
         )
 
 
@@ -241,5 +246,5 @@ class Distillation(Supervised):
             "matching": self.alpha * feature_distance(embedding, reference),
         }
         if self.soft_weight:
-            losses["soft_labels"] = self._soft_labels(embedding, [self.teacher.logits(reference)])
+            losses["soft_labels"] = self._soft_labels(embedding, [self.teacher.logits(reference)], batch)
         return losses
