@@ -110,7 +110,7 @@ def test_three_corpora_train_one_network_that_is_scored_on_each(place: Path, gen
     for options, corpora in ((("--fold", "0"), ["crema-d", "emodb", "savee"]), (("--fold", "final"), ["crema-d"])):
         result = succeed(*common, *options, "--output", place / "mixed")
         lines = {(line := json.loads(text))["scores"]: line for text in result.stdout.splitlines()}
-        assert set(lines) == {f"student, {part} {name}" for part in ("test", "validation") for name in corpora}
+        assert set(lines) == {f"student, test {name}" for name in corpora} | {"student, validation crema-d"}
         for name, line in lines.items():
             unknown = {"crema-d": {"boredom", "surprise"}, "emodb": {"surprise"}, "savee": {"boredom"}}
             assert set(line["labels"]) == set(LABELS) - unknown[name.split()[-1]]
@@ -121,8 +121,6 @@ def test_three_corpora_train_one_network_that_is_scored_on_each(place: Path, gen
         impossible = "boredom" if row["utterance"].startswith("savee/") else "surprise"
         assert float(row[impossible]) == 0
         assert sum(float(row[label]) for label in LABELS) == pytest.approx(1, abs=1e-5)
-    final, fold = (json.loads((place / "mixed" / name / "results.json").read_text()) for name in ("final", "fold-0"))
-    assert final["temperature"]["student"] == pytest.approx(fold["temperature"]["student"])
     # The very same question, asked from the outside.
     result = succeed(
         *("evaluate", "--dataset", "general", "--data-dir", general, "--fold", "0", "--model", folder),

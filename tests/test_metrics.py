@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics as reference
 
 from speech_emotion_vit.training.evaluation import Scores, score_clips
+from speech_emotion_vit.training.folds import cross_fitted
 from speech_emotion_vit.training.metrics import (
     bootstrap_interval,
     confusion_matrix,
@@ -131,3 +132,21 @@ def test_scores_of_clips_and_their_way_through_json() -> None:
     assert Scores.from_dict(json.loads(json.dumps(scores.to_dict()))) == scores
     unknown = score_clips(probabilities, TARGETS, [""] * 7, ["a", "b", "c"])
     assert (unknown.speakers, unknown.ua_interval) == (0, None)
+
+
+def test_folds_are_calibrated_by_each_other() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal((600, 3)) * 2
+    targets = np.array([rng.choice(3, p=row) for row in mean_probabilities(truth, np.arange(600))])
+    folds = np.repeat([0, 1, 2], 200)
+    overconfident = truth * 4
+    probabilities, temperature = cross_fitted(overconfident, targets, folds)
+    assert temperature == pytest.approx(4, rel=0.15)
+    for fold in range(3):
+        others = folds != fold
+        expected = fit_temperature(overconfident[others], np.arange(400), targets[others])
+        assert probabilities[folds == fold] == pytest.approx(
+            mean_probabilities(overconfident[folds == fold], np.arange(200), expected)
+        )
+    alone, own = cross_fitted(overconfident, targets, np.zeros(600))
+    assert alone == pytest.approx(mean_probabilities(overconfident, np.arange(600), own))

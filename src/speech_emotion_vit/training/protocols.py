@@ -3,8 +3,8 @@
 ``speaker``
     Speakers disjoint: a new voice. CREMA-D: audEERING's split 1.1.0 with 56 / 18 / 17 speakers; EmoDB and SAVEE:
     leave one speaker out, the next speaker cyclically validates; a folder of one's own: speakers 60 / 20 / 20.
-    All three together: five folds, each with CREMA-D's split, two speakers of EmoDB and, but for the last, one of
-    SAVEE testing, and as many validating.
+    All three together: five folds, each with CREMA-D's split, and two speakers of EmoDB and, but for the last, one of
+    SAVEE testing; only CREMA-D's speakers validate, for the others have too few to spare.
 ``random``
     Recordings disjoint, speakers shared: known voices, new clips. Stratified 72 / 8 / 20; augmented versions
     stay on the side of their recording and only originals validate and test.
@@ -226,9 +226,7 @@ def _each_by_speaker(utterances: list[Utterance], fold: Fold) -> Division:
         speakers = sorted({utterance.speaker for utterance in utterances if utterance.corpus == corpus})
         if isinstance(fold, int) and fold < folds:
             test.update(speakers[fold * len(speakers) // folds : (fold + 1) * len(speakers) // folds])
-            following = (fold + 1) % folds
-            validation.update(speakers[following * len(speakers) // folds : (following + 1) * len(speakers) // folds])
-    held = sorted({u.speaker for u in utterances if u.corpus != "crema-d"} & (test | validation))
+    held = sorted({u.speaker for u in utterances if u.corpus != "crema-d"} & test)
     note = "CREMA-D: audEERING split 1.1.0; "
     note += f"held out of the others: {', '.join(held)}" if held else "every speaker of the others trains"
     return (

@@ -44,7 +44,7 @@ def write_results(
         networks: ``teacher`` or ``student`` or both.
         history: the records of every stage.
         rows: ``validation`` and ``test``; either may be empty.
-        temperature: what to store; None: what fits the validation clips, or 1.
+        temperature: what to store where there are no validation clips to fit it on.
         seconds: how long this took.
     """
     final = "student" if "student" in networks else "teacher"
@@ -58,7 +58,7 @@ def write_results(
         shipped, _ = load_checkpoint(place / "model.safetensors", device=rows["test"].device)
         logits = {part: score_rows(shipped, rows[part]) for part in ("validation", "test") if len(rows[part])}
         fitted = temperature or 1.0
-        if "validation" in logits and temperature is None:
+        if "validation" in logits:
             part = rows["validation"]
             fitted = fit_temperature(logits["validation"], part.owners, part.clip_targets)
         save_folder(place, network, dataclasses.replace(config, temperature=fitted))

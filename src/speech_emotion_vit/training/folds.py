@@ -1,0 +1,123 @@
+"""The folds of a cross-validation together: pooled scores, and a temperature for what has no validation clips."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .dataset import Data
+from .evaluation import Scores
+from .metrics import Floats, Indices, fit_temperature, mean_probabilities
+from .report import write_report
+from .results import scores_by_member
+from .runs import RESULTS_FILE, RUN_FILE, locked, read_json, write_json
+
+LEAST = 1e-7  # of a probability: tables have six decimals
+
+
+def pooled_temperature(output: Path) -> float | None:
+    """Return the geometric mean of the folds' temperatures, None where there are none."""
+    found = [read_json(path) for path in sorted(output.glob(f"fold-*/{RESULTS_FILE}"))]
+    return _mean_temperature(found, found[0]["model"]) if found else None
+
+
+def pool_folds(output: Path, data: Data, folds: int) -> dict[str, Any]:
+    """Score the test clips of all folds together and write the result beside them.
+
+    A corpus of a mixture without validation clips of its own gets a temperature by cross-fitting: the clips of a fold
+    are scored with the one that fits those of the other folds, and what fits all of them is for a network that is
+    trained on all speakers.
+    """
+    each = [read_json(output / f"fold-{index}" / RESULTS_FILE) for index in range(folds)]
+    final = each[0]["model"]
+    scores: dict[str, dict[str, Any]] = {}
+    fitted: dict[str, dict[str, float]] = {}
+    for role, found in each[0]["scores"].items():
+        clips, owners, logits = _test_logits(output, each, role, "" if role == final else role, data.labels)
+        temperatures = np.array([result["temperature"][role] for result in each])[owners]
+        probabilities = mean_probabilities(logits / temperatures[:, None], np.arange(len(clips)))
+        fitted[role] = {}
+        member_of = data.member_of
+        for member in data.members:
+            if member and f"validation {member}" not in found:
+                chosen = np.array([member_of[clip] == member for clip in clips])
+                targets = np.array([data.classes[clip] for clip in clips])[chosen]
+                calibrated, fitted[role][member] = cross_fitted(logits[chosen], targets, owners[chosen])
+                probabilities[chosen] = calibrated
+        pooled: dict[str, Scores] = scores_by_member("test", clips, probabilities, data)
+        scores[role] = {part: values.to_dict() for part, values in pooled.items()}
+    stages = each[0]["seconds"]
+    results = {
+        "model": final,
+        "folds": folds,
+        "temperature": {role: _mean_temperature(each, role) for role in scores},
+        "temperature_by_corpus": fitted,
+        "scores": scores,
+        "test_ua_by_fold": {
+            role: {part: [r["scores"][role][part]["ua"] for r in each if part in r["scores"][role]] for part in parts}
+            for role, parts in scores.items()
+        },
+        "epochs": {stage: sum(result["epochs"][stage] for result in each) for stage in stages},
+        "seconds": {stage: sum(result["seconds"][stage] for result in each) for stage in stages},
+        "parameters": each[0]["parameters"],
+    }
+    description = read_json(output / "fold-0" / RUN_FILE) | {"fold": "all"}
+    description["split"] = {
+        "note": f"{folds} folds, every clip tested by the folds that never heard its speaker",
+        "leakage": max(read_json(output / f"fold-{index}" / RUN_FILE)["split"]["leakage"] for index in range(folds)),
+    }
+    with locked(output):
+        write_json(output / RUN_FILE, description)
+        write_json(output / RESULTS_FILE, results)
+        write_report(output, description, results, data.corpus)
+    return results
+
+
+def cross_fitted(logits: Floats, targets: Indices, folds: Indices) -> tuple[Floats, float]:
+    """Return probabilities `[clips, classes]` at the temperature that fits the other folds, and what fits all.
+
+    Args:
+        logits: of clips `[clips, classes]`.
+        targets: their true classes `[clips]`.
+        folds: which fold tested each `[clips]`; of a single fold the temperature is its own.
+    """
+    probabilities = np.zeros_like(logits)
+
+    def fit(chosen: Any) -> float:
+        return fit_temperature(logits[chosen], np.arange(int(chosen.sum())), targets[chosen])
+
+    for fold in np.unique(folds):
+        others = folds != fold if (folds != fold).any() else folds == fold
+        here = folds == fold
+        probabilities[here] = mean_probabilities(logits[here], np.arange(int(here.sum())), fit(others))
+    return probabilities, fit(np.ones(len(logits), dtype=bool))
+
+
+def _test_logits(
+    output: Path, each: Sequence[Mapping[str, Any]], role: str, place: str, labels: tuple[str, ...]
+) -> tuple[list[str], Indices, Floats]:
+    """Return the test clips of all folds, the fold of each, and their logits as far as the tables tell them.
+
+    The logarithm of a probability, times the temperature it was made with, is a logit but for a constant; of a clip of
+    several windows it is that of their mean.
+    """
+    clips: list[str] = []
+    owners: list[int] = []
+    values: list[list[float]] = []
+    for index, result in enumerate(each):
+        with open(output / f"fold-{index}" / place / "predictions_test.csv", newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                clips.append(row["utterance"])
+                owners.append(index)
+                probabilities = np.maximum([float(row[label]) for label in labels], LEAST)
+                values.append((np.log(probabilities) * result["temperature"][role]).tolist())
+    return clips, np.array(owners, dtype=np.int64), np.array(values)
+
+
+def _mean_temperature(results: Sequence[Mapping[str, Any]], role: str) -> float:
+    return math.exp(sum(math.log(result["temperature"][role]) for result in results) / len(results))
