@@ -75,7 +75,7 @@ def render(runs: list[dict[str, Any]]) -> str:
         "",
     ]
     head = "| run | recipe | network | part | clips, speakers | UA | WA | macro-F1 | ECE | leak |"
-    for corpus in ("crema-d", "emodb", "savee"):
+    for corpus in ("crema-d", "emodb", "savee", "general"):
         text += [f"## {corpus}", ""]
         for protocol in ("speaker", "random", "paper"):
             found = [r for r in runs if (r["corpus"], r["protocol"]) == (corpus, protocol)]
@@ -89,11 +89,18 @@ def render(runs: list[dict[str, Any]]) -> str:
                 text += [head, "|---" * 10 + "|", *(line for run in found for line in score_lines(run)), ""]
             if missing:
                 text += [f"Not run: {', '.join(missing)}.", ""]
-    text += ["## What it cost", "", "| run | stage | epochs | minutes | hardware |", "|---|---|---|---|---|"]
+    text += [
+        "## What it cost",
+        "",
+        "Peak memory is the process's, features in it mapped from disk; older runs did not record it.",
+        "",
+    ]
+    text += ["| run | stage | epochs | minutes | peak memory | hardware |", "|---" * 6 + "|"]
     for run in runs:
         hardware = f"{run['hardware']['device']}, {run['hardware']['cores']} cores"
+        memory = f"{run['peak_memory'] / 2**20:,.0f} MiB" if run.get("peak_memory") else ""
         text += [
-            f"| {run['name']} | {stage} | {run['epochs'][stage]} | {seconds / 60:.0f} | {hardware} |"
+            f"| {run['name']} | {stage} | {run['epochs'][stage]} | {seconds / 60:.0f} | {memory} | {hardware} |"
             for stage, seconds in run["seconds"].items()
         ]
     text += ["", "## How to repeat a run", ""]

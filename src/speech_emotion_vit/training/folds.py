@@ -65,6 +65,7 @@ def pool_folds(output: Path, data: Data, folds: int) -> dict[str, Any]:
         "epochs": {stage: sum(result["epochs"][stage] for result in each) for stage in stages},
         "seconds": {stage: sum(result["seconds"][stage] for result in each) for stage in stages},
         "parameters": each[0]["parameters"],
+        "peak_memory": max((result.get("peak_memory") or 0 for result in each), default=0) or None,
     }
     description = read_json(output / "fold-0" / RUN_FILE) | {"fold": "all"}
     description["split"] = {

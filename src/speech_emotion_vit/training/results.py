@@ -17,7 +17,7 @@ from .dataset import Data
 from .evaluation import Scores, score_clips
 from .metrics import Floats, fit_temperature, mean_probabilities
 from .report import write_report
-from .runs import RESULTS_FILE, RUN_FILE, read_json, write_csv, write_json
+from .runs import RESULTS_FILE, RUN_FILE, peak_memory, read_json, write_csv, write_json
 from .scoring import Record, score_rows
 from .waveforms import VERSIONS
 
@@ -76,6 +76,7 @@ def write_results(
         "epochs": {name: len(records) for name, records in history.items()},
         "seconds": {name: sum(record["seconds"] for record in records) for name, records in history.items()},
         "seconds_this_time": seconds,
+        "peak_memory": peak_memory(),
         "parameters": {role: sum(p.numel() for p in network.parameters()) for role, network in networks.items()},
     }
     write_json(folder / RESULTS_FILE, results)

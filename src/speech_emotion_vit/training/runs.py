@@ -137,3 +137,13 @@ else:
 def hardware(device: str) -> dict[str, Any]:
     """Return what a training time depends on."""
     return {"device": device, "cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+
+
+def peak_memory() -> int | None:
+    """Return the most bytes of memory this process has held, memory-mapped features included; None on Windows."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
