@@ -84,7 +84,8 @@ def render(runs: list[dict[str, Any]]) -> str:
                 for c, p, recipe in WANTED
                 if (c, p) == (corpus, protocol) and recipe not in {r["recipe"]["name"] for r in found}
             ]
-            text += [f"### `{protocol}`", ""]
+            if found or missing:
+                text += [f"### `{protocol}`", ""]
             if found:
                 text += [head, "|---" * 10 + "|", *(line for run in found for line in score_lines(run)), ""]
             if missing:
@@ -92,7 +93,7 @@ def render(runs: list[dict[str, Any]]) -> str:
     text += [
         "## What it cost",
         "",
-        "Peak memory is the process's, features in it mapped from disk; older runs did not record it.",
+        "Peak memory is the process's, features mapped from disk included; older runs did not record it.",
         "",
     ]
     text += ["| run | stage | epochs | minutes | peak memory | hardware |", "|---" * 6 + "|"]

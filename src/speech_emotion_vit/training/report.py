@@ -153,10 +153,9 @@ def model_card(run: Mapping[str, Any], results: Mapping[str, Any], corpus: Corpu
         lines += [f"Known defects, neither trained nor scored on: {reasons}.", ""]
     if run["remarks"]:
         lines += ["The corpus as found: " + "; ".join(run["remarks"]) + ".", ""]
-    for name in (f"{final}, test", f"{final}, validation"):
-        if name in scores:
-            lines += [f"## Confusion: {name}", "", confusion_table(scores[name]), ""]
-            break
+    tested = [name for name in scores if name.startswith(f"{final}, test")]
+    for name in tested or [name for name in scores if name.startswith(f"{final}, validation")]:
+        lines += [f"## Confusion: {name}", "", confusion_table(scores[name]), ""]
     lines += ["## Training", "", "| stage | epochs | minutes |", "|---|---|---|"]
     for stage, seconds in results["seconds"].items():
         lines.append(f"| {stage} | {results['epochs'][stage]} | {seconds / 60:.1f} |")
