@@ -227,6 +227,34 @@ def test_the_short_way_to_the_embedding_is_the_long_one(config: ModelConfig) -> 
         torch.testing.assert_close(stem(one, columns), unfolded, atol=1e-4, rtol=1e-4)
 
 
+def test_what_a_stem_keeps_is_made_anew_whenever_a_weight_changes() -> None:
+    model = SpectrogramViT(ModelConfig.compact(6)).eval()
+    other = SpectrogramViT(ModelConfig.compact(6)).eval()
+    batch = images(2, [128, 50])
+
+    def answer(network: SpectrogramViT) -> torch.Tensor:
+        with torch.no_grad():
+            return network(batch)
+
+    before = answer(model)
+    assert model.stem._memory is not None  # type: ignore[union-attr]
+    assert torch.equal(answer(model), before)
+    with torch.no_grad():
+        model.stem.norms[0].running_var.mul_(1.5)  # type: ignore[union-attr, index]
+    changed = answer(model)
+    assert not torch.equal(changed, before)
+    model.load_state_dict(other.state_dict())
+    torch.testing.assert_close(answer(model), answer(other), atol=0, rtol=0)
+    model.load_state_dict(SpectrogramViT(ModelConfig.compact(6)).state_dict(), assign=True)
+    assert not torch.equal(answer(model), answer(other))
+    with torch.no_grad():
+        half = model.half().float()(batch)
+    assert not torch.equal(half, answer(other))
+    model.zero_grad()
+    model(batch).sum().backward()  # in evaluation mode too
+    assert model.stem.convolutions[0].weight.grad is not None  # type: ignore[union-attr, index]
+
+
 def test_the_short_way_has_gradients() -> None:
     model = SpectrogramViT(ModelConfig.student(6))
     for parameter in model.parameters():

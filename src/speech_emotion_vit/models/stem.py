@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,7 @@ class StridedStem(nn.Module):
             for index, (inputs, outputs) in enumerate(pairwise((1, *STRIDED_CHANNELS)))
         )
         self.norms = nn.ModuleList(ChannelNorm(outputs) for outputs in STRIDED_CHANNELS)
+        self._memory: tuple[list[tuple[Tensor, int]], tuple[tuple[Tensor, Tensor], ...]] | None = None
 
     def forward(self, image: Tensor, columns: Tensor) -> Tensor:
         """Return `[batch, channels, height / 16, width / patch_width]` of images `[batch, 1, height, width]`.
@@ -77,20 +78,56 @@ class StridedStem(nn.Module):
         `width` is a multiple of `patch_width`, and `columns` `[batch]` is how many columns of every image belong to
         the clip.
         """
-        position = torch.arange(image.shape[3], device=image.device)
-        if self.training and image.device.type == "cpu":  # a third faster forwards and backwards together
+        if not self.training:
+            return self._infer(image, columns)
+        if image.device.type == "cpu":  # a third faster forwards and backwards together
             image = image.contiguous(memory_format=torch.channels_last)
-        pairs = zip(self.convolutions, self.norms, strict=True)
-        for convolution, norm in cast("Iterable[tuple[nn.Conv2d, ChannelNorm]]", pairs):
-            if self.training:
-                image = norm(convolution(image))
-            else:
-                kernel, bias = norm.folded_into(convolution.weight)
-                image = nn.functional.conv2d(image, kernel, bias, convolution.stride, padding=1)
+        for convolution, norm in self._layers():
+            image = norm(convolution(image))
             columns = -(-columns // convolution.stride[1])
-            inside = (position[: image.shape[3]] < columns[:, None])[:, None, None, :]
-            image = nn.functional.relu(image) * inside.to(image.dtype)
+            image = nn.functional.relu(image) * _inside(image, columns)
         return image
+
+    def _layers(self) -> Iterable[tuple[nn.Conv2d, ChannelNorm]]:
+        return cast("Iterable[tuple[nn.Conv2d, ChannelNorm]]", zip(self.convolutions, self.norms, strict=True))
+
+    def _infer(self, image: Tensor, columns: Tensor) -> Tensor:
+        ragged = bool((columns < image.shape[3]).any())  # else there is nothing beyond any clip's end
+        for (kernel, bias), (convolution, _) in zip(self._folded(), self._layers(), strict=True):
+            image = nn.functional.conv2d(image, kernel, bias, convolution.stride, padding=1).relu()
+            if ragged:
+                columns = -(-columns // convolution.stride[1])
+                image = image * _inside(image, columns)
+        return image
+
+    def _folded(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Return the kernels and biases with the norms in them, made once as long as no weight changes."""
+        weights = [*self.parameters(), *self.buffers()]
+        kept = not torch.is_grad_enabled() and not any(weight.is_inference() for weight in weights)
+        # The tensors themselves are part of it, for an address may be another tensor's tomorrow.
+        state = [(weight, weight._version) for weight in weights] if kept else []
+        if (
+            kept
+            and self._memory is not None
+            and all(
+                now is then and version == before
+                for (now, version), (then, before) in zip(state, self._memory[0], strict=True)
+            )
+        ):
+            return self._memory[1]
+        folded = tuple(norm.folded_into(convolution.weight) for convolution, norm in self._layers())
+        self._memory = (state, folded) if kept else None
+        return folded
+
+    def _apply(self, fn: Any, recurse: bool = True) -> StridedStem:
+        self._memory = None  # another device or type
+        return cast("StridedStem", super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
+
+
+def _inside(image: Tensor, columns: Tensor) -> Tensor:
+    """Return 1 where a column belongs to the clip, else 0, `[batch, 1, 1, width]`."""
+    position = torch.arange(image.shape[3], device=image.device)
+    return (position < columns[:, None])[:, None, None, :].to(image.dtype)
 
 
 def coordinate_channels(height: int, width: int) -> Tensor:
