@@ -104,7 +104,8 @@ def general(place: Path, savee: Path) -> Path:
     return root
 
 
-def test_three_corpora_train_one_network_that_is_scored_on_each(place: Path, general: Path) -> None:
+@pytest.fixture(scope="module")
+def mixed(place: Path, general: Path) -> Path:
     common = ("train", "--dataset", "general", "--data-dir", general, "--stage", "supervised", *SMALL)
     common += ("--cache-dir", place / "cache", "--set", "repeats=2")
     for options, corpora in ((("--fold", "0"), ["crema-d", "emodb", "savee"]), (("--fold", "final"), ["crema-d"])):
@@ -114,7 +115,11 @@ def test_three_corpora_train_one_network_that_is_scored_on_each(place: Path, gen
         for name, line in lines.items():
             unknown = {"crema-d": {"boredom", "surprise"}, "emodb": {"surprise"}, "savee": {"boredom"}}
             assert set(line["labels"]) == set(LABELS) - unknown[name.split()[-1]]
-    folder = place / "mixed" / "fold-0"
+    return place / "mixed"
+
+
+def test_three_corpora_train_one_network_that_is_scored_on_each(place: Path, general: Path, mixed: Path) -> None:
+    folder = mixed / "fold-0"
     with open(folder / "predictions_test.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:  # nobody is given an emotion that was not asked for in their corpus
@@ -129,6 +134,23 @@ def test_three_corpora_train_one_network_that_is_scored_on_each(place: Path, gen
     right = sum(row["label"] == row["predicted"] for row in rows)
     scored = json.loads(result.stdout.splitlines()[0])
     assert (scored["clips"], scored["wa"]) == (len(rows), pytest.approx(right / len(rows)))
+
+
+def test_a_teacher_may_know_more_labels_but_not_fewer(place: Path, savee: Path, general: Path, mixed: Path) -> None:
+    common = ("--stage", "supervised", "--fold", "0", "--cache-dir", place / "cache", *SMALL)
+    teachers = ("--set", f"teachers={json.dumps([str(mixed / 'fold-0')])}", "--set", "frontend.hop_length=128")
+    arguments = ("--data-dir", savee, "--output", place / "taught")
+    result = succeed("train", "--dataset", "savee", *arguments, *common, *teachers)
+    assert "teacher: " in result.stderr
+    with open(place / "taught" / "fold-0" / "history.csv", newline="") as file:
+        assert all(float(row["soft_labels"]) > 0 for row in csv.DictReader(file))
+    teachers = ("--set", f"teachers={json.dumps([str(place / 'taught' / 'fold-0')])}")
+    arguments = ("--data-dir", general, "--output", place / "taught-less")
+    message = fail("train", "--dataset", "general", *arguments, *common, *teachers)
+    assert "does not know boredom: choose a teacher that knows every label" in message
+    arguments = ("--data-dir", savee, "--output", place / "taught-other", "--set", "frontend.top_db=60")
+    teachers = ("--set", f"teachers={json.dumps([str(mixed / 'fold-0')])}")
+    assert "its front-end is" in fail("train", "--dataset", "savee", *arguments, *common, *teachers)
 
 
 def test_clips_of_different_corpora_are_not_mixed(place: Path, general: Path) -> None:

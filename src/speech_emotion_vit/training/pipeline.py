@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checkpoint import load_checkpoint
 from ..config import ClassifierConfig, ModelConfig
@@ -325,19 +325,27 @@ def _start_from(network: SpectrogramViT, model: str, labels: tuple[str, ...]) ->
 
 
 def _teacher(model: str, run: Run) -> FrozenTeacher:
-    """Return one of the recipe's `teachers`.
+    """Return one of the recipe's `teachers`, with the labels of this run alone.
 
     Raises:
         WeightsError: the model cannot be found, verified or read.
-        ConfigError: it answers another question, or of other images.
+        ConfigError: it does not know a label, or looks at other images.
     """
     network, config, name = _load(model)
-    for what, theirs, ours in (
-        ("labels", config.labels, run.data.labels),
-        ("front-end", config.frontend, run.recipe.frontend),
-    ):
-        if theirs != ours:
-            raise ConfigError(f"{model}: its {what} are {theirs}, those of this run {ours}: choose another teacher")
+    labels = run.data.labels
+    unknown = [label for label in labels if label not in config.labels]
+    if unknown:
+        raise ConfigError(f"{model}: does not know {', '.join(unknown)}: choose a teacher that knows every label")
+    # Frames closer together tell the same about the same moments: columns are averages over them.
+    if dataclasses.replace(config.frontend, hop_length=run.recipe.frontend.hop_length) != run.recipe.frontend:
+        raise ConfigError(
+            f"{model}: its front-end is {config.frontend}, that of this run {run.recipe.frontend}: "
+            "choose another teacher"
+        )
+    head = nn.Linear(network.head.in_features, len(labels))
+    kept = [config.labels.index(label) for label in labels]
+    head.load_state_dict({key: tensor[kept] for key, tensor in network.head.state_dict().items()})
+    network.head = head
     run.say(f"teacher: {name}")
     return FrozenTeacher(network)
 
