@@ -190,6 +190,22 @@ def results_of(folder: Path) -> dict[str, Any]:
     return scores
 
 
+def test_folds_without_validation_calibrate_each_other(place: Path, savee: Path) -> None:
+    arguments = ("--data-dir", savee, "--stage", "supervised", "--cache-dir", place / "cache", *SMALL)
+    arguments += ("--output", place / "all-in", "--set", "validation=false")
+    result = succeed("train", "--dataset", "savee", *arguments)
+    assert "42 training, 0 validation, 14 test items" in result.stderr
+    pooled = json.loads((place / "all-in" / "results.json").read_text())
+    folds = [json.loads((place / "all-in" / f"fold-{k}" / "results.json").read_text()) for k in range(4)]
+    assert {fold["temperature"]["student"] for fold in folds} == {1.0}
+    fitted = pooled["temperature_by_corpus"]["student"][""]
+    assert fitted != 1.0
+    assert pooled["scores"]["student"]["test"]["nll"] < max(f["scores"]["student"]["test"]["nll"] for f in folds)
+    succeed("train", "--dataset", "savee", *arguments, "--fold", "final")
+    final = json.loads((place / "all-in" / "final" / "config.json").read_text())
+    assert final["temperature"] == pytest.approx(fitted)
+
+
 def test_a_run_folder_describes_itself(cross_validated: Path) -> None:
     folder = cross_validated / "fold-0"
     names = {path.name for path in folder.iterdir()}

@@ -223,8 +223,8 @@ class EmotionClassifier:
         Args:
             audio: as in `predict`.
             sampling_rate: as in `predict`.
-            hop: seconds from the start of one segment to the start of the next. Multiples of 4 ms are fastest: windows
-                then share most of their Mel frames.
+            hop: seconds from the start of one segment to the start of the next. Multiples of the front-end's
+                ``hop_length`` are fastest: windows then share most of their Mel frames.
             window: seconds of audio per segment, 4 by default and at most: less is more to the moment and less certain.
             smoothing: time constant in seconds of an exponential average over the segments so far; 0 is none.
                 Segments that are silent are left as they are, and out of the average.

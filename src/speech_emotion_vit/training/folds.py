@@ -21,7 +21,15 @@ LEAST = 1e-7  # of a probability: tables have six decimals
 
 
 def pooled_temperature(output: Path) -> float | None:
-    """Return the geometric mean of the folds' temperatures, None where there are none."""
+    """Return what fits all folds' test clips where these were calibrated by each other, else the folds' mean.
+
+    None where there are no folds.
+    """
+    if (output / RESULTS_FILE).is_file():
+        pooled = read_json(output / RESULTS_FILE)
+        fitted: float | None = pooled.get("temperature_by_corpus", {}).get(pooled["model"], {}).get("")
+        if fitted is not None:
+            return fitted
     found = [read_json(path) for path in sorted(output.glob(f"fold-*/{RESULTS_FILE}"))]
     return _mean_temperature(found, found[0]["model"]) if found else None
 
@@ -29,9 +37,9 @@ def pooled_temperature(output: Path) -> float | None:
 def pool_folds(output: Path, data: Data, folds: int) -> dict[str, Any]:
     """Score the test clips of all folds together and write the result beside them.
 
-    A corpus of a mixture without validation clips of its own gets a temperature by cross-fitting: the clips of a fold
-    are scored with the one that fits those of the other folds, and what fits all of them is for a network that is
-    trained on all speakers.
+    A corpus without validation clips of its own gets a temperature by cross-fitting: the clips of a fold are scored
+    with the one that fits those of the other folds, and what fits all of them is for a network that is trained on all
+    speakers.
     """
     each = [read_json(output / f"fold-{index}" / RESULTS_FILE) for index in range(folds)]
     final = each[0]["model"]
@@ -44,7 +52,7 @@ def pool_folds(output: Path, data: Data, folds: int) -> dict[str, Any]:
         fitted[role] = {}
         member_of = data.member_of
         for member in data.members:
-            if member and f"validation {member}" not in found:
+            if f"validation {member}".strip() not in found:
                 chosen = np.array([member_of[clip] == member for clip in clips])
                 targets = np.array([data.classes[clip] for clip in clips])[chosen]
                 calibrated, fitted[role][member] = cross_fitted(logits[chosen], targets, owners[chosen])

@@ -23,7 +23,7 @@ from .augment import Augmentation
 from .data import Rows
 from .dataset import Data
 from .loop import Job, fit, seed_of
-from .protocols import Fold, Item, Protocol, Split, make_split
+from .protocols import Fold, Item, Protocol, Split, make_split, without_validation
 from .recipes import Recipe, StageSettings
 from .results import write_results
 from .runs import hardware, locked, open_run, versions, write_csv
@@ -103,6 +103,8 @@ def run_training(run: Run, accelerator: Accelerator) -> dict[str, Any]:
         fold=run.fold,
         seed=run.seed,
     )
+    if not run.recipe.validation:
+        split = without_validation(split, run.recipe.versions)
     if not accelerator.is_main_process:
         accelerator.wait_for_everyone()
         return _run(run, split, accelerator)
