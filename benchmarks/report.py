@@ -152,7 +152,7 @@ def _operations(results: dict[str, Any]) -> str:
                         f"{row['tokens'] / 1e6:.1f}",
                         f"{row['needed'] / 1e6:.1f}",
                         f"{100 * (1 - row['needed'] / row['plain']):.0f} %",
-                        f"{row['frames']:,} of 1,001",
+                        f"{row['frames']:,} of {row['all_frames']:,}",
                         milliseconds(row["time"]),
                         f"{row['time'] / row['bound']:.2f}x",
                     ]
