@@ -91,7 +91,9 @@ def scored_parts(folder: Path, name: str, role: str) -> list[Metric]:
                 found += metrics(scores[f"{part} {member}"], protocol, part, title)
         else:
             note = f"{title}, networks" if title else "networks"
-            found += metrics(pooled[f"test {member}"], protocol, "cross-validation", f"{note} of the folds")
+            there = metrics(pooled[f"test {member}"], protocol, "cross-validation", f"{note} of the folds")
+            # The folds are calibrated for each corpus alone, as its own model is, and `general` is not.
+            found += [metric for metric in there if not (name == "general" and metric.name == "ECE")]
     return found
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from click.testing import CliRunner, Result
 
 from corpus_factory import labelled_csv, labelled_folder, write_clip
 from speech_emotion_vit.cli import main
+from speech_emotion_vit.training.catalogue import find_corpus
+from speech_emotion_vit.training.dataset import Data
+from speech_emotion_vit.training.folds import pool_folds
 
 SMALL = [
     *("--set", "frontend.n_mels=32", "--set", "frontend.columns=32", "--set", "patch_height=32", "--device", "cpu"),
@@ -134,6 +138,22 @@ def test_three_corpora_train_one_network_that_is_scored_on_each(place: Path, gen
     right = sum(row["label"] == row["predicted"] for row in rows)
     scored = json.loads(result.stdout.splitlines()[0])
     assert (scored["clips"], scored["wa"]) == (len(rows), pytest.approx(right / len(rows)))
+
+
+def test_folds_of_several_corpora_are_pooled_corpus_by_corpus(tmp_path: Path, general: Path, mixed: Path) -> None:
+    corpus, folder = find_corpus("general", general)
+    utterances = tuple(corpus.read(folder))
+    for fold in range(2):
+        shutil.copytree(mixed / "fold-0", tmp_path / f"fold-{fold}")
+        results = json.loads((tmp_path / f"fold-{fold}" / "results.json").read_text())
+        results["temperature"]["student"] = 0.01  # as if far too sure, so that even impossible labels would show
+        (tmp_path / f"fold-{fold}" / "results.json").write_text(json.dumps(results))
+    data = Data(corpus=corpus, utterances=utterances, labels=LABELS, stores={}, remarks=())
+    pooled = pool_folds(tmp_path, data, 2)
+    assert set(pooled["scores"]["student"]) == {"test crema-d", "test emodb", "test savee"}
+    assert pooled["scores"]["student"]["test savee"]["clips"] == 2 * 14
+    assert set(pooled["temperature_by_corpus"]["student"]) == {"emodb", "savee"}  # CREMA-D has validation speakers
+    assert "Confusion: student, test savee" in (tmp_path / "README.md").read_text()
 
 
 def test_a_teacher_may_know_more_labels_but_not_fewer(place: Path, savee: Path, general: Path, mixed: Path) -> None:

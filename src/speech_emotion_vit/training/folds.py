@@ -12,6 +12,7 @@ import numpy as np
 
 from .dataset import Data
 from .evaluation import Scores
+from .losses import IMPOSSIBLE
 from .metrics import Floats, Indices, fit_temperature, mean_probabilities
 from .report import write_report
 from .results import scores_by_member
@@ -47,6 +48,8 @@ def pool_folds(output: Path, data: Data, folds: int) -> dict[str, Any]:
     fitted: dict[str, dict[str, float]] = {}
     for role, found in each[0]["scores"].items():
         clips, owners, logits = _test_logits(output, each, role, "" if role == final else role, data.labels)
+        if data.possible is not None:
+            logits = np.where([data.possible[clip] for clip in clips], logits, IMPOSSIBLE)
         temperatures = np.array([result["temperature"][role] for result in each])[owners]
         probabilities = mean_probabilities(logits / temperatures[:, None], np.arange(len(clips)))
         fitted[role] = {}
