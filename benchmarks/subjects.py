@@ -6,7 +6,7 @@ Nothing heavy is imported before a subject is loaded, so that a process that run
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -128,13 +128,19 @@ def _wav2vec2_large(transformers: Any) -> Any:
 
 
 def subjects() -> list[Subject]:
-    """Return this package with every bundled model and both backends, then the peers."""
+    """Return this package with every bundled network and both backends, then the peers.
+
+    Of models that differ in their weights and labels alone the first stands for all: they cost the same.
+    """
     from speech_emotion_vit.manifest import load_manifest
 
     found = []
+    shapes = set()
     for name, entry in load_manifest().models.items():
-        if entry.file is None:
+        shape = (replace(entry.config.model, num_classes=LABELS), entry.config.frontend)
+        if entry.file is None or shape in shapes:
             continue
+        shapes.add(shape)
         for backend, module in (("torch", "torch"), ("onnx", "onnxruntime")):
             found.append(
                 Subject(
