@@ -2,6 +2,7 @@
 
 python scripts/bundle_weights.py runs/crema-d crema-d          the network the run was for
 python scripts/bundle_weights.py runs/crema-d crema-d teacher  its teacher
+python scripts/bundle_weights.py runs/crema-d/final crema-d    trained on validation speakers too: its own test score
 python scripts/bundle_weights.py runs/savee/final savee        trained on all speakers, with the score of the folds
 python scripts/bundle_weights.py runs/general/final general    trained on all corpora: CREMA-D's score is the file's own
 python scripts/bundle_weights.py runs/general/final emodb      the same, with EmoDB's labels and temperature alone
@@ -82,7 +83,10 @@ def scored_parts(folder: Path, name: str, role: str) -> list[Metric]:
         return [m for part in ("test", "validation") if part in scores for m in metrics(scores[part], protocol, part)]
     pooled = json.loads((folder.parent / "results.json").read_text(encoding="utf-8"))["scores"][role]
     if run["corpus"] != "general":
-        return metrics(pooled["test"], protocol, "cross-validation")
+        if "test" not in scores:
+            return metrics(pooled["test"], protocol, "cross-validation")
+        note = "a network that never heard them"
+        return metrics(scores["test"], protocol, "test") + metrics(pooled["validation"], protocol, "validation", note)
     found = []
     for member in MEMBERS if name == "general" else [name]:
         title = CORPORA[member].title if name == "general" else None

@@ -32,7 +32,7 @@ WANTED = [
 
 def collect(folder: Path) -> None:
     """Copy the records of a finished run."""
-    target = RUNS / folder.name
+    target = RUNS / (f"{folder.parent.name}-final" if folder.name == "final" else folder.name)
     target.mkdir(parents=True, exist_ok=True)
     for name in RECORDS:
         if (folder / name).is_file():  # several folds have no common history
@@ -111,9 +111,12 @@ def render(runs: list[dict[str, Any]]) -> str:
     text += ["", "```"]
     for run in runs:
         stage = "all" if len(run["epochs"]) > 1 else next(iter(run["epochs"]))  # a run of folds takes all by default
+        output, fold = run["name"], ""
+        if run["fold"] == "final":  # goes into a folder inside the run it takes its temperature from
+            output, fold = output.removesuffix("-final"), " --fold final"
         text.append(
             f"speech-emotion-vit train --dataset {run['corpus']} --data-dir DIR --protocol {run['protocol']} "
-            f"--recipe recipe.json --stage {stage} --seed {run['seed']} --output runs/{run['name']}"
+            f"--recipe recipe.json --stage {stage} --seed {run['seed']} --output runs/{output}{fold}"
         )
     notes = (RUNS / "NOTES.md").read_text(encoding="utf-8")
     return "\n".join([*text, "```", "", notes])

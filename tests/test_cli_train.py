@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 from corpus_factory import labelled_csv, labelled_folder, write_clip
 from speech_emotion_vit.cli import main
 from speech_emotion_vit.training.catalogue import find_corpus
+from speech_emotion_vit.training.corpora import CREMA_D_LABELS, EMODB_LABELS, SAVEE_LABELS
 from speech_emotion_vit.training.dataset import Data
 from speech_emotion_vit.training.folds import pool_folds
 
@@ -20,25 +22,7 @@ SMALL = [
     *("--set", "frontend.n_mels=32", "--set", "frontend.columns=32", "--set", "patch_height=32", "--device", "cpu"),
     *("--set", "supervised.epochs=3", "--set", "supervised.batch_size=8", "--set", "supervised.warmup_epochs=0"),
 ]
-SAVEE = {"a": "anger", "d": "disgust", "f": "fear", "h": "happiness", "n": "neutral", "sa": "sadness", "su": "surprise"}
 
-CREMA_D = {
-    "ANG": "anger",
-    "DIS": "disgust",
-    "FEA": "fear",
-    "HAP": "happiness",
-    "NEU": "neutral",
-    "SAD": "sadness",
-}
-EMODB = {
-    "W": "anger",
-    "L": "boredom",
-    "E": "disgust",
-    "A": "fear",
-    "F": "happiness",
-    "N": "neutral",
-    "T": "sadness",
-}
 LABELS = ("anger", "boredom", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 
 
@@ -76,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def savee(place: Path) -> Path:
     for number, speaker in enumerate(("DC", "JE", "JK", "KL")):
-        for code, label in SAVEE.items():
+        for code, label in SAVEE_LABELS.items():
             for take in (1, 2):
                 write_clip(place / "savee" / f"{speaker}_{code}{take:02}.wav", label, seed=10 * number + take)
     return place / "savee"
@@ -100,10 +84,10 @@ def general(place: Path, savee: Path) -> Path:
     root.mkdir()
     (root / "savee").symlink_to(savee)
     for speaker in ("1001", "1049", "1048"):  # one of the training, validation and test speakers each
-        for code, label in CREMA_D.items():
+        for code, label in CREMA_D_LABELS.items():
             write_clip(root / "crema-d" / f"{speaker}_DFA_{code}_XX.wav", label, seed=int(speaker))
     for speaker in ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16"):
-        for code, label in EMODB.items():
+        for code, label in EMODB_LABELS.items():
             write_clip(root / "emodb" / f"{speaker}a01{code}a.wav", label, seed=int(speaker))
     return root
 
@@ -205,6 +189,38 @@ def test_a_cross_validation_tests_every_clip_once(cross_validated: Path) -> None
     assert results["scores"]["student"]["test"]["wa"] == pytest.approx(wa)
 
 
+def test_final_of_crema_d_is_calibrated_by_the_run_beside_it(place: Path, general: Path) -> None:
+    common = ("train", "--dataset", "crema-d", "--data-dir", general / "crema-d", "--stage", "supervised", *SMALL)
+    common += ("--cache-dir", place / "cache", "--output", place / "official")
+    assert "6 training, 6 validation, 6 test items" in succeed(*common).stderr
+    assert "12 training, 0 validation, 6 test items" in succeed(*common, "--fold", "final").stderr
+    held_out, final = (
+        json.loads((folder / "results.json").read_text())
+        for folder in (place / "official", place / "official" / "final")
+    )
+    assert held_out["temperature"]["student"] != 1.0
+    assert final["temperature"] == held_out["temperature"]
+    assert (list(final["scores"]["student"]), final["epochs"]) == (["test"], held_out["epochs"])
+
+
+def test_a_probe_gives_a_trained_network_the_labels_of_a_few_clips(place: Path, savee: Path, tmp_path: Path) -> None:
+    """The bundled default, its weights as they are, tells SAVEE's seven emotions."""
+    from speech_emotion_vit import EmotionClassifier
+
+    arguments = ("train", "--dataset", "savee", "--data-dir", savee, "--cache-dir", place / "cache", "--device", "cpu")
+    arguments += ("--stage", "probe", "--set", "probe.copies=1", "--output", tmp_path, "--fold", "0")
+    result = succeed(*arguments)
+    assert "probe: a new head for crema-d@" in result.stderr
+    classifier, base = EmotionClassifier(tmp_path / "fold-0"), EmotionClassifier()
+    assert list(classifier.labels) == sorted(SAVEE_LABELS.values())
+    clip = next(iter(sorted(savee.glob("*.wav"))))
+    np.testing.assert_array_equal(classifier.embed(clip)[: len(base.embed(clip))], base.embed(clip))
+    assert results_of(tmp_path / "fold-0")["ua"] > 2 / 7  # tones as loud and high as the label says; chance is 1/7
+    described = json.loads((tmp_path / "fold-0" / "run.json").read_text())
+    assert described["mode"] == "probe"
+    assert "another model" in fail(*arguments, "--recipe", "paper", "--fold", "1")
+
+
 def results_of(folder: Path) -> dict[str, Any]:
     scores: dict[str, Any] = json.loads((folder / "results.json").read_text())["scores"]["student"]["test"]
     return scores
@@ -246,7 +262,7 @@ def test_a_run_folder_describes_itself(cross_validated: Path) -> None:
     assert any((folder / "tensorboard").iterdir())
     with open(folder / "confusion_student_test.csv", newline="") as file:
         confusion = list(csv.reader(file))
-    assert confusion[0] == ["true", *sorted(SAVEE.values())]
+    assert confusion[0] == ["true", *sorted(SAVEE_LABELS.values())]
     assert sum(int(value) for row in confusion[1:] for value in row[1:]) == 14
 
 
@@ -268,7 +284,7 @@ def test_what_was_trained_predicts(cross_validated: Path, savee: Path) -> None:
 
     folder = cross_validated / "fold-0"
     classifier = EmotionClassifier(folder)
-    assert list(classifier.labels) == sorted(SAVEE.values())
+    assert list(classifier.labels) == sorted(SAVEE_LABELS.values())
     temperature = json.loads((folder / "results.json").read_text())["temperature"]["student"]
     assert classifier.config.temperature == temperature
     with open(folder / "predictions_test.csv", newline="") as file:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -159,6 +161,14 @@ def compact() -> SpectrogramViT:
     return model
 
 
+@pytest.fixture(scope="module")
+def probed(compact: SpectrogramViT) -> SpectrogramViT:
+    """The same with a head that also reads statistics of the stem's output."""
+    model = network(dataclasses.replace(compact.config, pooling="stem_statistics"))
+    model.load_state_dict({k: v for k, v in compact.state_dict().items() if "head" not in k}, strict=False)
+    return model
+
+
 def test_the_compact_student_keeps_its_budget(compact: SpectrogramViT) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -170,11 +180,23 @@ def test_the_compact_student_keeps_its_budget(compact: SpectrogramViT) -> None:
 
 @given(filled=st.lists(st.integers(1, 128), min_size=2, max_size=5), seed=st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
-def test_padding_cannot_reach_the_compact_student(compact: SpectrogramViT, filled: list[int], seed: int) -> None:
+def test_padding_cannot_reach_the_compact_student(
+    compact: SpectrogramViT, probed: SpectrogramViT, filled: list[int], seed: int
+) -> None:
     """A clip in a batch of any others, however much padding they need, is the clip alone."""
     batch = images(len(filled), filled, seed)
-    alone = torch.cat([compact.embed(image[None]) for image in batch])
-    torch.testing.assert_close(compact.embed(batch), alone, atol=1e-5, rtol=0)
+    for model in (compact, probed):
+        alone = torch.cat([model.embed(image[None]) for image in batch])
+        torch.testing.assert_close(model.embed(batch), alone, atol=1e-5, rtol=0)
+
+
+def test_statistics_of_the_stem_come_behind_the_students_own_embedding(
+    compact: SpectrogramViT, probed: SpectrogramViT
+) -> None:
+    image = images(1, [70])
+    patches = compact.tokenize(image)[0]
+    moments = patches.mean(dim=1), (patches.var(dim=1, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(probed.embed(image), torch.cat((compact.embed(image), *moments), dim=1))
 
 
 def test_the_compact_student_sees_an_image_that_ends_where_the_clip_ends(compact: SpectrogramViT) -> None:

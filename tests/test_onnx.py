@@ -54,6 +54,13 @@ MODELS = {
         pooling="statistics",
         **TINY,  # type: ignore[arg-type]
     ),
+    "stem statistics": ModelConfig(
+        num_classes=3,
+        stem="strided",
+        patch_width=4,
+        pooling="stem_statistics",
+        **TINY,  # type: ignore[arg-type]
+    ),
     "statistics": ModelConfig(num_classes=3, pooling="statistics", **TINY),  # type: ignore[arg-type]
     "teacher": ModelConfig(num_classes=3, stem="conv6", coordinates=True, **TINY),  # type: ignore[arg-type]
 }

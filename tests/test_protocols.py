@@ -8,17 +8,8 @@ import pytest
 
 from speech_emotion_vit.errors import ConfigError, DatasetError
 from speech_emotion_vit.training.catalogue import CORPORA
-from speech_emotion_vit.training.corpora import Utterance
+from speech_emotion_vit.training.corpora import CREMA_D_LABELS, Utterance
 from speech_emotion_vit.training.protocols import Item, Split, check_leaks, make_split, number_of_folds
-
-CREMA_D_LABELS = {
-    "ANG": "anger",
-    "DIS": "disgust",
-    "FEA": "fear",
-    "HAP": "happiness",
-    "NEU": "neutral",
-    "SAD": "sadness",
-}
 
 
 def utterance(name: str, label: str, speaker: str) -> Utterance:
@@ -116,6 +107,13 @@ def test_final_of_all_corpora_still_tests_on_crema_d() -> None:
     split = split_of(clips, "general", "speaker", fold="final")
     assert (len(split.train), len(split.validation), len(split.test)) == (4567 + 535 + 480, 1476, 1392)
     assert {name.split("/")[0] for name in speakers(clips, split.validation + split.test)} == {"crema-d"}
+
+
+def test_final_of_crema_d_trains_on_validation_speakers_and_still_tests_on_the_others() -> None:
+    clips = crema_d()
+    split, usual = (split_of(clips, "crema-d", "speaker", fold=fold) for fold in ("final", None))
+    assert set(split.train) == {*usual.train, *usual.validation}
+    assert (split.validation, split.test) == ((), usual.test)
 
 
 def test_final_trains_on_everything_and_tests_nothing() -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from corpus_factory import labelled_csv
 from speech_emotion_vit.cli import main
 from speech_emotion_vit.config import FrontendConfig, ModelConfig
-from speech_emotion_vit.errors import ConfigError, TrainingError
+from speech_emotion_vit.errors import ConfigError, DatasetError, TrainingError
 from speech_emotion_vit.models import SpectrogramViT
 from speech_emotion_vit.training import loop
 from speech_emotion_vit.training.augment import Augmentation
@@ -32,8 +32,9 @@ from speech_emotion_vit.training.experiment import make_accelerator
 from speech_emotion_vit.training.features import FeatureStore
 from speech_emotion_vit.training.loop import Job, fit, learning_rate, seed_of
 from speech_emotion_vit.training.losses import cross_entropy, feature_distance, restrict, soft_cross_entropy
+from speech_emotion_vit.training.probe import fit_probe
 from speech_emotion_vit.training.protocols import Item
-from speech_emotion_vit.training.recipes import RECIPES, Recipe, StageSettings
+from speech_emotion_vit.training.recipes import RECIPES, ProbeSettings, Recipe, StageSettings
 from speech_emotion_vit.training.runs import locked, open_run
 from speech_emotion_vit.training.scoring import score_rows
 from speech_emotion_vit.training.stages import Batch, Distillation, FrozenTeacher, Matching, Supervised, encode
@@ -259,6 +260,53 @@ def test_known_features_of_the_teacher_are_the_same_loss(tmp_path: Path, acceler
         )
         weights.append(student.state_dict())
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-5) for name in weights[0])
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_probe_changes_the_head_alone_and_tells_what_is_linear(classes: int) -> None:
+    """Bright rows in another place per class; every speaker says each class once."""
+    rng = np.random.default_rng(0)
+    images = rng.random((4 * classes, SIZE, SIZE)).astype(np.float16) * np.float16(0.3)
+    for row, image in enumerate(images):
+        image[4 * (row % classes) : 4 * (row % classes) + 3] += 0.5
+    names = [f"clip{i}" for i in range(len(images))]
+    store = FeatureStore(images, {name: (i, i + 1) for i, name in enumerate(names)}, {}, "made-up")
+    rows = Rows(
+        [Item(name, 0) for name in names],
+        {0: store},
+        {name: i % classes for i, name in enumerate(names)},
+        device=torch.device("cpu"),
+    )
+    probed = network(dataclasses.replace(COMPACT, num_classes=classes, pooling="stem_statistics")).eval()
+    before = {name: tensor.clone() for name, tensor in probed.state_dict().items()}
+    speakers = [str(i // classes) for i in range(len(images))]
+    settings = ProbeSettings(copies=1)
+    (record,) = fit_probe(probed, rows, rows, speakers, settings, Augmentation(frequency_warp=0.01), seed=0)
+    after = probed.state_dict()
+    assert {name for name in after if not torch.equal(after[name], before[name])} == {"head.weight", "head.bias"}
+    assert record["left_out_ua"] == record["validation_ua"] == 1.0
+    # The margins are those of a support vector machine on standardised embeddings.
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    plain = ProbeSettings(copies=0)
+    (record,) = fit_probe(probed, rows, rows, speakers, plain, Augmentation(), seed=0)
+    with torch.no_grad():
+        embeddings = probed.embed(rows.images(np.arange(len(rows)))).numpy()
+        logits = probed(rows.images(np.arange(len(rows)))).numpy()
+    scaled = StandardScaler().fit_transform(embeddings)
+    machine = LinearSVC(C=record["cost"], class_weight="balanced", max_iter=10_000).fit(scaled, rows.targets)
+    margins = machine.decision_function(scaled)
+    np.testing.assert_allclose(logits[:, 1] - logits[:, 0] if classes == 2 else logits, margins, atol=0.01)
+
+
+def test_a_probe_needs_every_class_and_some_clips_to_leave_out() -> None:
+    rows = eight_clips()
+    probed = network(dataclasses.replace(COMPACT, num_classes=3)).eval()
+    with pytest.raises(DatasetError, match="have 2 of 3 labels"):
+        fit_probe(probed, rows, rows, ["a"] * 8, ProbeSettings(), Augmentation(), seed=0)
+    with pytest.raises(ConfigError, match=r"probe\.copies must be from 0 to 100, not 101"):
+        RECIPES["robust"].with_values({"probe.copies": "101"})
 
 
 def test_classes_can_be_weighed() -> None:

@@ -20,7 +20,7 @@ MelNorm = Literal["slaney", "none"]
 Interpolation = Literal["antialias", "linear"]
 LongClips = Literal["windows", "truncate"]
 Stem = Literal["none", "conv6", "strided"]
-Pooling = Literal["cls", "statistics"]
+Pooling = Literal["cls", "statistics", "stem_statistics"]
 
 STEM_CHANNELS = (1, 16, 32, 64, 32, 16, 1)
 """Channels of the teacher's six convolutions (*paper*)."""
@@ -222,7 +222,8 @@ class ModelConfig:
     """Append row and column coordinates as two channels before patching (*paper*: teacher, "ICE")."""
     pooling: Pooling = "cls"
     """What the head reads. ``cls``: the CLS token (*paper*); ``statistics``: with it, mean and deviation of the tokens
-    by their likeness to it, which is not in the paper."""
+    by their likeness to it; ``stem_statistics``: with these, mean and deviation of what the strided stem gives the
+    transformer. The last two are not in the paper."""
     dropout: float = 0.0
     """Share of the values left out behind every residual branch in training (*paper*: none)."""
 
@@ -254,6 +255,9 @@ class ModelConfig:
             f"an image of {pixels} pixels is more than a stem takes, {MAX_STEM_PIXELS}: take a smaller image",
         )
         _require(0.0 <= self.dropout < 1.0, f"dropout must be from 0 to below 1, not {self.dropout}")
+        _require(
+            self.stem == "strided" or self.pooling != "stem_statistics", "stem_statistics are those of a strided stem"
+        )
         if self.stem == "strided":
             _require(not self.coordinates, "a strided stem takes no coordinates")
             widths = [2**count for count in range(len(STRIDED_CHANNELS) + 1)]
@@ -304,7 +308,8 @@ class ModelConfig:
     @property
     def embedding_dim(self) -> int:
         """Values in the embedding that the head reads."""
-        return self.dim * (3 if self.pooling == "statistics" else 1)
+        width = self.dim * (1 if self.pooling == "cls" else 3)
+        return width + (2 * self.patch_dim if self.pooling == "stem_statistics" else 0)
 
     @property
     def collapsible(self) -> bool:

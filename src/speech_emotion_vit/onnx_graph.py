@@ -42,7 +42,7 @@ def build_model(
     network = _Network(graph, config.model, weights)
     mel_power, n_frames = _mel_power(graph, config.frontend)
     image = _image(graph, config.frontend, mel_power, n_frames, network.column_step)
-    embedding = network.embedding(*network.tokens(image))
+    embedding = network.embedding(image)
     head = (weights["head.weight"].T / config.temperature, weights["head.bias"] / config.temperature)
     logits = graph("Add", graph("MatMul", embedding, graph.matrix(head[0])), head[1])
     graph("Softmax", logits, outputs=[PROBABILITIES], axis=-1)
@@ -210,13 +210,25 @@ class _Network:
         whole = config.stem == "conv6" or config.coordinates
         self.column_step = config.image_width if whole else config.patch_width
 
-    def tokens(self, image: str) -> tuple[str, str | None]:
+    def embedding(self, image: str) -> str:
+        """Return the embedding `[batch, embedding_dim]` of images `[batch, 1, height, width]`."""
+        if self.config.stem != "strided":
+            return self._embedding(*self._tokens(self._patches(image), None))
+        patches, bias = self._strided_patches(image)
+        embedding = self._embedding(*self._tokens(patches, bias))
+        if self.config.pooling != "stem_statistics":
+            return embedding
+        mean, deviation = self._mean_and_deviation(self.graph("Softmax", self._bias_of_others(bias), axis=-1), patches)
+        both = self.graph("Concat", mean, deviation, axis=2)
+        both = self.graph.reshape(both, 0, 2 * self.config.patch_dim)
+        return self.graph("Concat", embedding, both, axis=1)
+
+    def _tokens(self, patches: str, bias: str | None) -> tuple[str, str | None]:
         """Return the tokens `[batch, 1 + patches, dim]`, the CLS token first, and the bias of every key, if any."""
         g = self.graph
-        patches, bias = self._strided_patches(image) if self.config.stem == "strided" else (self._patches(image), None)
         tokens = self._norm(patches, "patch_embedding.input_norm")
         tokens = self._norm(self._linear(tokens, "patch_embedding.projection"), "patch_embedding.output_norm")
-        one = g("Concat", g.size(image, 0), [1, 1], axis=0)
+        one = g("Concat", g.size(patches, 0), [1, 1], axis=0)
         parts = [g("Expand", self.weights["cls_token"], one), tokens]
         if self.config.collapsible:
             # All columns that are left out are one token, as often as there are columns: its logit gets the logarithm
@@ -232,9 +244,9 @@ class _Network:
             bias = g("Concat", zeros, copies, axis=0)
         return g("Concat", *parts, axis=1), bias
 
-    def embedding(self, tokens: str, bias: str | None) -> str:
-        """Return the embedding `[batch, embedding_dim]` behind the last block."""
-        pooled = self.config.pooling == "statistics"
+    def _embedding(self, tokens: str, bias: str | None) -> str:
+        """Return the part of the embedding that comes from behind the last block."""
+        pooled = self.config.pooling != "cls"
         last = self.config.depth - 1
         for index in range(last + pooled):
             tokens = self.graph("Add", tokens, self._attention(tokens, bias, f"blocks.{index}.attention"))
@@ -252,16 +264,22 @@ class _Network:
         everything = np.iinfo(np.int64).max
         first, others = g.first(tokens, [1], 1), g("Slice", tokens, [1], [everything], [1])
         query = g("Mul", first, c.dim**-0.5)
-        if bias is not None:  # a bias per head, batch entry and key: of every head the same
-            bias = g("Slice", bias, [1], [everything], [-1])
-            if c.stem == "strided":
-                bias = g("Squeeze", bias, [1])
+        bias = None if bias is None else self._bias_of_others(bias)
         weights = self._softmax(g("MatMul", query, g.transpose(others, 0, 2, 1)), bias)
-        mean = g("MatMul", weights, others)
-        from_mean = g("Sub", others, mean)
+        mean, deviation = self._mean_and_deviation(weights, others)
+        return g.reshape(g("Concat", first, mean, deviation, axis=2), 0, 3 * c.dim)
+
+    def _bias_of_others(self, bias: str) -> str:
+        """Return the bias of all keys but the CLS token, without an axis for the heads, for which it is the same."""
+        bias = self.graph("Slice", bias, [1], [np.iinfo(np.int64).max], [-1])
+        return self.graph("Squeeze", bias, [1]) if self.config.stem == "strided" else bias
+
+    def _mean_and_deviation(self, weights: str, tokens: str) -> tuple[str, str]:
+        g = self.graph
+        mean = g("MatMul", weights, tokens)
+        from_mean = g("Sub", tokens, mean)
         variance = g("MatMul", weights, g("Mul", from_mean, from_mean))
-        deviation = g("Sqrt", g("Add", variance, STATISTICS_EPSILON))
-        return g.reshape(g("Concat", first, mean, deviation, axis=2), 0, c.embedding_dim)
+        return mean, g("Sqrt", g("Add", variance, STATISTICS_EPSILON))
 
     def _patches(self, image: str) -> str:
         """Return `[batch, patches, patch_dim]`; values are ordered row, column within the patch, channel."""

@@ -20,12 +20,14 @@ from ._corpus import corpus_options
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change one value of the recipe.")
 @click.option(
     "--stage",
-    type=click.Choice(["all", "teacher", "match", "student", "supervised"]),
+    type=click.Choice(["all", "teacher", "match", "student", "supervised", "probe"]),
     default="all",
     show_default=True,
-    help="How far to go; supervised is the student alone, without a teacher.",
+    help="How far to go; supervised: the student alone; probe: a new head for a trained network, for few clips.",
 )
-@click.option("--fold", metavar="K", help="One fold of a cross-validation, all, or final: all data.  [default: all]")
+@click.option(
+    "--fold", metavar="K", help="A fold of a cross-validation, all, or final: all but test data.  [default: all]"
+)
 @click.option("--output", "-o", type=click.Path(file_okay=False), metavar="D", help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Go on with the run in the output folder.")
 @click.option(
@@ -69,6 +71,7 @@ def command(
       speech-emotion-vit train --dataset crema-d --stage supervised --output runs/student
       speech-emotion-vit train --dataset crema-d --set student.epochs=30 --set alpha=5
       speech-emotion-vit train --dataset folder --data-dir my.csv --protocol random
+      speech-emotion-vit train --dataset emodb --stage probe --set validation=false
       accelerate launch --multi_gpu --num_processes 2 -m speech_emotion_vit train --dataset emodb
     """
     import json

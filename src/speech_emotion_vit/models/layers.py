@@ -124,6 +124,18 @@ def attentive_statistics(cls_token: Tensor, tokens: Tensor, key_bias: Tensor | N
         key_bias: `[batch, tokens]` as in `Attention`.
     """
     weights = pooling_weights(cls_token, tokens, key_bias)
+    return torch.cat((cls_token, *_mean_and_deviation(weights, tokens)), dim=2).squeeze(1)
+
+
+def statistics(patches: Tensor, key_bias: Tensor | None = None) -> Tensor:
+    """Return mean and standard deviation `[batch, 2 * patch_dim]` of patches `[batch, patches, patch_dim]`.
+
+    `key_bias` `[batch, patches]` is the logarithm of how often each one counts, as in `Attention`.
+    """
+    weights = (torch.zeros_like(patches[..., 0]) if key_bias is None else key_bias).softmax(dim=-1)
+    return torch.cat(_mean_and_deviation(weights[:, None, :], patches), dim=2).squeeze(1)
+
+
+def _mean_and_deviation(weights: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     mean = weights @ tokens
-    deviation = (weights @ (tokens - mean).square() + STATISTICS_EPSILON).sqrt()
-    return torch.cat((cls_token, mean, deviation), dim=2).squeeze(1)
+    return mean, (weights @ (tokens - mean).square() + STATISTICS_EPSILON).sqrt()

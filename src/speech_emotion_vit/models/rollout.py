@@ -18,7 +18,7 @@ def rollout(network: SpectrogramViT, image: Tensor) -> Tensor:
     Attention rollout (Abnar & Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, eq. 1): the mean over
     heads of every block, averaged with the identity for the residual, multiplied through the blocks. The weight that
     stays on the CLS token is left out, and the rest sums to 1. Where the head also reads mean and deviation of the
-    tokens, these flow on by their shares in them, and the three parts of the embedding count alike.
+    tokens, these flow on by their shares in them, and the parts of the embedding count alike.
 
     Where padding is collapsed, one token stands for all its columns in every product, which is exact because they are
     equal, and its weight is divided among them at the end.
@@ -35,10 +35,12 @@ def rollout(network: SpectrogramViT, image: Tensor) -> Tensor:
         flow = (attention + identity) / 2 @ flow
         tokens = block(tokens, key_bias)
     weights = flow[:, 0, 1:]
-    if c.pooling == "statistics":  # the head reads the CLS token and two sums over tokens
+    if c.pooling != "cls":  # the head reads the CLS token and two sums over tokens
+        bias = torch.zeros_like(tokens[:, 1:, 0]) if key_bias is None else key_bias[:, 1:]
         cls_token, normed = network.norm(tokens).split([1, tokens.shape[1] - 1], dim=1)
-        shares = pooling_weights(cls_token, normed, None if key_bias is None else key_bias[:, 1:])
-        weights = (weights + 2 * (shares @ flow[:, 1:, 1:])[:, 0]) / 3
+        weights = weights + 2 * (pooling_weights(cls_token, normed, bias) @ flow[:, 1:, 1:])[:, 0]
+        if c.pooling == "stem_statistics":  # and two over what came before the blocks, in which all count alike
+            weights = weights + 2 * bias.softmax(dim=-1)
     if c.collapsible:
         real = ~constant(network.patches(image))
         count = real.sum(dim=1, keepdim=True)

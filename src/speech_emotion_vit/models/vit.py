@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..errors import ConfigError
-from .layers import Block, attentive_statistics
+from .layers import Block, attentive_statistics, statistics
 from .stem import ConvStem, StridedStem, coordinate_channels
 
 
@@ -19,7 +19,7 @@ class Features(NamedTuple):
 
     embedding: Tensor
     """What the head reads and what distillation matches, `[batch, embedding_dim]`: the CLS vector, and where the
-    network pools statistics, mean and deviation of the tokens behind it."""
+    network pools statistics, mean and deviation of the tokens behind it, and maybe of the stem's output."""
     tokens: Tensor
     """The patch tokens `[batch, patches, dim]`."""
 
@@ -140,7 +140,10 @@ class SpectrogramViT(nn.Module):
         if self.config.pooling == "cls":
             return Features(embedding=cls_token[:, 0], tokens=tokens)
         key_bias = None if key_bias is None else key_bias[:, 1:]
-        return Features(embedding=attentive_statistics(cls_token, tokens, key_bias), tokens=tokens)
+        embedding = attentive_statistics(cls_token, tokens, key_bias)
+        if self.config.pooling == "stem_statistics":
+            embedding = torch.cat((embedding, statistics(patches, key_bias)), dim=1)
+        return Features(embedding=embedding, tokens=tokens)
 
     def embed_patches(self, patches: Tensor, key_bias: Tensor | None = None) -> Tensor:
         """Return the `embedding` of `forward_patches` alone, `[batch, embedding_dim]`.

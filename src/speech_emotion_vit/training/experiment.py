@@ -44,8 +44,9 @@ def train_corpus(
 ) -> dict[str, Any]:
     """Train on one corpus and return the results, as ``results.json`` in `output` holds them.
 
-    Where the protocol has folds, ``all`` runs each into a folder of its own and pools their test clips; ``final``
-    trains on everything and takes the temperature from the folds beside it.
+    Where the protocol has folds, ``all`` runs each into a folder of its own and pools their test clips. ``final`` goes
+    into a folder inside `output`, trains on everything but a published test set, for all epochs of the recipe, and
+    takes the temperature from the run or the folds in `output`, which held speakers out.
 
     Raises:
         DatasetError: the corpus is not there or cannot be split so.
@@ -76,9 +77,8 @@ def train_corpus(
         say=say if main else quiet,
     )
     if fold == "final":
-        folder = output / "final" if folds else output
-        temperature = pooled_temperature(output) if folds else None
-        return run_training(replace(run, fold="final", folder=folder, temperature=temperature), accelerator)
+        temperature = pooled_temperature(output)
+        return run_training(replace(run, fold="final", folder=output / "final", temperature=temperature), accelerator)
     if fold == "all" or fold is None:
         if not folds:
             return run_training(run, accelerator)

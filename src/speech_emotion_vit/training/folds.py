@@ -24,13 +24,14 @@ LEAST = 1e-7  # of a probability: tables have six decimals
 def pooled_temperature(output: Path) -> float | None:
     """Return what fits all folds' test clips where these were calibrated by each other, else the folds' mean.
 
-    None where there are no folds.
+    Of a run without folds it is the run's own; None where there is no run.
     """
     if (output / RESULTS_FILE).is_file():
-        pooled = read_json(output / RESULTS_FILE)
-        fitted: float | None = pooled.get("temperature_by_corpus", {}).get(pooled["model"], {}).get("")
-        if fitted is not None:
-            return fitted
+        there = read_json(output / RESULTS_FILE)
+        model = there["model"]
+        fitted: float | None = there.get("temperature_by_corpus", {}).get(model, {}).get("")
+        if fitted is not None or "folds" not in there:
+            return fitted or float(there["temperature"][model])
     found = [read_json(path) for path in sorted(output.glob(f"fold-*/{RESULTS_FILE}"))]
     return _mean_temperature(found, found[0]["model"]) if found else None
 
@@ -46,18 +47,18 @@ def pool_folds(output: Path, data: Data, folds: int) -> dict[str, Any]:
     final = each[0]["model"]
     scores: dict[str, dict[str, Any]] = {}
     fitted: dict[str, dict[str, float]] = {}
+    possible, member_of, classes = data.possible, data.member_of, data.classes
     for role, found in each[0]["scores"].items():
         clips, owners, logits = _test_logits(output, each, role, "" if role == final else role, data.labels)
-        if data.possible is not None:
-            logits = np.where([data.possible[clip] for clip in clips], logits, IMPOSSIBLE)
+        if possible is not None:
+            logits = np.where([possible[clip] for clip in clips], logits, IMPOSSIBLE)
         temperatures = np.array([result["temperature"][role] for result in each])[owners]
         probabilities = mean_probabilities(logits / temperatures[:, None], np.arange(len(clips)))
         fitted[role] = {}
-        member_of = data.member_of
         for member in data.members:
             if f"validation {member}".strip() not in found:
                 chosen = np.array([member_of[clip] == member for clip in clips])
-                targets = np.array([data.classes[clip] for clip in clips])[chosen]
+                targets = np.array([classes[clip] for clip in clips])[chosen]
                 calibrated, fitted[role][member] = cross_fitted(logits[chosen], targets, owners[chosen])
                 probabilities[chosen] = calibrated
         pooled: dict[str, Scores] = scores_by_member("test", clips, probabilities, data)

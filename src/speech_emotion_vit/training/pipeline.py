@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..checkpoint import load_checkpoint
-from ..config import ClassifierConfig, ModelConfig
+from ..config import ModelConfig
 from ..errors import ConfigError, TrainingError
-from ..hub import resolve_model
 from ..models import SpectrogramViT
 from .augment import Augmentation
 from .data import Rows
 from .dataset import Data
 from .loop import Job, fit, seed_of
+from .pretrained import headless, load_teacher, start_from
+from .probe import fit_probe
 from .protocols import Fold, Item, Protocol, Split, make_split, without_validation
 from .recipes import Recipe, StageSettings
 from .results import write_results
@@ -35,14 +35,15 @@ from .waveforms import VERSIONS
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Stages = Literal["all", "teacher", "match", "student", "supervised"]
-Order = tuple[Literal["teacher", "match", "student", "supervised"], ...]
+Stages = Literal["all", "teacher", "match", "student", "supervised", "probe"]
+Order = tuple[Literal["teacher", "match", "student", "supervised", "probe"], ...]
 ORDER: dict[Stages, Order] = {
     "all": ("teacher", "match", "student"),
     "teacher": ("teacher",),
     "match": ("teacher", "match"),
     "student": ("teacher", "match", "student"),
     "supervised": ("supervised",),
+    "probe": ("probe",),
 }
 
 
@@ -73,8 +74,8 @@ class Run:
 
     @property
     def mode(self) -> str:
-        """Whether there is a teacher."""
-        return "supervised" if self.stages == "supervised" else "distilled"
+        """``distilled`` where there is a teacher, else the one stage there is."""
+        return self.stages if self.stages in ("supervised", "probe") else "distilled"
 
 
 def run_training(run: Run, accelerator: Accelerator) -> dict[str, Any]:
@@ -213,6 +214,9 @@ class _Stages:
         log, close = _tensorboard(run.folder, self.accelerator)
         try:
             for name in ORDER[run.stages]:
+                if name == "probe":
+                    history[name] = self._probe()
+                    continue
                 if run.stages in ("match", "student") and name != run.stages:
                     _require_complete(run, name)
                 settings: StageSettings = getattr(run.recipe, name)
@@ -238,6 +242,25 @@ class _Stages:
             close()
         return self.networks, history
 
+    def _probe(self) -> list[Record]:
+        run, train = self.run_, self.rows["train"]
+        if run.data.possible is not None:
+            raise ConfigError(f"a probe takes one corpus, not {', '.join(run.data.members)} with different labels")
+        network, name = headless(run.recipe.initial_weights or None, self.classes, run.recipe.frontend)
+        self.networks["student"] = network.to(self.accelerator.device)
+        speakers = run.data.speakers
+        (record,) = fit_probe(
+            network,
+            train,
+            self.rows["validation"],
+            [speakers[item.utterance] for item in train.items],
+            run.recipe.probe,
+            dataclasses.replace(run.recipe.augmentation, frequency_masks=0, time_masks=0, mixup=0.0),
+            run.seed,
+        )
+        run.say(f"probe: a new head for {name}, UA {record['left_out_ua']:.1%} on training speakers left out")
+        return [record]
+
     def _stage(self, name: str, settings: StageSettings) -> Supervised | Matching:
         recipe = self.run_.recipe
         role = "teacher" if name == "teacher" else "student"
@@ -245,17 +268,17 @@ class _Stages:
             shape = recipe.teacher_model(self.classes) if role == "teacher" else recipe.student_model(self.classes)
             network = _initial(shape, seed_of(self.run_.seed, role))
             if recipe.initial_weights:
-                self.run_.say(f"{role}: {_start_from(network, recipe.initial_weights, self.run_.data.labels)}")
+                self.run_.say(f"{role}: {start_from(network, recipe.initial_weights, self.run_.data.labels)}")
             self.networks[role] = network.to(self.accelerator.device)
         network = self.networks[role]
         if name in ("teacher", "supervised"):
-            models = recipe.teachers if name == "supervised" else ()
+            teachers = [self._taught_by(model) for model in recipe.teachers] if name == "supervised" else []
             return Supervised(
                 network,
                 drop=settings.drop,
                 label_smoothing=recipe.label_smoothing,
                 class_weights=self.class_weights,
-                teachers=[_teacher(model, self.run_).to(self.accelerator.device) for model in models],
+                teachers=teachers,
                 soft_weight=recipe.soft_weight,
                 soft_temperature=recipe.soft_temperature,
             )
@@ -275,6 +298,11 @@ class _Stages:
             label_smoothing=recipe.label_smoothing,
             class_weights=self.class_weights,
         )
+
+    def _taught_by(self, model: str) -> FrozenTeacher:
+        teacher, name = load_teacher(model, self.run_.data.labels, self.run_.recipe.frontend)
+        self.run_.say(f"teacher: {name}")
+        return teacher.to(self.accelerator.device)
 
     def _features(self, teacher: FrozenTeacher) -> Tensor:
         """Return the teacher's features of all training rows `[rows, dim]`, computed once, shared by the processes."""
@@ -302,54 +330,6 @@ def _initial(shape: ModelConfig, seed: int) -> SpectrogramViT:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return SpectrogramViT(shape)
-
-
-def _load(model: str) -> tuple[SpectrogramViT, ClassifierConfig, str]:
-    """Return network, configuration and full name of a model given by name, folder or file."""
-    resolved = resolve_model(model)
-    return *load_checkpoint(resolved.weights, resolved.config), f"{resolved.name}@{resolved.revision}"
-
-
-def _start_from(network: SpectrogramViT, model: str, labels: tuple[str, ...]) -> str:
-    """Load the weights of `model` where it has the same shape, and return what was done.
-
-    Raises:
-        WeightsError: the model cannot be found, verified or read.
-    """
-    source, config, name = _load(model)
-    shape = dataclasses.replace(network.config, num_classes=config.model.num_classes, dropout=config.model.dropout)
-    if shape != config.model:
-        return f"random weights, for {name} has another shape"
-    same = config.labels == labels
-    kept = {key: tensor for key, tensor in source.state_dict().items() if same or not key.startswith("head.")}
-    network.load_state_dict(kept, strict=same)
-    return f"starts from {name}{'' if same else ', but for the head, since the labels differ'}"
-
-
-def _teacher(model: str, run: Run) -> FrozenTeacher:
-    """Return one of the recipe's `teachers`, with the labels of this run alone.
-
-    Raises:
-        WeightsError: the model cannot be found, verified or read.
-        ConfigError: it does not know a label, or looks at other images.
-    """
-    network, config, name = _load(model)
-    labels = run.data.labels
-    unknown = [label for label in labels if label not in config.labels]
-    if unknown:
-        raise ConfigError(f"{model}: does not know {', '.join(unknown)}: choose a teacher that knows every label")
-    # Frames closer together tell the same about the same moments: columns are averages over them.
-    if dataclasses.replace(config.frontend, hop_length=run.recipe.frontend.hop_length) != run.recipe.frontend:
-        raise ConfigError(
-            f"{model}: its front-end is {config.frontend}, that of this run {run.recipe.frontend}: "
-            "choose another teacher"
-        )
-    head = nn.Linear(network.head.in_features, len(labels))
-    kept = [config.labels.index(label) for label in labels]
-    head.load_state_dict({key: tensor[kept] for key, tensor in network.head.state_dict().items()})
-    network.head = head
-    run.say(f"teacher: {name}")
-    return FrozenTeacher(network)
 
 
 def _class_weights(rows: Rows, classes: int) -> Tensor:

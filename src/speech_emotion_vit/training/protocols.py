@@ -59,7 +59,7 @@ class Split:
     protocol: Protocol
     """Which of the three protocols."""
     fold: Fold
-    """Fold of a cross-validation, ``final`` for all utterances in training, None where there is one split."""
+    """Fold of a cross-validation, ``final`` for all that may train, None where there is one split."""
     train: tuple[Item, ...]
     """Items the weights are fitted to."""
     validation: tuple[Item, ...]
@@ -105,8 +105,8 @@ def make_split(
         protocol: ``speaker``, ``random`` or ``paper``.
         defects: utterances that are left out everywhere but under ``paper``, whose published counts include them.
         versions: the versions that train; under ``paper`` the pool.
-        fold: which fold of a cross-validation, or ``final`` to train on everything; of all three corpora together
-            that keeps CREMA-D's split, so that something can be scored.
+        fold: which fold of a cross-validation, or ``final`` to train on everything but the published test speakers of
+            CREMA-D, which are there to be scored: alone its validation speakers train, in a mixture they validate.
         seed: of the draws of ``random`` and ``paper`` and of a folder's speakers.
 
     Raises:
@@ -126,7 +126,8 @@ def make_split(
         )
     if fold is None and folds:
         raise ConfigError(f"{corpus} under {protocol} is a cross-validation: choose a fold from 0 to {folds - 1}")
-    if fold == "final" and not (corpus == "general" and folds):
+    published_test = protocol == "speaker" and corpus in ("crema-d", "general")
+    if fold == "final" and not published_test:
         split = Split(
             protocol=protocol,
             fold=fold,
@@ -150,6 +151,8 @@ def make_split(
             left_out=left_out,
             note=note,
         )
+        if fold == "final" and corpus == "crema-d":
+            split = without_validation(split, versions)
     check_leaks(split, ordered)
     return split
 

@@ -85,6 +85,24 @@ class StageSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProbeSettings:
+    """How the head of a linear probe is fitted.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    copies: int = 4
+    """Augmented copies of every training image beside the image itself."""
+    balanced: bool = True
+    """Weigh classes inversely to their number of clips, which is what UA asks for."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.copies <= 100:
+            raise ConfigError(f"probe.copies must be from 0 to 100, not {self.copies}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that decides what a training run does, but the data and the seed.
 
@@ -145,6 +163,8 @@ class Recipe:
     """Third stage: the student, cross-entropy and matching."""
     supervised: StageSettings = field(default_factory=StageSettings)
     """Instead of the three: the student alone, without a teacher."""
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    """Instead of the three: a new head for `initial_weights`, or the default model, which stay as they are."""
 
     def __post_init__(self) -> None:
         _choice("student_network", self.student_network, Network)

@@ -1,0 +1,91 @@
+"""What is trained already: initial weights, teachers, and the network under a probe."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import nn
+
+from ..checkpoint import load_checkpoint
+from ..config import ClassifierConfig, FrontendConfig, Pooling
+from ..errors import ConfigError
+from ..hub import resolve_model
+from ..models import SpectrogramViT
+from .stages import FrozenTeacher
+
+
+def load_model(model: str | None) -> tuple[SpectrogramViT, ClassifierConfig, str]:
+    """Return network, configuration and full name of a model given by name, folder or file; None is the default.
+
+    Raises:
+        WeightsError: the model cannot be found, verified or read.
+    """
+    resolved = resolve_model(model)
+    return *load_checkpoint(resolved.weights, resolved.config), f"{resolved.name}@{resolved.revision}"
+
+
+def start_from(network: SpectrogramViT, model: str, labels: tuple[str, ...]) -> str:
+    """Load the weights of `model` where it has the same shape, and return what was done.
+
+    Raises:
+        WeightsError: the model cannot be found, verified or read.
+    """
+    source, config, name = load_model(model)
+    shape = dataclasses.replace(network.config, num_classes=config.model.num_classes, dropout=config.model.dropout)
+    if shape != config.model:
+        return f"random weights, for {name} has another shape"
+    same = config.labels == labels
+    kept = {key: tensor for key, tensor in source.state_dict().items() if same or not key.startswith("head.")}
+    network.load_state_dict(kept, strict=same)
+    return f"starts from {name}{'' if same else ', but for the head, since the labels differ'}"
+
+
+def load_teacher(model: str, labels: tuple[str, ...], frontend: FrontendConfig) -> tuple[FrozenTeacher, str]:
+    """Return one of the recipe's `teachers`, with `labels` alone, and its full name.
+
+    Raises:
+        WeightsError: the model cannot be found, verified or read.
+        ConfigError: it does not know a label, or looks at other images.
+    """
+    network, config, name = load_model(model)
+    unknown = [label for label in labels if label not in config.labels]
+    if unknown:
+        raise ConfigError(f"{name}: does not know {', '.join(unknown)}: choose a teacher that knows every label")
+    require_frontend(name, config, frontend)
+    head = nn.Linear(network.head.in_features, len(labels))
+    kept = [config.labels.index(label) for label in labels]
+    head.load_state_dict({key: tensor[kept] for key, tensor in network.head.state_dict().items()})
+    network.head = head
+    return FrozenTeacher(network), name
+
+
+def headless(model: str | None, num_classes: int, frontend: FrontendConfig) -> tuple[SpectrogramViT, str]:
+    """Return a trained network with an untrained head, which reads all there is to read, and its full name.
+
+    Behind a strided stem that is more than the network's own head reads: the statistics of the stem's output too,
+    which are closer to the sound and further from the labels that the network was trained for.
+
+    Raises:
+        WeightsError: the model cannot be found, verified or read.
+        ConfigError: it looks at other images.
+    """
+    source, config, name = load_model(model)
+    require_frontend(name, config, frontend)
+    pooling: Pooling = "stem_statistics" if config.model.stem == "strided" else config.model.pooling
+    network = SpectrogramViT(dataclasses.replace(config.model, num_classes=num_classes, pooling=pooling))
+    kept = {key: tensor for key, tensor in source.state_dict().items() if not key.startswith("head.")}
+    network.load_state_dict(kept, strict=False)
+    return network, name
+
+
+def require_frontend(name: str, config: ClassifierConfig, frontend: FrontendConfig) -> None:
+    """Refuse a model that looks at other images than those of `frontend`.
+
+    Raises:
+        ConfigError: it does.
+    """
+    # Frames closer together tell the same about the same moments: columns are averages over them.
+    if dataclasses.replace(config.frontend, hop_length=frontend.hop_length) != frontend:
+        raise ConfigError(
+            f"{name}: its front-end is {config.frontend}, that of this run {frontend}: choose another model"
+        )
