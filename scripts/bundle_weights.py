@@ -137,9 +137,13 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     role = role or results["model"]
-    stage = "supervised" if run["mode"] == "supervised" else role
+    stage = role if run["mode"] == "distilled" else run["mode"]
     target = WEIGHTS_FOLDER / f"{name}.safetensors"
     corpora = list(MEMBERS) if run["corpus"] == "general" else [run["corpus"]]
+    heard = f"{CORPORA[run['corpus']].title}, {run['split']['train']} clips ({run['split']['note']})"
+    if run["mode"] == "probe":  # everything but the head comes from a bundled model, which has heard CREMA-D
+        corpora.insert(0, "crema-d")
+        heard = f"head: {heard}; all else: as {run['recipe']['initial_weights']}"
     with TemporaryDirectory() as temporary:
         place = weights(folder, name, role, Path(temporary))
         shutil.copyfile(place / WEIGHTS_FILE, target)
@@ -150,7 +154,7 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
         sha256=sha256_file(target),
         size_bytes=target.stat().st_size,
         config=config,
-        trained_on=f"{CORPORA[run['corpus']].title}, {run['split']['train']} clips ({run['split']['note']})",
+        trained_on=heard,
         recipe=f"{run['recipe']['name']}, stage {stage}, seed {run['seed']}",
         metrics=tuple(scored_parts(folder, name, role)),
         license="; ".join(LICENSES[corpus] for corpus in reversed(corpora)),

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import soundfile
+from results import run_name
 
 from speech_emotion_vit.files import whole_file
 
@@ -162,4 +163,4 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     place = folder / sys.argv[3] if len(sys.argv) > 3 else folder
     with whole_file(TARGET) as temporary:
-        temporary.write_text(render(read(place, Path(sys.argv[2])), folder.name), encoding="utf-8")
+        temporary.write_text(render(read(place, Path(sys.argv[2])), run_name(folder)), encoding="utf-8")

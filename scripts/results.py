@@ -30,9 +30,14 @@ WANTED = [
 ]
 
 
+def run_name(folder: Path) -> str:
+    """Return what a run is called in the documents; the folder of `--fold final` lies inside its run's."""
+    return f"{folder.parent.name}-final" if folder.name == "final" else folder.name
+
+
 def collect(folder: Path) -> None:
     """Copy the records of a finished run."""
-    target = RUNS / (f"{folder.parent.name}-final" if folder.name == "final" else folder.name)
+    target = RUNS / run_name(folder)
     target.mkdir(parents=True, exist_ok=True)
     for name in RECORDS:
         if (folder / name).is_file():  # several folds have no common history
