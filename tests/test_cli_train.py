@@ -211,6 +211,7 @@ def test_a_probe_gives_a_trained_network_the_labels_of_a_few_clips(place: Path, 
     arguments += ("--stage", "probe", "--set", "probe.copies=1", "--output", tmp_path, "--fold", "0")
     result = succeed(*arguments)
     assert "probe: a new head for crema-d@" in result.stderr
+    assert "42 training, 0 validation, 14 test items" in result.stderr  # speakers that train are left out in turn
     classifier, base = EmotionClassifier(tmp_path / "fold-0"), EmotionClassifier()
     assert list(classifier.labels) == sorted(SAVEE_LABELS.values())
     clip = next(iter(sorted(savee.glob("*.wav"))))
@@ -218,6 +219,9 @@ def test_a_probe_gives_a_trained_network_the_labels_of_a_few_clips(place: Path, 
     assert results_of(tmp_path / "fold-0")["ua"] > 2 / 7  # tones as loud and high as the label says; chance is 1/7
     described = json.loads((tmp_path / "fold-0" / "run.json").read_text())
     assert described["mode"] == "probe"
+    with open(tmp_path / "fold-0" / "history.csv", newline="") as file:
+        (record,) = csv.DictReader(file)
+    assert classifier.config.temperature == pytest.approx(float(record["temperature"]))
     assert "another model" in fail(*arguments, "--recipe", "paper", "--fold", "1")
 
 

@@ -71,7 +71,7 @@ def command(
       speech-emotion-vit train --dataset crema-d --stage supervised --output runs/student
       speech-emotion-vit train --dataset crema-d --set student.epochs=30 --set alpha=5
       speech-emotion-vit train --dataset folder --data-dir my.csv --protocol random
-      speech-emotion-vit train --dataset emodb --stage probe --set validation=false
+      speech-emotion-vit train --dataset emodb --stage probe
       accelerate launch --multi_gpu --num_processes 2 -m speech_emotion_vit train --dataset emodb
     """
     import json

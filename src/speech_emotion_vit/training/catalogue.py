@@ -170,6 +170,8 @@ def user_data_folder() -> Path:
 def describe_missing(name: str) -> str:
     """Return the one message for a corpus that is not there: where it is obtained, its licence, its layout."""
     corpus = CORPORA[name]
+    if name == "folder":
+        return f"recordings of your own are {corpus.layout}: pass them with --data-dir"
     return (
         f"{corpus.title} is obtained from {corpus.source} ({corpus.license}); expected is {corpus.layout}: "
         "pass the folder with --data-dir, or put it where $SPEECH_EMOTION_VIT_DATA"

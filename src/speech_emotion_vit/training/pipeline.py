@@ -104,7 +104,7 @@ def run_training(run: Run, accelerator: Accelerator) -> dict[str, Any]:
         fold=run.fold,
         seed=run.seed,
     )
-    if not run.recipe.validation:
+    if not run.recipe.validation or run.stages == "probe":  # a probe leaves out training speakers in turn
         split = without_validation(split, run.recipe.versions)
     if not accelerator.is_main_process:
         accelerator.wait_for_everyone()
@@ -170,7 +170,8 @@ def _run(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
         f"recipe {run.recipe.name}, seed {run.seed}: {len(split.train)} training, "
         f"{len(rows['validation'].items)} validation, {len(rows['test'].items)} test items ({split.note})"
     )
-    networks, history = _Stages(run, rows, accelerator).run()
+    stages = _Stages(run, rows, accelerator)
+    networks, history = stages.run()
     results: dict[str, Any] = {}
     if accelerator.is_main_process:
         results = write_results(
@@ -180,7 +181,7 @@ def _run(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
             networks=networks,
             history=history,
             rows=rows,
-            temperature=run.temperature,
+            temperature=stages.temperature,
             seconds=time.monotonic() - started,
         )
     accelerator.wait_for_everyone()
@@ -205,6 +206,7 @@ class _Stages:
         self.networks: dict[str, SpectrogramViT] = {}
         self.teacher: FrozenTeacher | None = None
         self.reference: Tensor | None = None
+        self.temperature = run.temperature
         self.class_weights = _class_weights(rows["train"], self.classes) if run.recipe.balanced else None
 
     def run(self) -> tuple[dict[str, SpectrogramViT], dict[str, list[Record]]]:
@@ -249,15 +251,15 @@ class _Stages:
         network, name = headless(run.recipe.initial_weights or None, self.classes, run.recipe.frontend)
         self.networks["student"] = network.to(self.accelerator.device)
         speakers = run.data.speakers
-        (record,) = fit_probe(
+        record = fit_probe(
             network,
             train,
-            self.rows["validation"],
             [speakers[item.utterance] for item in train.items],
             run.recipe.probe,
             dataclasses.replace(run.recipe.augmentation, frequency_masks=0, time_masks=0, mixup=0.0),
             run.seed,
         )
+        self.temperature = self.temperature or record["temperature"]
         run.say(f"probe: a new head for {name}, UA {record['left_out_ua']:.1%} on training speakers left out")
         return [record]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +15,15 @@ import torch
 from ..errors import DatasetError
 from ..models import SpectrogramViT
 from .augment import Augmentation, augment
-from .data import Rows
+from .data import Indices, Rows
 from .loop import seed_of
+from .metrics import Floats, confusion_matrix, fit_temperature, mean_probabilities, unweighted_average_recall
 from .recipes import ProbeSettings
-from .scoring import SCORE_BATCH, Record, score_rows, validation_record
+from .scoring import SCORE_BATCH, Record
 
-if TYPE_CHECKING:
-    from sklearn.model_selection import GridSearchCV
-
-COSTS = (3e-4, 1e-3, 3e-3)  # of the support vector machine: what is tried on speakers left out
+COSTS = (1e-4, 3e-4, 1e-3, 3e-3)  # of the support vector machine: what is tried on speakers left out
 INNER_FOLDS = 3
+ABSENT = -2.0  # margin of a class that a part of the clips lacks: as if far on the other side
 
 
 @torch.no_grad()
@@ -41,20 +39,18 @@ def embed_rows(network: SpectrogramViT, rows: Rows, augmentation: Augmentation, 
 def fit_probe(
     network: SpectrogramViT,
     train: Rows,
-    validation: Rows,
     speakers: npt.ArrayLike,
     settings: ProbeSettings,
     augmentation: Augmentation,
     seed: int,
-) -> list[Record]:
+) -> Record:
     """Fit the head of `network` in place, all else as it is, and return the record of what was done.
 
-    How hard the machine is pressed is chosen on training speakers that are left out in turn, never on others.
+    Cost and temperature are chosen on training speakers that are left out in turn, so no clip is kept from training.
 
     Args:
         network: on the device of `train`; its head is replaced.
         train: what the head is fitted to.
-        validation: what it is scored on, maybe nothing.
         speakers: of the clips of `train` `[clips]`.
         settings: how it is fitted.
         augmentation: of the copies.
@@ -64,55 +60,71 @@ def fit_probe(
         DatasetError: a class has no training clip, or too few speakers or clips are there to leave some out.
     """
     started = time.monotonic()
+    classes = network.config.num_classes
+    present = len(np.unique(train.targets))
+    if present < classes:
+        raise DatasetError(f"the training clips have {present} of {classes} labels: add clips of the others")
     network.eval()
-    plain = Augmentation()
-    embeddings = np.concatenate(
-        [embed_rows(network, train, augmentation if copy else plain, seed_of(seed, f"probe {copy}"))
-         for copy in range(settings.copies + 1)]
-    )  # fmt: skip
-    times = settings.copies + 1
+    plain = embed_rows(network, train, Augmentation(), 0)
+    seeds = [seed_of(seed, f"probe {copy}") for copy in range(settings.copies)]
+    embeddings = np.stack([plain, *(embed_rows(network, train, augmentation, each) for each in seeds)])
     names = np.unique(np.asarray(speakers), return_inverse=True)[1]
     groups = (names if len(set(names)) >= INNER_FOLDS else np.arange(len(names)))[train.owners]
-    classes = network.config.num_classes
-    if len(np.unique(train.targets)) < classes:
-        raise DatasetError(f"the training clips have {len(np.unique(train.targets))} of {classes} labels: add the rest")
-    search = _search(embeddings, np.tile(train.targets, times), np.tile(groups, times), settings)
-    scaler, machine = (search.best_estimator_.named_steps[name] for name in ("scaler", "machine"))
-    planes, offsets = machine.coef_, machine.intercept_
-    if classes == 2:  # one plane, between the first and the second
-        planes, offsets = np.concatenate((-planes, planes)) / 2, np.concatenate((-offsets, offsets)) / 2
-    weight = planes / scaler.scale_
+    margins = {cost: _left_out_margins(embeddings, train.targets, groups, cost, settings) for cost in COSTS}
+    scores = {cost: _recall(values, train) for cost, values in margins.items()}
+    cost = max(scores, key=scores.__getitem__)
+    weight, bias = _fit(embeddings, train.targets, cost, settings, classes)
     with torch.no_grad():
         network.head.weight.copy_(torch.from_numpy(weight))
-        network.head.bias.copy_(torch.from_numpy(offsets - weight @ scaler.mean_))
-    record: Record = {"cost": float(search.best_params_["machine__C"]), "left_out_ua": float(search.best_score_)}
-    if len(validation):
-        record |= validation_record(score_rows(network, validation), validation)
-    return [record | {"seconds": time.monotonic() - started}]
+        network.head.bias.copy_(torch.from_numpy(bias))
+    return {
+        "cost": cost,
+        "left_out_ua": scores[cost],
+        "temperature": fit_temperature(margins[cost], train.owners, train.clip_targets),
+        "seconds": time.monotonic() - started,
+    }
 
 
-def _search(
-    embeddings: npt.NDArray[np.float32],
-    targets: npt.NDArray[np.int64],
-    groups: npt.NDArray[np.int64],
-    settings: ProbeSettings,
-) -> GridSearchCV:
+def _recall(margins: Floats, rows: Rows) -> float:
+    answers = mean_probabilities(margins, rows.owners).argmax(axis=1)
+    return unweighted_average_recall(confusion_matrix(rows.clip_targets, answers, margins.shape[1]))
+
+
+def _left_out_margins(
+    embeddings: npt.NDArray[np.float32], targets: Indices, groups: Indices, cost: float, settings: ProbeSettings
+) -> Floats:
+    """Return what machines say of the plain rows of groups they have not seen `[rows, classes]`."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    classes = int(targets.max()) + 1
+    margins = np.zeros((len(targets), classes))
+    folds = StratifiedGroupKFold(min(INNER_FOLDS, len(np.unique(groups))))
+    for seen, unseen in folds.split(targets, targets, groups):
+        weight, bias = _fit(embeddings[:, seen], targets[seen], cost, settings, classes)
+        margins[unseen] = embeddings[0, unseen] @ weight.T + bias
+    return margins
+
+
+def _fit(
+    embeddings: npt.NDArray[np.float32], targets: Indices, cost: float, settings: ProbeSettings, classes: int
+) -> tuple[Floats, Floats]:
+    """Return weight `[classes, dim]` and bias `[classes]` of a machine on embeddings `[copies, rows, dim]`."""
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.model_selection import GridSearchCV, GroupKFold
-    from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
 
-    if len(np.unique(groups)) < INNER_FOLDS:
-        raise DatasetError(f"a probe needs at least {INNER_FOLDS} training clips, here are {len(np.unique(groups))}")
-    weight = "balanced" if settings.balanced else None
-    machine = LinearSVC(class_weight=weight, dual=True, tol=1e-2, max_iter=1000, random_state=0)
-    search = GridSearchCV(
-        Pipeline([("scaler", StandardScaler()), ("machine", machine)]),
-        {"machine__C": list(COSTS)},
-        scoring="balanced_accuracy",
-        cv=GroupKFold(INNER_FOLDS),
-    )
+    copies, rows, width = embeddings.shape
+    scaler = StandardScaler()
+    scaled = scaler.fit_transform(embeddings.reshape(copies * rows, width))
+    balance = "balanced" if settings.balanced else None
+    machine = LinearSVC(C=cost, class_weight=balance, dual=True, tol=1e-2, max_iter=1000, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the last per mille of the optimum changes no answer
-        return search.fit(embeddings, targets, groups=groups)
+        machine.fit(scaled, np.tile(targets, copies))
+    planes, offsets = machine.coef_, machine.intercept_
+    if len(machine.classes_) == 2:  # one plane, between the first and the second
+        planes, offsets = np.concatenate((-planes, planes)) / 2, np.concatenate((-offsets, offsets)) / 2
+    weight, bias = np.zeros((classes, width)), np.full(classes, ABSENT)
+    weight[machine.classes_] = planes / scaler.scale_
+    bias[machine.classes_] = offsets - weight[machine.classes_] @ scaler.mean_
+    return weight, bias

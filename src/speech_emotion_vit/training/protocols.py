@@ -160,7 +160,7 @@ def make_split(
 def without_validation(split: Split, versions: Sequence[int]) -> Split:
     """Return `split` with its validation utterances in training, in all `versions`."""
     also = tuple(Item(item.utterance, version) for item in split.validation for version in versions)
-    return replace(split, train=split.train + also, validation=(), note=f"{split.note}; what would validate trains")
+    return replace(split, train=split.train + also, validation=(), note=f"{split.note}; but what would validate trains")
 
 
 def check_leaks(split: Split, utterances: Sequence[Utterance]) -> None:

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from ..errors import TrainingError
 from ..files import whole_file
+from .recipes import Recipe
 
 PACKAGES = ("speech-emotion-vit", "torch", "numpy", "soundfile", "soxr", "audiomentations", "accelerate")
 RUN_FILE = "run.json"
@@ -81,6 +82,7 @@ def open_run(folder: Path, description: Mapping[str, Any], *, resume: bool) -> N
             raise TrainingError(f"{folder}: holds a run already: pass --resume to go on with it, or another --output")
         stored = read_json(path)
         given = json.loads(json.dumps(dict(description)))
+        stored["recipe"] = _with_later_values(stored.get("recipe", {}), given.get("recipe", {}))
         differing = [key for key in COMPARED if key in stored and stored[key] != given.get(key)]
         if differing:
             details = "; ".join(_difference(key, stored.get(key), given.get(key)) for key in differing)
@@ -89,6 +91,12 @@ def open_run(folder: Path, description: Mapping[str, Any], *, resume: bool) -> N
     if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise TrainingError(f"{folder}: is not empty and holds no run: pass another --output")
     write_json(path, description)
+
+
+def _with_later_values(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the recipe of a run with the defaults of values that recipes have only had since it began."""
+    defaults = json.loads(json.dumps(Recipe(name="").to_dict()))
+    return {name: default for name, default in defaults.items() if name in given} | dict(stored)
 
 
 def _difference(key: str, stored: Any, given: Any) -> str:
