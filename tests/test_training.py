@@ -305,6 +305,10 @@ def test_a_probe_needs_every_class_and_some_clips_to_leave_out() -> None:
     probed = network(dataclasses.replace(COMPACT, num_classes=3)).eval()
     with pytest.raises(DatasetError, match="have 2 of 3 labels"):
         fit_probe(probed, rows, ["a"] * 8, ProbeSettings(), Augmentation(), seed=0)
+    store = FeatureStore(np.ones((2, SIZE, SIZE), np.float16), {"a": (0, 1), "b": (1, 2)}, {}, "made-up")
+    few = Rows([Item("a", 0), Item("b", 0)], {0: store}, {"a": 0, "b": 1}, device=torch.device("cpu"))
+    with pytest.raises(DatasetError, match="no label has 3 training clips"):
+        fit_probe(network(COMPACT), few, ["a", "b"], ProbeSettings(), Augmentation(), seed=0)
     with pytest.raises(ConfigError, match=r"probe\.copies must be from 0 to 100, not 101"):
         RECIPES["robust"].with_values({"probe.copies": "101"})
 

@@ -64,6 +64,8 @@ def fit_probe(
     present = len(np.unique(train.targets))
     if present < classes:
         raise DatasetError(f"the training clips have {present} of {classes} labels: add clips of the others")
+    if np.bincount(train.clip_targets).max() < INNER_FOLDS:
+        raise DatasetError(f"no label has {INNER_FOLDS} training clips, too few to leave some out: add clips")
     network.eval()
     plain = embed_rows(network, train, Augmentation(), 0)
     seeds = [seed_of(seed, f"probe {copy}") for copy in range(settings.copies)]
@@ -98,8 +100,10 @@ def _left_out_margins(
 
     classes = int(targets.max()) + 1
     margins = np.zeros((len(targets), classes))
-    folds = StratifiedGroupKFold(min(INNER_FOLDS, len(np.unique(groups))))
-    for seen, unseen in folds.split(targets, targets, groups):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a label with fewer clips than folds is not in each of them
+        folds = list(StratifiedGroupKFold(INNER_FOLDS).split(targets, targets, groups))
+    for seen, unseen in folds:
         weight, bias = _fit(embeddings[:, seen], targets[seen], cost, settings, classes)
         margins[unseen] = embeddings[0, unseen] @ weight.T + bias
     return margins
