@@ -225,6 +225,12 @@ def test_a_probe_gives_a_trained_network_the_labels_of_a_few_clips(place: Path, 
     assert "another model" in fail(*arguments, "--recipe", "paper", "--fold", "1")
 
 
+def test_a_probe_takes_one_corpus(place: Path, general: Path, tmp_path: Path) -> None:
+    arguments = ("train", "--dataset", "general", "--data-dir", general, "--cache-dir", place / "cache", *SMALL)
+    error = fail(*arguments, "--stage", "probe", "--fold", "0", "--output", tmp_path)
+    assert "a probe takes one corpus, not crema-d, emodb, savee with different labels" in error
+
+
 def results_of(folder: Path) -> dict[str, Any]:
     scores: dict[str, Any] = json.loads((folder / "results.json").read_text())["scores"]["student"]["test"]
     return scores
