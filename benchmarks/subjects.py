@@ -130,14 +130,18 @@ def _wav2vec2_large(transformers: Any) -> Any:
 def subjects() -> list[Subject]:
     """Return this package with every bundled network and both backends, then the peers.
 
-    Of models that differ in their weights and labels alone the first stands for all: they cost the same.
+    Of models that differ in their weights and in what the head reads alone the first stands for all: `emodb` takes 1 %
+    longer than `crema-d`.
     """
     from speech_emotion_vit.manifest import load_manifest
 
     found = []
     shapes = set()
     for name, entry in load_manifest().models.items():
-        shape = (replace(entry.config.model, num_classes=LABELS), entry.config.frontend)
+        model = replace(entry.config.model, num_classes=LABELS)
+        if model.pooling == "stem_statistics":
+            model = replace(model, pooling="statistics")
+        shape = (model, entry.config.frontend)
         if entry.file is None or shape in shapes:
             continue
         shapes.add(shape)
