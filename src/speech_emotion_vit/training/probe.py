@@ -17,9 +17,9 @@ from ..models import SpectrogramViT
 from .augment import Augmentation, augment
 from .data import Indices, Rows
 from .loop import seed_of
-from .metrics import Floats, confusion_matrix, fit_temperature, mean_probabilities, unweighted_average_recall
+from .metrics import Floats, fit_temperature
 from .recipes import ProbeSettings
-from .scoring import SCORE_BATCH, Record
+from .scoring import SCORE_BATCH, Record, validation_record
 
 COSTS = (1e-4, 3e-4, 1e-3, 3e-3)  # of the support vector machine: what is tried on speakers left out
 INNER_FOLDS = 3
@@ -73,7 +73,7 @@ def fit_probe(
     names = np.unique(np.asarray(speakers), return_inverse=True)[1]
     groups = (names if len(set(names)) >= INNER_FOLDS else np.arange(len(names)))[train.owners]
     margins = {cost: _left_out_margins(embeddings, train.targets, groups, cost, settings) for cost in COSTS}
-    scores = {cost: _recall(values, train) for cost, values in margins.items()}
+    scores = {cost: validation_record(values, train)["validation_ua"] for cost, values in margins.items()}
     cost = max(scores, key=scores.__getitem__)
     weight, bias = _fit(embeddings, train.targets, cost, settings, classes)
     with torch.no_grad():
@@ -85,11 +85,6 @@ def fit_probe(
         "temperature": fit_temperature(margins[cost], train.owners, train.clip_targets),
         "seconds": time.monotonic() - started,
     }
-
-
-def _recall(margins: Floats, rows: Rows) -> float:
-    answers = mean_probabilities(margins, rows.owners).argmax(axis=1)
-    return unweighted_average_recall(confusion_matrix(rows.clip_targets, answers, margins.shape[1]))
 
 
 def _left_out_margins(
