@@ -7,37 +7,41 @@ python scripts/bundle_weights.py runs/savee/final savee        trained on all sp
 python scripts/bundle_weights.py runs/general/final general    trained on all corpora: CREMA-D's score is the file's own
 python scripts/bundle_weights.py runs/general/final emodb      the same, with EmoDB's labels and temperature alone
 
-Nothing is typed by hand: the scores are those of the run's ``results.json``, measured on the very file that is copied,
-or, for a network trained on all speakers, on those of the folds beside it, none of which had heard its test speaker.
+Of a probe on a bundled model only the head is stored: the rest is that model's file.
+
+Nothing is typed by hand: the scores are those of the run's ``results.json``, measured on the very weights that are
+stored, or, for a network trained on all speakers, on those of the folds beside it, none of which had heard its test
+speaker.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from speech_emotion_vit.checkpoint import load_checkpoint, save_folder
+import torch
+
+from speech_emotion_vit.checkpoint import load_checkpoint, save_checkpoint
+from speech_emotion_vit.config import ClassifierConfig
 from speech_emotion_vit.errors import WeightsError
 from speech_emotion_vit.hub import WEIGHTS_FOLDER, sha256_file
 from speech_emotion_vit.manifest import (
-    CONFIG_FILE,
     MANIFEST_FILE,
     WEIGHTS_FILE,
     Manifest,
     Metric,
     WeightEntry,
     load_manifest,
-    read_config_json,
     write_manifest,
 )
 from speech_emotion_vit.models import SpectrogramViT
 from speech_emotion_vit.training.catalogue import CORPORA
 from speech_emotion_vit.training.corpora import CREMA_D_LABELS, EMODB_LABELS, SAVEE_LABELS
+from speech_emotion_vit.training.pretrained import load_model, without_head
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMBERS = {
@@ -75,13 +79,18 @@ def metrics(scores: dict[str, Any], protocol: str, split: str, note: str | None 
     ]
 
 
-def scored_parts(folder: Path, name: str, role: str) -> list[Metric]:
+def read(folder: Path, file: str) -> dict[str, Any]:
+    """Return a JSON record of a run."""
+    record: dict[str, Any] = json.loads((folder / file).read_text(encoding="utf-8"))
+    return record
+
+
+def scored_parts(folder: Path, run: dict[str, Any], scores: dict[str, Any], name: str, role: str) -> list[Metric]:
     """Return all metrics of a network: of the file itself where it was scored, else of the folds beside it."""
-    run, own = (json.loads((folder / file).read_text(encoding="utf-8")) for file in ("run.json", "results.json"))
-    protocol, scores = run["protocol"], own["scores"][role]
+    protocol = run["protocol"]
     if run["fold"] != "final":
         return [m for part in ("test", "validation") if part in scores for m in metrics(scores[part], protocol, part)]
-    pooled = json.loads((folder.parent / "results.json").read_text(encoding="utf-8"))["scores"][role]
+    pooled = read(folder.parent, "results.json")["scores"][role]
     if run["corpus"] != "general":
         if "test" not in scores:
             return metrics(pooled["test"], protocol, "cross-validation")
@@ -101,41 +110,40 @@ def scored_parts(folder: Path, name: str, role: str) -> list[Metric]:
     return found
 
 
-def weights(folder: Path, name: str, role: str, into: Path) -> Path:
-    """Return the folder of the weights to bundle: the run's, or a copy in `into` with one corpus's labels alone."""
-    run, results = (json.loads((folder / file).read_text(encoding="utf-8")) for file in ("run.json", "results.json"))
-    place = folder if role == results["model"] else folder / role
-    if run["corpus"] != "general" or name == "general":
-        return place
-    pooled = json.loads((folder.parent / "results.json").read_text(encoding="utf-8"))
-    temperature = pooled["temperature_by_corpus"][role].get(name)
-    return restricted(place, MEMBERS[name], temperature, into)
+def backbone(network: SpectrogramViT, run: dict[str, Any], models: Mapping[str, WeightEntry]) -> WeightEntry | None:
+    """Return the bundled model under a probe, whose tensors need no second copy; None where there is none."""
+    under = models.get(run["recipe"]["initial_weights"]) if run["mode"] == "probe" else None
+    if under is None or under.backbone is not None:
+        return None
+    theirs, own = without_head(load_model(under.name)[0]), without_head(network)
+    if theirs.keys() != own.keys() or not all(torch.equal(theirs[key], own[key]) for key in own):
+        sys.exit(f"{under.name} is not the network that the probe was fitted on: fit the probe again")
+    return under
 
 
-def restricted(place: Path, labels: tuple[str, ...], temperature: float | None, into: Path) -> Path:
-    """Copy a model with some of its labels: the same answers, given that it is one of these.
+def restricted(
+    network: SpectrogramViT, config: ClassifierConfig, labels: tuple[str, ...], temperature: float | None
+) -> tuple[SpectrogramViT, ClassifierConfig]:
+    """Return a model with some of its labels: the same answers, given that it is one of these.
 
     Args:
-        place: folder of the model.
+        network: with all labels.
+        config: what it is.
         labels: what is kept.
         temperature: of the copy; None keeps the model's.
-        into: folder of the copy.
     """
-    network, config = load_checkpoint(place / WEIGHTS_FILE, None)
     kept = [config.labels.index(label) for label in labels]
     shape = dataclasses.replace(config.model, num_classes=len(labels))
     smaller = SpectrogramViT(shape)
     state = {key: value[kept] if key.startswith("head.") else value for key, value in network.state_dict().items()}
     smaller.load_state_dict(state)
     changes: dict[str, Any] = {"temperature": temperature} if temperature else {}
-    save_folder(into, smaller, dataclasses.replace(config, labels=labels, model=shape, **changes))
-    return into
+    return smaller, dataclasses.replace(config, labels=labels, model=shape, **changes)
 
 
 def main(folder: Path, name: str, role: str | None = None) -> None:
     """Copy the weights of the run in `folder` and enter them as `name`."""
-    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    run, results = read(folder, "run.json"), read(folder, "results.json")
     role = role or results["model"]
     stage = role if run["mode"] == "distilled" else run["mode"]
     target = WEIGHTS_FOLDER / f"{name}.safetensors"
@@ -144,27 +152,37 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
     if run["mode"] == "probe":  # everything but the head comes from a bundled model, which has heard CREMA-D
         corpora.insert(0, "crema-d")
         heard = f"head: {heard}; all else: as {run['recipe']['initial_weights']}"
-    with TemporaryDirectory() as temporary:
-        place = weights(folder, name, role, Path(temporary))
-        shutil.copyfile(place / WEIGHTS_FILE, target)
-        config = read_config_json(place / CONFIG_FILE)
+    try:
+        manifest = load_manifest(ROOT / MANIFEST_FILE)
+    except WeightsError:
+        manifest = Manifest(default=name, models={})
+    place = folder if role == results["model"] else folder / role
+    network, config = load_checkpoint(place / WEIGHTS_FILE)
+    if run["corpus"] == "general" and name != "general":
+        temperature = read(folder.parent, "results.json")["temperature_by_corpus"][role].get(name)
+        network, config = restricted(network, config, MEMBERS[name], temperature)
+    under = backbone(network, run, manifest.models)
+    save_checkpoint(target, network, config, backbone=None if under is None else under.name)
     entry = WeightEntry(
         name=name,
         file=target.name,
+        backbone=None if under is None else under.name,
+        backbone_sha256=None if under is None else under.sha256,
         sha256=sha256_file(target),
         size_bytes=target.stat().st_size,
         config=config,
         trained_on=heard,
         recipe=f"{run['recipe']['name']}, stage {stage}, seed {run['seed']}",
-        metrics=tuple(scored_parts(folder, name, role)),
+        metrics=tuple(scored_parts(folder, run, results["scores"][role], name, role)),
         license="; ".join(LICENSES[corpus] for corpus in reversed(corpora)),
         citation="; ".join([METHOD, *(CITATIONS[corpus] for corpus in corpora)]),
     )
-    try:
-        manifest = load_manifest(ROOT / MANIFEST_FILE)
-    except WeightsError:
-        manifest = Manifest(default=name, models={})
-    manifest = dataclasses.replace(manifest, models={**manifest.models, name: entry})
+    models = {**manifest.models, name: entry}
+    for other in [other for other in models.values() if other.backbone == name]:
+        if other.backbone_sha256 != entry.sha256:
+            del models[other.name]
+            print(f"{other.name} is no longer bundled: its head was fitted on another {name}, so fit it again")
+    manifest = dataclasses.replace(manifest, models=models)
     write_manifest(ROOT / MANIFEST_FILE, manifest)
 
 

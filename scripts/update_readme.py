@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from speech_emotion_vit.manifest import load_manifest
 
@@ -32,14 +33,16 @@ def model_table() -> str:
     lines = ["| model | emotions | size | scored on | UA (95 % interval) | WA | macro-F1 | ECE |", "|---" * 8 + "|"]
     for name, entry in manifest.models.items():
         default = " (default)" if name == manifest.default else ""
-        tests = {(m.protocol, m.split, m.clips, m.speakers, m.note): {} for m in entry.metrics}
+        tests: dict[tuple[Any, ...], dict[str, str]] = {
+            (m.protocol, m.split, m.clips, m.speakers, m.note): {} for m in entry.metrics
+        }
         for m in entry.metrics:
             interval = f" ({100 * m.interval[0]:.1f} to {100 * m.interval[1]:.1f})" if m.interval else ""
             tests[m.protocol, m.split, m.clips, m.speakers, m.note][m.name] = f"{100 * m.value:.1f}{interval}"
         for (protocol, split, clips, speakers, note), scores in tests.items():
             where = f"`{protocol}`, {split}: {clips} clips of {speakers} speakers{f', {note}' if note else ''}"
             cells = [scores.get("UA", ""), scores.get("WA", "").split(" ")[0], *map(scores.get, ("macro-F1", "ECE"))]
-            about = f"`{name}`{default} | {len(entry.config.labels)} | {entry.size_bytes / 1e6:.1f} MB"
+            about = f"`{name}`{default} | {len(entry.config.labels)} | {entry.size}"
             lines.append(f"| {about} | {where} | {' | '.join(cell or '' for cell in cells)} |")
     return "\n".join(lines)
 

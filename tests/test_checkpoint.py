@@ -12,7 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from speech_emotion_vit.checkpoint import load_checkpoint, read_config_json, save_checkpoint, save_folder
+from speech_emotion_vit.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    read_config_json,
+    save_checkpoint,
+    save_folder,
+)
 from speech_emotion_vit.config import ClassifierConfig, FrontendConfig, ModelConfig
 from speech_emotion_vit.errors import ConfigError, WeightsError
 from speech_emotion_vit.models import SpectrogramViT
@@ -94,6 +100,34 @@ def test_a_folder_has_the_layout_of_the_hub(tmp_path: Path, model: SpectrogramVi
 def test_the_parameters_are_counted_without_building(config: ModelConfig) -> None:
     built = sum(parameter.numel() for parameter in SpectrogramViT(config).parameters())
     assert parameter_count(config) == built
+
+
+def test_a_head_alone_stands_on_the_other_tensors_of_a_model(tmp_path: Path, path: Path, model: SpectrogramViT) -> None:
+    config = replace(CONFIG, labels=("low", "middle", "high"), model=replace(TINY, num_classes=3))
+    network = SpectrogramViT(config.model)
+    network.load_state_dict({**model.state_dict(), "head.weight": torch.rand(3, 16), "head.bias": torch.rand(3)})
+    head = tmp_path / "head.safetensors"
+    save_checkpoint(head, network, config, backbone="tiny")
+    assert set(load_file(head)) == {"head.weight", "head.bias"}
+
+    loaded, found = load_checkpoint(head, backbone=path)
+    assert found == config
+    arrays, same = load_weights(head, config, backbone=path)
+    assert same == config
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor.half().float())
+        assert arrays[name].tolist() == tensor.half().float().tolist()
+
+    for load in (load_checkpoint, load_weights):
+        with pytest.raises(WeightsError, match="head alone of a network whose other tensors are those of tiny: use"):
+            load(head)
+        with pytest.raises(WeightsError, match="holds 20 tensors beside its head's: leave the backbone out"):
+            load(path, backbone=path)
+        with pytest.raises(WeightsError, match="not a safetensors file"):
+            load(head, backbone=__file__)
+    rewrite(path, norm__weight=None)
+    with pytest.raises(WeightsError, match=r"1 missing: norm\.weight"):
+        load_checkpoint(head, backbone=path)
 
 
 def test_missing_unexpected_and_wrongly_shaped_tensors_are_listed(path: Path) -> None:
@@ -199,7 +233,7 @@ def test_other_files_are_no_weights(tmp_path: Path, content: bytes) -> None:
 def test_what_does_not_describe_the_network_is_not_saved(tmp_path: Path, model: SpectrogramViT) -> None:
     with pytest.raises(WeightsError, match="the config says"):
         save_checkpoint(tmp_path / "m.safetensors", model, TEACHER)
-    with pytest.raises(WeightsError, match="choose another key"):
+    with pytest.raises(WeightsError, match="choose other keys"):
         save_checkpoint(tmp_path / "m.safetensors", model, CONFIG, extra_metadata={"config": "mine"})
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="choose another place"):

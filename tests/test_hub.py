@@ -348,6 +348,23 @@ def test_a_bundled_model_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyP
         hub.resolve_model("tiny", manifest=manifest)
 
 
+def test_the_model_under_a_head_is_verified_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "WEIGHTS_FOLDER", tmp_path)
+    (tmp_path / "tiny.safetensors").write_bytes(CONTENT)
+    (tmp_path / "head.safetensors").write_bytes(b"head")
+    digest = hashlib.sha256(b"head").hexdigest()
+    head = entry(name="head", file="head.safetensors", sha256=digest, backbone="tiny", backbone_sha256=DIGEST)
+    manifest = load_manifest(manifest_of(tmp_path, entry(file="tiny.safetensors"), head))
+    resolved = hub.resolve_model("head", manifest=manifest)
+    assert (resolved.weights, resolved.backbone) == (tmp_path / "head.safetensors", tmp_path / "tiny.safetensors")
+    assert resolved.revision == digest[:12]
+    assert hub.resolve_model("tiny", manifest=manifest).backbone is None
+
+    (tmp_path / "tiny.safetensors").write_bytes(CONTENT[:-1])
+    with pytest.raises(IntegrityError, match=r"tiny\.safetensors: SHA-256 is"):
+        hub.resolve_model("head", manifest=manifest)
+
+
 def test_a_revision_the_manifest_does_not_pin_is_refused() -> None:
     with pytest.raises(WeightsError, match=r"no revision 'v2'.*comes with the package"):
         hub.resolve_model("tiny", revision="v2", manifest=no_models())

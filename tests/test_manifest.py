@@ -77,6 +77,26 @@ def test_an_entry_is_flat_and_holds_the_whole_config() -> None:
     assert "repo_id" not in dump_entry(BUNDLED)
 
 
+def test_a_head_names_the_very_model_it_stands_on(path: Path) -> None:
+    head = replace(BUNDLED, name="head", sha256="cd" * 32, backbone="bundled", backbone_sha256=BUNDLED.sha256)
+    write_manifest(path, replace(MANIFEST, models={**MANIFEST.models, "head": head}))
+    assert load_manifest(path).get("head") == head
+
+    upon = replace(head, name="upon", backbone="head", backbone_sha256=head.sha256)
+    for wrong in (
+        replace(head, backbone="absent"),
+        replace(head, backbone_sha256="ef" * 32),  # retrained since
+        upon,
+    ):
+        models = {**MANIFEST.models, "head": head, wrong.name: wrong}
+        with pytest.raises(
+            WeightsError, match=f"model {wrong.name!r}: its backbone '{wrong.backbone}'.*bundle it again"
+        ):
+            write_manifest(path, replace(MANIFEST, models=models))
+    with pytest.raises(WeightsError, match="backbone_sha256 is missing"):
+        write_manifest(path, replace(MANIFEST, models={**MANIFEST.models, "head": replace(head, backbone_sha256=None)}))
+
+
 def test_an_unknown_name_lists_the_names() -> None:
     with pytest.raises(WeightsError, match=r"'large'.*tiny, bundled"):
         MANIFEST.get("large")

@@ -117,8 +117,9 @@ def assert_close(one: Prediction, other: Prediction) -> None:
 @pytest.fixture(scope="module", params=BUNDLED)
 def backends(request: pytest.FixtureRequest) -> tuple[TorchBackend, OnnxBackend]:
     model = resolve_model(request.param)
-    return TorchBackend.from_files(model.weights, model.config, "cpu"), OnnxBackend.from_files(
-        model.weights, model.config
+    return (
+        TorchBackend.from_files(model.weights, model.config, "cpu", backbone=model.backbone),
+        OnnxBackend.from_files(model.weights, model.config, backbone=model.backbone),
     )
 
 
@@ -235,8 +236,8 @@ def test_without_onnx_runtime_the_message_names_the_extra(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("name", BUNDLED)
 def test_both_readers_read_the_same(name: str) -> None:
     model = resolve_model(name)
-    network, config = load_checkpoint(model.weights, model.config)
-    weights, same = load_weights(model.weights, model.config)
+    network, config = load_checkpoint(model.weights, model.config, backbone=model.backbone)
+    weights, same = load_weights(model.weights, model.config, backbone=model.backbone)
     assert same == config
     assert set(weights) == set(network.state_dict())
     for key, tensor in network.state_dict().items():

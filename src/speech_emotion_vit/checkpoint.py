@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["load_checkpoint", "load_weights", "read_config_json", "save_checkpoint", "save_folder"]
 
-_CONFIG_KEY = "config"
+HEAD = "head."  # what the names of the head's tensors begin with
+_CONFIG_KEY, _BACKBONE_KEY = "config", "backbone"
 _NUMPY_TYPES = ("F16", "F32", "F64")
 
 
@@ -35,6 +37,7 @@ def save_checkpoint(
     model: SpectrogramViT,
     config: ClassifierConfig,
     *,
+    backbone: str | None = None,
     extra_metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write float16 tensors and the configuration into one safetensors file, whole or not at all.
@@ -43,6 +46,7 @@ def save_checkpoint(
         path: the file to write.
         model: the network, on any device.
         config: must describe `model`.
+        backbone: name of a model whose tensors are this one's, all but the head; then the head alone is written.
         extra_metadata: more text for the file's header, such as the version that trained it.
 
     Raises:
@@ -55,11 +59,13 @@ def save_checkpoint(
     extra = dict(extra_metadata or {})
     if model.config != config.model:
         raise WeightsError(f"{where}: the network is {model.config}, the config says {config.model}: pass its own")
-    if _CONFIG_KEY in extra:
-        raise WeightsError(f"{where}: the metadata {_CONFIG_KEY!r} is the configuration: choose another key")
-    tensors = {name: _for_disk(tensor) for name, tensor in model.state_dict().items()}
+    if own := sorted({_CONFIG_KEY, _BACKBONE_KEY} & extra.keys()):
+        raise WeightsError(f"{where}: the metadata {', '.join(own)} are its own: choose other keys")
+    state = model.state_dict()
+    tensors = {name: _for_disk(state[name]) for name in state if backbone is None or name.startswith(HEAD)}
     require_finite(tensors, where)
     metadata = {"format": "pt", _CONFIG_KEY: json.dumps(config.to_dict(), sort_keys=True), **extra}
+    metadata |= {} if backbone is None else {_BACKBONE_KEY: backbone}
     with whole_file(path) as temporary:
         temporary.write_bytes(_reproducible(save(tensors, metadata)))
 
@@ -99,13 +105,18 @@ def save_folder(folder: str | os.PathLike[str], model: SpectrogramViT, config: C
 
 
 def load_checkpoint(
-    path: str | os.PathLike[str], config: ClassifierConfig | None = None, *, device: str | torch.device = "cpu"
+    path: str | os.PathLike[str],
+    config: ClassifierConfig | None = None,
+    *,
+    backbone: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "cpu",
 ) -> tuple[SpectrogramViT, ClassifierConfig]:
     """Build the network of a safetensors file and load it strictly, as float32, in evaluation mode.
 
     Args:
         path: the file.
         config: what the network is; None reads it from the file's metadata.
+        backbone: the file with all other tensors, where the first holds those of the head alone.
         device: where the network goes.
 
     Raises:
@@ -113,12 +124,12 @@ def load_checkpoint(
             is missing, unexpected, wrongly shaped, or not finite.
     """
     where = os.fspath(path)
-    _require_safetensors(where)
     try:
-        with safe_open(where, framework="pt") as file:
-            config = _agreed_config((file.metadata() or {}).get(_CONFIG_KEY), config, where)
+        with ExitStack() as opened:
+            metadata, places = _open(opened, where, backbone, "pt")
+            config = _agreed_config(metadata.get(_CONFIG_KEY), config, where)
             # Mapped into memory, not read: the size of the network is known before any of it is allocated.
-            mapped = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+            mapped = {name: file.get_tensor(name) for name, file in places.items()}
             model = _build(config, mapped, where)
             require_finite(mapped, where)
             model.load_state_dict(mapped, strict=True)  # copies, so nothing of the mapped file stays in use
@@ -128,35 +139,62 @@ def load_checkpoint(
 
 
 def load_weights(
-    path: str | os.PathLike[str], config: ClassifierConfig | None = None
+    path: str | os.PathLike[str],
+    config: ClassifierConfig | None = None,
+    *,
+    backbone: str | os.PathLike[str] | None = None,
 ) -> tuple[dict[str, npt.NDArray[np.float32]], ClassifierConfig]:
     """Read the tensors of a safetensors file as strictly as `load_checkpoint`, as float32 arrays, without torch.
 
     Args:
         path: the file.
         config: what the network is; None reads it from the file's metadata.
+        backbone: as in `load_checkpoint`.
 
     Raises:
         WeightsError: as `load_checkpoint`, or a tensor is of a type that numpy lacks.
     """
     where = os.fspath(path)
-    _require_safetensors(where)
     try:
-        with safe_open(where, framework="np") as file:
-            config = _agreed_config((file.metadata() or {}).get(_CONFIG_KEY), config, where)
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, not a dict
+        with ExitStack() as opened:
+            metadata, places = _open(opened, where, backbone, "np")
+            config = _agreed_config(metadata.get(_CONFIG_KEY), config, where)
+            slices = {name: file.get_slice(name) for name, file in places.items()}
             shapes = {name: tuple(each.get_shape()) for name, each in slices.items()}
             require_shapes(shapes, tensor_shapes(config.model), where)
             types = {name: each.get_dtype() for name, each in slices.items()}
             if odd := [f"{name} ({kind})" for name, kind in types.items() if kind not in _NUMPY_TYPES]:
                 raise not_finite(odd, where)
             with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is refused as such
-                weights = {name: file.get_tensor(name).astype(np.float32) for name in shapes}
+                weights = {name: file.get_tensor(name).astype(np.float32) for name, file in places.items()}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{where}: damaged safetensors file ({error}): download or save it again") from error
     if bad := [name for name, array in weights.items() if not np.isfinite(array).all()]:
         raise not_finite(bad, where)
     return weights, config
+
+
+def _open(
+    opened: ExitStack, where: str, backbone: str | os.PathLike[str] | None, framework: str
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the metadata of a file, and the open file that every tensor is in."""
+    _require_safetensors(where)
+    file = opened.enter_context(safe_open(where, framework=framework))
+    metadata, names = file.metadata() or {}, file.keys()
+    places = dict.fromkeys(names, file)
+    if backbone is None:
+        if _BACKBONE_KEY in metadata and all(name.startswith(HEAD) for name in names):
+            raise WeightsError(
+                f"{where}: holds the head alone of a network whose other tensors are those of "
+                f"{metadata[_BACKBONE_KEY]}: use the model by its name (speech-emotion-vit models list)"
+            )
+        return metadata, places
+    if others := [name for name in names if not name.startswith(HEAD)]:
+        raise WeightsError(f"{where}: holds {len(others)} tensors beside its head's: leave the backbone out")
+    _require_safetensors(os.fspath(backbone))
+    under = opened.enter_context(safe_open(os.fspath(backbone), framework=framework))
+    places |= {name: under for name in under.keys() if not name.startswith(HEAD)}  # noqa: SIM118, not a dict
+    return metadata, places
 
 
 def _build(config: ClassifierConfig, tensors: Mapping[str, Tensor], where: str) -> SpectrogramViT:

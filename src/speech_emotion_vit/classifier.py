@@ -327,7 +327,7 @@ def _backend(name: BackendName, resolved: ResolvedModel, device: str | torch.dev
     if name == "torch":
         from .torch_backend import TorchBackend
 
-        return TorchBackend.from_files(resolved.weights, resolved.config, device)
+        return TorchBackend.from_files(resolved.weights, resolved.config, device, backbone=resolved.backbone)
     if str(device) not in ("auto", "cpu"):
         raise ConfigError(f"device {str(device)!r} is not for the ONNX backend: pass 'cpu', or backend='torch'")
     try:
@@ -336,4 +336,4 @@ def _backend(name: BackendName, resolved: ResolvedModel, device: str | torch.dev
         raise ConfigError(
             f"backend='onnx' cannot be imported ({error}): pip install 'speech-emotion-vit[onnx]'"
         ) from error
-    return OnnxBackend.from_files(resolved.weights, resolved.config)
+    return OnnxBackend.from_files(resolved.weights, resolved.config, backbone=resolved.backbone)

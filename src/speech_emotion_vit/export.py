@@ -44,7 +44,7 @@ def export_onnx(
         ConfigError: nothing can be written there.
     """
     resolved = resolve_model(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-    weights, config = load_weights(resolved.weights, resolved.config)
+    weights, config = load_weights(resolved.weights, resolved.config, backbone=resolved.backbone)
     content = build_model(config, weights, int8=int8, metadata=_metadata(resolved, config, int8=int8))
     with whole_file(output) as temporary:
         temporary.write_bytes(content)

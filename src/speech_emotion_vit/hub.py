@@ -37,6 +37,8 @@ class ResolvedModel:
     """Commit on the Hub; for other files the first digits of their SHA-256."""
     weights: Path
     """The safetensors file."""
+    backbone: Path | None = None
+    """The safetensors file with all tensors but those of the head, where the first holds these alone."""
     config: ClassifierConfig | None
     """What the network is; None where only the metadata of the file says so."""
     entry: WeightEntry | None = None
@@ -86,7 +88,7 @@ def resolve_model(
     manifest = manifest or load_manifest()
     name = manifest.default if model is None else model
     if name in manifest.models:
-        return _published(manifest.models[name], revision, cache_dir, local_files_only)
+        return _published(manifest, name, revision, cache_dir, local_files_only)
     if name and os.path.exists(os.path.expanduser(name)):
         return _local(Path(name), revision)
     if _REPOSITORY.fullmatch(name) and not name.endswith(".safetensors"):
@@ -151,8 +153,13 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 
 
 def _published(
-    entry: WeightEntry, revision: str | None, cache_dir: str | os.PathLike[str] | None, local_files_only: bool
+    manifest: Manifest,
+    name: str,
+    revision: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+    local_files_only: bool,
 ) -> ResolvedModel:
+    entry = manifest.get(name)
     if revision is not None and revision != entry.revision:
         pinned = f"the manifest pins it to {entry.revision}" if entry.revision else "it comes with the package"
         raise WeightsError(
@@ -171,8 +178,17 @@ def _published(
         commit = entry.revision
     else:
         raise WeightsError(f"{entry.name}: its record names no place to get it from: load the manifest from its file")
+    backbone = None
+    if entry.backbone is not None:
+        backbone = _published(manifest, entry.backbone, None, cache_dir, local_files_only).weights
     return ResolvedModel(
-        name=entry.name, revision=commit, weights=weights, config=entry.config, entry=entry, sha256=entry.sha256
+        name=entry.name,
+        revision=commit,
+        weights=weights,
+        backbone=backbone,
+        config=entry.config,
+        entry=entry,
+        sha256=entry.sha256,
     )
 
 

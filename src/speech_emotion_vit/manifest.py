@@ -93,6 +93,15 @@ class WeightEntry:
     """Commit in that repository, 40 hex digits."""
     filename: str | None = None
     """Name in that repository."""
+    backbone: str | None = None
+    """Name of the model whose tensors are this one's, all but the head; None where the file holds all of them."""
+    backbone_sha256: str | None = None
+    """Digest of that model's file."""
+
+    @property
+    def size(self) -> str:
+        """Size of the file for people, with the model whose file it needs beside it, if any."""
+        return f"{self.size_bytes / 1e6:.1f} MB" if self.backbone is None else f"a head on {self.backbone}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +148,8 @@ def load_manifest(path: str | os.PathLike[str] | None = None) -> Manifest:
 
 def dump_entry(entry: WeightEntry) -> dict[str, Any]:
     """Return the record as it stands in the manifest under its name."""
-    source = {key: getattr(entry, key) for key in ("file", "repo_id", "revision", "filename")}
+    places = ("file", "repo_id", "revision", "filename", "backbone", "backbone_sha256")
+    source = {key: getattr(entry, key) for key in places}
     return {
         **{key: value for key, value in source.items() if value is not None},
         "sha256": entry.sha256,
@@ -295,8 +305,22 @@ def _parse_manifest(values: object, where: str) -> Manifest:
     default = record.text("default", _NAME)
     if default not in models:
         record.fail("default", default, f"one of the models: {', '.join(models) or 'there are none'}")
+    for entry in models.values():
+        _require_backbone(entry, models, where)
     record.finish()
     return Manifest(schema_version=version, default=default, models=models)
+
+
+def _require_backbone(entry: WeightEntry, models: Mapping[str, WeightEntry], where: str) -> None:
+    """Refuse a head for a network that is not there, is another by now, or has its tensors elsewhere itself."""
+    if entry.backbone is None:
+        return
+    under = models.get(entry.backbone)
+    if under is None or under.backbone is not None or under.sha256 != entry.backbone_sha256:
+        raise WeightsError(
+            f"{where}: model {entry.name!r}: its backbone {entry.backbone!r} with SHA-256 {entry.backbone_sha256} is "
+            "not among the models that hold all of their tensors: bundle it again, or reinstall speech-emotion-vit"
+        )
 
 
 def _parse_entry(name: str, values: object, where: str) -> WeightEntry:
@@ -319,6 +343,7 @@ def _parse_entry(name: str, values: object, where: str) -> WeightEntry:
         parsed = ClassifierConfig.from_dict(config)
     except ConfigError as error:
         raise WeightsError(f"{record.where}: {error}: correct the manifest, or reinstall speech-emotion-vit") from error
+    backbone = record.optional_text("backbone", _NAME)
     metrics = record.take("metrics", list, "a list")
     entry = WeightEntry(
         name=name,
@@ -326,6 +351,8 @@ def _parse_entry(name: str, values: object, where: str) -> WeightEntry:
         repo_id=repo_id,
         revision=None if repo_id is None else record.text("revision", _HEX_40),
         filename=None if repo_id is None else record.text("filename", _FILE),
+        backbone=backbone,
+        backbone_sha256=None if backbone is None else record.text("backbone_sha256", _HEX_64),
         sha256=record.text("sha256", _HEX_64),
         size_bytes=record.count("size_bytes"),
         config=parsed,

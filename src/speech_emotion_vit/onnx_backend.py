@@ -42,14 +42,14 @@ class OnnxBackend(Backend):
             ) from error
 
     @classmethod
-    def from_files(cls, weights: Path, config: ClassifierConfig | None) -> OnnxBackend:
-        """Load a safetensors file; without `config`, its metadata says what it is.
+    def from_files(cls, weights: Path, config: ClassifierConfig | None, *, backbone: Path | None = None) -> OnnxBackend:
+        """Load a safetensors file as `load_weights` does; without `config`, its metadata says what it is.
 
         Raises:
             WeightsError: the file cannot be read, or is not what `config` says.
             ConfigError: ONNX Runtime is not installed, or too old for the graph.
         """
-        return cls(*load_weights(weights, config))
+        return cls(*load_weights(weights, config, backbone=backbone))
 
     def infer(self, windows: Floats) -> tuple[Floats, Floats]:
         """Return probabilities `[batch, classes]` and embeddings `[batch, dim]` of windows `[batch, samples]`."""

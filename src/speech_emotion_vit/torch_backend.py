@@ -47,16 +47,21 @@ class TorchBackend(Backend):
 
     @classmethod
     def from_files(
-        cls, weights: Path, config: ClassifierConfig | None, device: str | torch.device = "auto"
+        cls,
+        weights: Path,
+        config: ClassifierConfig | None,
+        device: str | torch.device = "auto",
+        *,
+        backbone: Path | None = None,
     ) -> TorchBackend:
-        """Load a safetensors file; without `config`, its metadata says what it is.
+        """Load a safetensors file as `load_checkpoint` does; without `config`, its metadata says what it is.
 
         Raises:
             WeightsError: the file cannot be read, or is not what `config` says.
             ConfigError: the device does not exist.
         """
         chosen = _device(device)
-        network, config = load_checkpoint(weights, config)
+        network, config = load_checkpoint(weights, config, backbone=backbone)
         return cls(network, config, chosen)
 
     @torch.inference_mode()

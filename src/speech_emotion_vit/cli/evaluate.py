@@ -66,7 +66,7 @@ def command(
     resolved = resolve_model(model, revision=revision)
     try:
         place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        network, config = load_checkpoint(resolved.weights, resolved.config, device=place)
+        network, config = load_checkpoint(resolved.weights, resolved.config, backbone=resolved.backbone, device=place)
     except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
         if "Error" in type(error).__name__ and type(error).__module__.startswith("speech_emotion_vit"):
             raise

@@ -47,7 +47,7 @@ def list_command(form: str | None) -> None:
             "labels": list(entry.config.labels),
             "score": _headline(entry),
             "where": "bundled" if entry.file else entry.repo_id,
-            "size": f"{entry.size_bytes / 1e6:.1f} MB",
+            "size": entry.size,
             "trained_on": entry.trained_on,
             "license": entry.license,
         }

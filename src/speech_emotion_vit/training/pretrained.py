@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from torch import nn
+from torch import Tensor, nn
 
-from ..checkpoint import load_checkpoint
+from ..checkpoint import HEAD, load_checkpoint
 from ..config import ClassifierConfig, FrontendConfig, Pooling
 from ..errors import ConfigError
 from ..hub import resolve_model
@@ -21,7 +21,8 @@ def load_model(model: str | None) -> tuple[SpectrogramViT, ClassifierConfig, str
         WeightsError: the model cannot be found, verified or read.
     """
     resolved = resolve_model(model)
-    return *load_checkpoint(resolved.weights, resolved.config), f"{resolved.name}@{resolved.revision}"
+    network, config = load_checkpoint(resolved.weights, resolved.config, backbone=resolved.backbone)
+    return network, config, f"{resolved.name}@{resolved.revision}"
 
 
 def start_from(network: SpectrogramViT, model: str, labels: tuple[str, ...]) -> str:
@@ -35,8 +36,7 @@ def start_from(network: SpectrogramViT, model: str, labels: tuple[str, ...]) -> 
     if shape != config.model:
         return f"random weights, for {name} has another shape"
     same = config.labels == labels
-    kept = {key: tensor for key, tensor in source.state_dict().items() if same or not key.startswith("head.")}
-    network.load_state_dict(kept, strict=same)
+    network.load_state_dict(source.state_dict() if same else without_head(source), strict=same)
     return f"starts from {name}{'' if same else ', but for the head, since the labels differ'}"
 
 
@@ -73,9 +73,13 @@ def headless(model: str | None, num_classes: int, frontend: FrontendConfig) -> t
     require_frontend(name, config, frontend)
     pooling: Pooling = "stem_statistics" if config.model.stem == "strided" else config.model.pooling
     network = SpectrogramViT(dataclasses.replace(config.model, num_classes=num_classes, pooling=pooling))
-    kept = {key: tensor for key, tensor in source.state_dict().items() if not key.startswith("head.")}
-    network.load_state_dict(kept, strict=False)
+    network.load_state_dict(without_head(source), strict=False)
     return network, name
+
+
+def without_head(network: SpectrogramViT) -> dict[str, Tensor]:
+    """Return the state dict of `network` but for its head."""
+    return {key: tensor for key, tensor in network.state_dict().items() if not key.startswith(HEAD)}
 
 
 def require_frontend(name: str, config: ClassifierConfig, frontend: FrontendConfig) -> None:
