@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,7 @@ from speech_emotion_vit.models import SpectrogramViT
 from speech_emotion_vit.training.catalogue import CORPORA
 from speech_emotion_vit.training.corpora import CREMA_D_LABELS, EMODB_LABELS, SAVEE_LABELS
 from speech_emotion_vit.training.pretrained import load_model, without_head
+from speech_emotion_vit.training.provenance import heard_by
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMBERS = {
@@ -121,6 +123,18 @@ def backbone(network: SpectrogramViT, run: dict[str, Any], models: Mapping[str, 
     return under
 
 
+def speakers_heard(place: Path) -> dict[str, tuple[str, ...]]:
+    """Return whom the model in a folder has heard, by corpus, which its run and those before it have on record."""
+    heard = heard_by(str(place))
+    if heard.unknown:
+        sys.exit(f"not on record is what {heard.unknown} were trained on: bundle on the machine that trained them")
+    by_corpus: dict[str, list[str]] = {}
+    for name in sorted(heard.speakers | set(heard.clips.values())):
+        corpus, speaker = name.split("/", 1)
+        by_corpus.setdefault(corpus, []).append(speaker)
+    return {corpus: tuple(speakers) for corpus, speakers in by_corpus.items()}
+
+
 def restricted(
     network: SpectrogramViT, config: ClassifierConfig, labels: tuple[str, ...], temperature: float | None
 ) -> tuple[SpectrogramViT, ClassifierConfig]:
@@ -158,11 +172,15 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
         manifest = Manifest(default=name, models={})
     place = folder if role == results["model"] else folder / role
     network, config = load_checkpoint(place / WEIGHTS_FILE)
+    under = None
     if run["corpus"] == "general" and name != "general":
         temperature = read(folder.parent, "results.json")["temperature_by_corpus"][role].get(name)
         network, config = restricted(network, config, MEMBERS[name], temperature)
-    under = backbone(network, run, manifest.models)
-    save_checkpoint(target, network, config, backbone=None if under is None else under.name)
+        save_checkpoint(target, network, config)
+    elif under := backbone(network, run, manifest.models):
+        save_checkpoint(target, network, config, backbone=under.name)
+    else:
+        shutil.copyfile(place / WEIGHTS_FILE, target)
     entry = WeightEntry(
         name=name,
         file=target.name,
@@ -172,6 +190,7 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
         size_bytes=target.stat().st_size,
         config=config,
         trained_on=heard,
+        heard=speakers_heard(place),
         recipe=f"{run['recipe']['name']}, stage {stage}, seed {run['seed']}",
         metrics=tuple(scored_parts(folder, run, results["scores"][role], name, role)),
         license="; ".join(LICENSES[corpus] for corpus in reversed(corpora)),

@@ -357,8 +357,27 @@ def test_evaluate_without_a_fold_scores_every_clip_and_warns(cross_validated: Pa
         *("evaluate", "--dataset", "savee", "--data-dir", savee, "--model", cross_validated / "fold-2"),
         *("--cache-dir", place / "cache"),
     )
-    assert json.loads(result.stdout)["clips"] == 56
+    printed = json.loads(result.stdout)
+    assert (printed["clips"], printed["heard"]) == (56, 28)  # two speakers trained, one each validated and tested
     assert "new voices only for a model that was not trained on this corpus" in result.stderr
+    assert "LEAK: the model was trained on speakers of 28 of these 56 clips" in result.stderr
+
+
+def test_a_model_that_has_heard_the_test_speakers_is_no_start(savee: Path, place: Path, tmp_path: Path) -> None:
+    common = ("--dataset", "savee", "--data-dir", savee, "--cache-dir", place / "cache")
+    evaluated = succeed("evaluate", *common, "--model", "savee", "--output", tmp_path / "scores")
+    assert json.loads(evaluated.stdout)["heard"] == 56
+    assert json.loads((tmp_path / "scores" / "scores.json").read_text())["heard"] == 56
+    evaluated = succeed("evaluate", *common, "--model", "crema-d")
+    assert json.loads(evaluated.stdout)["heard"] == 0
+    assert "LEAK" not in evaluated.stderr
+
+    training = ("train", *common, "--fold", "0", "--output", tmp_path / "run", *SMALL)
+    error = fail(*training, "--stage", "probe", "--set", "initial_weights=savee")
+    assert "the speaker split leaks: savee was trained on speakers of 14 test clips" in error
+    teachers = ("--set", 'teachers=["savee"]')
+    assert "the speaker split leaks: savee" in fail(*training, "--stage", "supervised", *teachers)
+    assert not (tmp_path / "run" / "fold-0" / "run.json").exists()
 
 
 def test_evaluate_maps_labels_by_name(cross_validated: Path, place: Path, tmp_path: Path) -> None:

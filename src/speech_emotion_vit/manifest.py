@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -93,6 +93,8 @@ class WeightEntry:
     """Commit in that repository, 40 hex digits."""
     filename: str | None = None
     """Name in that repository."""
+    heard: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Speakers by corpus that it, or what it started from or was taught by, was trained on."""
     backbone: str | None = None
     """Name of the model whose tensors are this one's, all but the head; None where the file holds all of them."""
     backbone_sha256: str | None = None
@@ -156,6 +158,7 @@ def dump_entry(entry: WeightEntry) -> dict[str, Any]:
         "size_bytes": entry.size_bytes,
         **entry.config.to_dict(),
         "trained_on": entry.trained_on,
+        "heard": {corpus: list(speakers) for corpus, speakers in entry.heard.items()},
         "recipe": entry.recipe,
         "metrics": [{k: v for k, v in vars(metric).items() if v is not None} for metric in entry.metrics],
         "license": entry.license,
@@ -279,6 +282,13 @@ class _Record:
     def optional_text(self, field: str, rule: tuple[str, str] = (r".*\S.*", "a text")) -> str | None:
         return self.text(field, rule) if self.values.get(field) is not None else self.values.pop(field, None)
 
+    def texts_by_name(self, field: str) -> dict[str, tuple[str, ...]]:
+        values = self.take(field, dict, "a JSON object of lists of texts")
+        for value in values.values():
+            if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+                self.fail(field, value, "a JSON object of lists of texts")
+        return {name: tuple(texts) for name, texts in values.items()}
+
     def count(self, field: str) -> int:
         value = self.take(field, int, "a whole number of at least 1")
         if value < 1:
@@ -357,6 +367,7 @@ def _parse_entry(name: str, values: object, where: str) -> WeightEntry:
         size_bytes=record.count("size_bytes"),
         config=parsed,
         trained_on=record.text("trained_on"),
+        heard=record.texts_by_name("heard"),
         recipe=record.text("recipe"),
         metrics=tuple(_parse_metrics(metrics, record.where)),
         license=record.text("license"),

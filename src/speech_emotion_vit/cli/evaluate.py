@@ -59,6 +59,8 @@ def command(
     from ..hub import resolve_model
     from ..training.assessment import assess
     from ..training.catalogue import find_corpus
+    from ..training.dataset import digest_of
+    from ..training.provenance import OWN_CLIPS, heard_by
     from ..training.report import confusion_table, scores_table, write_assessment
     from ._corpus import feature_progress
 
@@ -74,6 +76,7 @@ def command(
     result = assess(
         network,
         config,
+        heard_by(resolved, digest_of(corpus.read(folder)) if dataset == OWN_CLIPS else ""),
         corpus=corpus,
         data_dir=folder,
         protocol=cast(Any, protocol),
@@ -95,7 +98,8 @@ def command(
     else:
         click.echo(
             json.dumps(
-                {"model": name, "dataset": dataset, "protocol": protocol, "part": part, **result.scores.to_dict()},
+                {"model": name, "dataset": dataset, "protocol": protocol, "part": part, "heard": result.heard}
+                | result.scores.to_dict(),
                 ensure_ascii=False,
             )
         )

@@ -13,13 +13,14 @@ from ..config import ClassifierConfig
 from ..errors import DatasetError
 from ..models import SpectrogramViT
 from .catalogue import Corpus, remarks
-from .corpora import Utterance, possible_labels
+from .corpora import Utterance, named, possible_labels
 from .data import Rows
 from .dataset import describe_faults
 from .evaluation import Scores, score_clips
 from .features import load_features
 from .metrics import Floats, mean_probabilities
 from .protocols import Fold, Item, Protocol, Split, make_split, number_of_folds
+from .provenance import Heard
 from .scoring import score_rows
 from .waveforms import VERSIONS
 
@@ -38,6 +39,8 @@ class Assessment:
     """Their true labels."""
     speakers: tuple[str, ...]
     """Their speakers."""
+    heard: int
+    """How many of these clips, under ``speaker`` of how many their speakers, the model was trained on."""
     notes: tuple[str, ...]
     """What a reader of the scores must know: the split, what was left out, how labels were mapped."""
 
@@ -45,6 +48,7 @@ class Assessment:
 def assess(
     network: SpectrogramViT,
     config: ClassifierConfig,
+    heard: Heard,
     *,
     corpus: Corpus,
     data_dir: Path,
@@ -65,6 +69,7 @@ def assess(
     Args:
         network: the model, in eval mode.
         config: its labels, front-end and temperature.
+        heard: what it was trained on.
         corpus: which corpus.
         data_dir: where it is.
         protocol: how it is split; ``paper`` cuts long clips to the first window, as published.
@@ -111,6 +116,9 @@ def assess(
         raise DatasetError(f"the model and {corpus.title} share no label: it knows {here}; the corpus has {there}")
     notes += _label_notes(config.labels, [label_of[item.utterance] for item in items], common)
     items = tuple(item for item in items if label_of[item.utterance] in common)
+    known = heard.among(utterances, corpus.name, protocol)
+    count = sum(item.utterance in known for item in items)
+    notes += _heard_notes(heard, count, len(items), protocol)
     if not items:
         raise DatasetError(f"{corpus.title}, {protocol}: there is no {part} item to score")
     classes = {name: common.index(label) for name, label in label_of.items() if label in common}
@@ -127,6 +135,7 @@ def assess(
         probabilities=probabilities,
         targets=tuple(common[int(target)] for target in rows.clip_targets),
         speakers=speakers,
+        heard=count,
         notes=tuple(notes),
     )
 
@@ -153,6 +162,15 @@ def _split(utterances: list[Utterance], corpus: Corpus, protocol: Protocol, fold
         left_out=tuple(utterance.id for utterance in utterances if utterance.id in corpus.defects),
         note="every clip, as the folds together test: new voices only for a model that was not trained on this corpus",
     )
+
+
+def _heard_notes(heard: Heard, count: int, total: int, protocol: Protocol) -> list[str]:
+    if count:
+        what = "speakers of " if protocol == "speaker" else ""
+        return [f"LEAK: the model was trained on {what}{count} of these {total} clips: this is no score of new ones"]
+    return [f"what {named(heard.unknown)} was trained on is not on record: this may be no score of new clips"][
+        : len(heard.unknown)
+    ]
 
 
 def _label_notes(known: tuple[str, ...], labels: list[str], common: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,9 +65,14 @@ class Data:
 
     @property
     def digest(self) -> str:
-        """Digest of who says what under which label; the stores are named by digests of the audio."""
-        lines = [[u.id, u.label, u.speaker, u.sentence] for u in self.utterances]
-        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+        """What `digest_of` says of the utterances; the stores are named by digests of the audio."""
+        return digest_of(self.utterances)
+
+
+def digest_of(utterances: Iterable[Utterance]) -> str:
+    """Return a digest of who says what under which label."""
+    lines = [[u.id, u.label, u.speaker, u.sentence] for u in utterances]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
 
 def load_data(

@@ -24,9 +24,10 @@ from .loop import Job, fit, seed_of
 from .pretrained import headless, load_teacher, start_from
 from .probe import fit_probe
 from .protocols import Fold, Item, Protocol, Split, make_split, without_validation
+from .provenance import learnt_from, require_unheard
 from .recipes import Recipe, StageSettings
 from .results import write_results
-from .runs import hardware, locked, open_run, versions, write_csv
+from .runs import SPLIT_FILE, hardware, locked, open_run, versions, write_csv
 from .scoring import SCORE_BATCH, Record
 from .stages import Distillation, FrozenTeacher, Matching, Supervised
 from .state import load_state
@@ -86,7 +87,7 @@ def run_training(run: Run, accelerator: Accelerator) -> dict[str, Any]:
 
     Raises:
         ConfigError: student and teacher have features of different width, which cannot be matched.
-        DatasetError: the split leaks.
+        DatasetError: the split leaks, or a model that the run starts from has heard its test clips.
         TrainingError: the folder holds another run or is in use, or training cannot go on.
     """
     widths = {role: getattr(run.recipe, f"{role}_model")(2).embedding_dim for role in ("teacher", "student")}
@@ -106,17 +107,21 @@ def run_training(run: Run, accelerator: Accelerator) -> dict[str, Any]:
     )
     if not run.recipe.validation or run.stages == "probe":  # a probe leaves out training speakers in turn
         split = without_validation(split, run.recipe.versions)
+    models = learnt_from(run.mode, run.recipe.initial_weights, run.recipe.teachers)
+    corpus = run.data.corpus.name
+    for remark in (remarks := require_unheard(models, split, run.data.utterances, corpus, run.data.digest)):
+        run.say(remark)
     if not accelerator.is_main_process:
         accelerator.wait_for_everyone()
         return _run(run, split, accelerator)
     with locked(run.folder):
-        open_run(run.folder, _describe(run, split, accelerator), resume=run.resume)
+        open_run(run.folder, _describe(run, split, remarks, accelerator), resume=run.resume)
         _write_split(run, split)
         accelerator.wait_for_everyone()
         return _run(run, split, accelerator)
 
 
-def _describe(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
+def _describe(run: Run, split: Split, remarks: list[str], accelerator: Accelerator) -> dict[str, Any]:
     return {
         "corpus": run.data.corpus.name,
         "protocol": run.protocol,
@@ -127,7 +132,7 @@ def _describe(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any
         "data": run.data.digest,
         "features": {VERSIONS[version].name: store.key for version, store in run.data.stores.items()},
         "labels": list(run.data.labels),
-        "remarks": list(run.data.remarks),
+        "remarks": [*run.data.remarks, *remarks],
         "split": {
             "train": len(split.train),
             "validation": len(split.validation),
@@ -149,7 +154,7 @@ def _write_split(run: Run, split: Split) -> None:
         for part, items in (("train", split.train), ("validation", split.validation), ("test", split.test))
         for item in items
     ]
-    write_csv(run.folder / "split.csv", ("part", "utterance", "version", "label", "speaker"), rows)
+    write_csv(run.folder / SPLIT_FILE, ("part", "utterance", "version", "label", "speaker"), rows)
 
 
 def _run(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:

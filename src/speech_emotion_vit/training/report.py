@@ -202,7 +202,7 @@ def write_assessment(folder: Path, model: str, corpus: Corpus, result: Assessmen
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be made ({error.strerror}): choose another place") from error
     scores = result.scores
-    about = {"model": model, "corpus": corpus.name, "notes": list(result.notes)}
+    about = {"model": model, "corpus": corpus.name, "heard": result.heard, "notes": list(result.notes)}
     write_json(folder / "scores.json", about | scores.to_dict())
     write_confusion(folder, "test", scores)
     rows = [

@@ -20,6 +20,7 @@ from .recipes import Recipe
 PACKAGES = ("speech-emotion-vit", "torch", "numpy", "soundfile", "soxr", "audiomentations", "accelerate")
 RUN_FILE = "run.json"
 RESULTS_FILE = "results.json"
+SPLIT_FILE = "split.csv"
 COMPARED = (
     "corpus",
     "protocol",

@@ -1,0 +1,107 @@
+"""What a model has heard is on record, and follows from a model to those that learn from it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from speech_emotion_vit.errors import DatasetError, WeightsError
+from speech_emotion_vit.hub import WEIGHTS_FOLDER
+from speech_emotion_vit.manifest import load_manifest
+from speech_emotion_vit.training.corpora import Utterance
+from speech_emotion_vit.training.protocols import Item, Protocol, Split
+from speech_emotion_vit.training.provenance import heard_by, require_unheard
+
+SPEAKERS = ("03", "08", "1001", "1003")
+CLIPS = [
+    Utterance(id=f"{speaker}_{take}", path=Path("absent.wav"), label="fear", speaker=speaker, sentence="")
+    for speaker in SPEAKERS
+    for take in "ab"
+]
+
+
+def split(protocol: Protocol, test: tuple[str, ...], validation: tuple[str, ...] = ()) -> Split:
+    sides = ([Item(name, 0) for name in names] for names in (validation, test))
+    validation_items, test_items = map(tuple, sides)
+    return Split(protocol=protocol, fold=None, train=(), validation=validation_items, test=test_items)
+
+
+def run_folder(folder: Path, train: list[str], corpus: str = "crema-d", **more: object) -> str:
+    """Write what a run leaves behind, and return its folder."""
+    folder.mkdir()
+    shutil.copyfile(WEIGHTS_FOLDER / "crema-d.safetensors", folder / "model.safetensors")
+    config = load_manifest().models["crema-d"].config
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    record = {"corpus": corpus, "data": "mine", "mode": "supervised", "recipe": {}}
+    (folder / "run.json").write_text(json.dumps(record | more))
+    with open(folder / "split.csv", "w", newline="") as file:
+        rows = [("train", name, name[:-2]) for name in train]
+        csv.writer(file).writerows([("part", "utterance", "speaker"), *rows, ("test", "1003_a", "1003")])
+    return str(folder)
+
+
+def test_the_manifest_says_it_of_every_bundled_model() -> None:
+    manifest = load_manifest()
+    for name, entry in manifest.models.items():
+        assert "crema-d" in entry.heard, name
+        corpora = {"crema-d", "emodb", "savee"} if name == "general" else {"crema-d", name.removesuffix("-paper")}
+        assert set(entry.heard) == corpora
+    assert len(manifest.get("emodb").heard["emodb"]) == 10
+    assert len(manifest.get("crema-d").heard["crema-d"]) == 74
+    assert "crema-d/1001" in heard_by(None).speakers
+
+
+def test_test_clips_of_a_heard_speaker_are_refused() -> None:
+    unheard = {"crema-d": ("03_a", "08_a"), "emodb": ("1001_a", "1003_a")}
+    for model, heard in (("crema-d", "1001_a"), ("emodb", "03_a")):
+        for protocol in ("speaker", "random", "paper"):
+            refused = split(protocol, (heard, *unheard[model]))
+            with pytest.raises(DatasetError, match=rf"{protocol} split leaks: {model} was trained on .*{heard}: start"):
+                require_unheard([None, model] if model == "emodb" else [model], refused, CLIPS, model, "")
+            assert require_unheard([model], split(protocol, unheard[model]), CLIPS, model, "") == []
+    (remark,) = require_unheard([None], split("speaker", ("03_a",), ("1001_a", "1001_b")), CLIPS, "crema-d", "")
+    assert "the default model was trained on speakers of 2 validation clips" in remark
+
+
+def test_a_run_is_read_from_its_folder_with_all_it_learnt_from(tmp_path: Path) -> None:
+    first = run_folder(tmp_path / "first", ["03_a"])
+    second = run_folder(tmp_path / "second", ["08_a"], recipe={"initial_weights": first})
+    third = run_folder(tmp_path / "third", ["1001_a"], corpus="emodb", recipe={"teachers": [second]})
+    assert heard_by(first).among(CLIPS, "crema-d", "random") == {"03_a"}
+    for model in (second, third):
+        assert heard_by(model).among(CLIPS, "crema-d", "random") == {"03_a", "08_a"}
+        assert heard_by(model).among(CLIPS, "crema-d", "speaker") == {"03_a", "03_b", "08_a", "08_b"}
+    assert heard_by(third).among(CLIPS, "emodb", "paper") == {"1001_a"}
+    assert not heard_by(third).unknown
+    probe = run_folder(tmp_path / "probe", [], mode="probe")  # of the default model
+    assert "crema-d/1001" in heard_by(probe).speakers
+    role = tmp_path / "third" / "teacher"
+    role.mkdir()
+    for name in ("model.safetensors", "config.json"):
+        shutil.copyfile(tmp_path / "third" / name, role / name)
+    assert heard_by(str(role)).clips == heard_by(third).clips
+
+
+def test_ones_own_clips_are_those_of_the_same_folder_only(tmp_path: Path) -> None:
+    model = run_folder(tmp_path / "run", ["03_a"], corpus="folder")
+    assert heard_by(model, "mine").among(CLIPS, "folder", "random") == {"03_a"}
+    assert heard_by(model, "another's").among(CLIPS, "folder", "random") == set()
+
+
+def test_what_is_on_no_record_is_said(tmp_path: Path) -> None:
+    lonely = run_folder(tmp_path / "lonely", ["03_a"])
+    (tmp_path / "lonely" / "split.csv").unlink()
+    gone = run_folder(tmp_path / "gone", ["03_a"], recipe={"initial_weights": str(tmp_path / "nowhere")})
+    odd = run_folder(tmp_path / "odd", ["03_a"], recipe=[])
+    for model, unknown in ((lonely, lonely), (gone, str(tmp_path / "nowhere")), (odd, odd)):
+        assert heard_by(model).unknown == [unknown]
+        (remark,) = require_unheard([model], split("speaker", ("1001_a",)), CLIPS, "crema-d", "")
+        assert f"what {unknown} was trained on is not on record" in remark
+    loop = run_folder(tmp_path / "loop", ["03_a"], recipe={"initial_weights": str(tmp_path / "loop")})
+    assert heard_by(loop).among(CLIPS, "crema-d", "random") == {"03_a"}
+    with pytest.raises(WeightsError, match="nowhere"):
+        require_unheard([str(tmp_path / "nowhere")], split("speaker", ("1001_a",)), CLIPS, "crema-d", "")
