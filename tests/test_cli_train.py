@@ -222,6 +222,11 @@ def test_a_probe_gives_a_trained_network_the_labels_of_a_few_clips(place: Path, 
     with open(tmp_path / "fold-0" / "history.csv", newline="") as file:
         (record,) = csv.DictReader(file)
     assert classifier.config.temperature == pytest.approx(float(record["temperature"]))
+    weights = (tmp_path / "fold-0" / "model.safetensors").read_bytes()
+    succeed(*arguments, "--resume")
+    with open(tmp_path / "fold-0" / "history.csv", newline="") as file:
+        assert list(csv.DictReader(file)) == [record]  # its seconds too: nothing was fitted again
+    assert (tmp_path / "fold-0" / "model.safetensors").read_bytes() == weights
     assert "another model" in fail(*arguments, "--recipe", "paper", "--fold", "1")
 
 

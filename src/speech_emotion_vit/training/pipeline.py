@@ -30,7 +30,7 @@ from .results import write_results
 from .runs import SPLIT_FILE, hardware, locked, open_run, versions, write_csv
 from .scoring import SCORE_BATCH, Record
 from .stages import Distillation, FrozenTeacher, Matching, Supervised
-from .state import load_state
+from .state import load_state, save_state
 from .waveforms import VERSIONS
 
 if TYPE_CHECKING:
@@ -255,15 +255,24 @@ class _Stages:
             raise ConfigError(f"a probe takes one corpus, not {', '.join(run.data.members)} with different labels")
         network, name = headless(run.recipe.initial_weights or None, self.classes, run.recipe.frontend)
         self.networks["student"] = network.to(self.accelerator.device)
-        speakers = run.data.speakers
-        record = fit_probe(
-            network,
-            train,
-            [speakers[item.utterance] for item in train.items],
-            run.recipe.probe,
-            dataclasses.replace(run.recipe.augmentation, frequency_masks=0, time_masks=0, mixup=0.0),
-            run.seed,
-        )
+        path = run.folder / "state" / "probe.state.safetensors"
+        groups, fitted = load_state(path) if path.is_file() else ({}, {})
+        if fitted.get("network") == name:  # else the name stands for another network by now
+            network.head.load_state_dict(groups["head"])
+        else:
+            speakers = run.data.speakers
+            fitted = {"network": name} | fit_probe(
+                network,
+                train,
+                [speakers[item.utterance] for item in train.items],
+                run.recipe.probe,
+                dataclasses.replace(run.recipe.augmentation, frequency_masks=0, time_masks=0, mixup=0.0),
+                run.seed,
+            )
+            if self.accelerator.is_main_process:
+                path.parent.mkdir(exist_ok=True)
+                save_state(path, {"head": network.head.state_dict()}, fitted)
+        record = {key: value for key, value in fitted.items() if key != "network"}
         self.temperature = self.temperature or record["temperature"]
         run.say(f"probe: a new head for {name}, UA {record['left_out_ua']:.1%} on training speakers left out")
         return [record]

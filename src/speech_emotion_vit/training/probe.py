@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -72,10 +73,10 @@ def fit_probe(
     embeddings = np.stack([plain, *(embed_rows(network, train, augmentation, each) for each in seeds)])
     names = np.unique(np.asarray(speakers), return_inverse=True)[1]
     groups = (names if len(set(names)) >= INNER_FOLDS else np.arange(len(names)))[train.owners]
-    margins = {cost: _left_out_margins(embeddings, train.targets, groups, cost, settings) for cost in COSTS}
+    margins = _left_out_margins(embeddings, train.targets, groups, settings)
     scores = {cost: validation_record(values, train)["validation_ua"] for cost, values in margins.items()}
     cost = max(scores, key=scores.__getitem__)
-    weight, bias = _fit(embeddings, train.targets, cost, settings, classes)
+    weight, bias = _fit(embeddings, train.targets, (cost,), settings, classes)[cost]
     with torch.no_grad():
         network.head.weight.copy_(torch.from_numpy(weight))
         network.head.bias.copy_(torch.from_numpy(bias))
@@ -88,26 +89,30 @@ def fit_probe(
 
 
 def _left_out_margins(
-    embeddings: npt.NDArray[np.float32], targets: Indices, groups: Indices, cost: float, settings: ProbeSettings
-) -> Floats:
-    """Return what machines say of the plain rows of groups they have not seen `[rows, classes]`."""
+    embeddings: npt.NDArray[np.float32], targets: Indices, groups: Indices, settings: ProbeSettings
+) -> dict[float, Floats]:
+    """Return what machines of every cost say of the plain rows of groups they have not seen `[rows, classes]`."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     classes = int(targets.max()) + 1
-    margins = np.zeros((len(targets), classes))
+    margins = {cost: np.zeros((len(targets), classes)) for cost in COSTS}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a label with fewer clips than folds is not in each of them
         folds = list(StratifiedGroupKFold(INNER_FOLDS).split(targets, targets, groups))
     for seen, unseen in folds:
-        weight, bias = _fit(embeddings[:, seen], targets[seen], cost, settings, classes)
-        margins[unseen] = embeddings[0, unseen] @ weight.T + bias
+        for cost, (weight, bias) in _fit(embeddings[:, seen], targets[seen], COSTS, settings, classes).items():
+            margins[cost][unseen] = embeddings[0, unseen] @ weight.T + bias
     return margins
 
 
 def _fit(
-    embeddings: npt.NDArray[np.float32], targets: Indices, cost: float, settings: ProbeSettings, classes: int
-) -> tuple[Floats, Floats]:
-    """Return weight `[classes, dim]` and bias `[classes]` of a machine on embeddings `[copies, rows, dim]`."""
+    embeddings: npt.NDArray[np.float32],
+    targets: Indices,
+    costs: Sequence[float],
+    settings: ProbeSettings,
+    classes: int,
+) -> dict[float, tuple[Floats, Floats]]:
+    """Return weight `[classes, dim]` and bias `[classes]`, by cost, of machines on embeddings `[copies, rows, dim]`."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
@@ -116,14 +121,17 @@ def _fit(
     scaler = StandardScaler()
     scaled = scaler.fit_transform(embeddings.reshape(copies * rows, width))
     balance = "balanced" if settings.balanced else None
-    machine = LinearSVC(C=cost, class_weight=balance, dual=True, tol=1e-2, max_iter=1000, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the last per mille of the optimum changes no answer
-        machine.fit(scaled, np.tile(targets, copies))
-    planes, offsets = machine.coef_, machine.intercept_
-    if len(machine.classes_) == 2:  # one plane, between the first and the second
-        planes, offsets = np.concatenate((-planes, planes)) / 2, np.concatenate((-offsets, offsets)) / 2
-    weight, bias = np.zeros((classes, width)), np.full(classes, ABSENT)
-    weight[machine.classes_] = planes / scaler.scale_
-    bias[machine.classes_] = offsets - weight[machine.classes_] @ scaler.mean_
-    return weight, bias
+    found = {}
+    for cost in costs:
+        machine = LinearSVC(C=cost, class_weight=balance, dual=True, tol=1e-2, max_iter=1000, random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the last per mille of the optimum changes no answer
+            machine.fit(scaled, np.tile(targets, copies))
+        planes, offsets = machine.coef_, machine.intercept_
+        if len(machine.classes_) == 2:  # one plane, between the first and the second
+            planes, offsets = np.concatenate((-planes, planes)) / 2, np.concatenate((-offsets, offsets)) / 2
+        weight, bias = np.zeros((classes, width)), np.full(classes, ABSENT)
+        weight[machine.classes_] = planes / scaler.scale_
+        bias[machine.classes_] = offsets - weight[machine.classes_] @ scaler.mean_
+        found[cost] = weight, bias
+    return found
