@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
     from speech_emotion_vit import EmotionClassifier
 
 pytest_plugins = ["hub_client"]
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core each, for it and the processes it starts; before torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
