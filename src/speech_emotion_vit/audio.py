@@ -90,15 +90,14 @@ class Intake:
         Raises:
             AudioError: a value is NaN, infinite, or beyond any PCM format.
         """
-        level = np.abs(block)
-        highest = float(level.max(initial=0.0))
+        highest = float(np.maximum(block.max(initial=0.0), -block.min(initial=0.0)))  # a NaN stays one
         if not highest <= MAX_VALUE:  # also true for NaN
-            self._refuse_value(level)
+            self._refuse_value(np.abs(block))
         mono = block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0]
         self.frames += len(mono)
         self._peak = max(self._peak, highest)
         if highest >= CLIPPED_LEVEL:
-            self._clipped += int((level >= CLIPPED_LEVEL).any(axis=1).sum())
+            self._clipped += int((np.abs(block) >= CLIPPED_LEVEL).any(axis=1).sum())
         return np.ascontiguousarray(mono if self._resampler is None else self._resampler.resample_chunk(mono))
 
     def finish(self) -> Samples:
@@ -248,15 +247,16 @@ def _scaled_blocks(frames: npt.NDArray[Any], scale: float, offset: float) -> Ite
 def windows(blocks: Iterable[Samples], size: int, hop: int) -> Iterator[Samples]:
     """Cut a stream of blocks into windows of `size` samples, `hop` apart, the last one aligned to the end.
 
-    A stream no longer than `size` is one window of its own length. The windows are copies.
+    A stream no longer than `size` is one window of its own length. A window holds no more memory than its own: it is a
+    copy, or the whole block it came in.
     """
     buffer = np.zeros(0, np.float32)
     start = 0  # of the next window, in the buffer
     for block in blocks:
-        buffer = np.concatenate((buffer, block))
+        buffer = np.concatenate((buffer, block)) if len(buffer) else block
         while len(buffer) - start > size:  # strictly: something follows, so this window is not the last
             yield buffer[start : start + size].copy()
             start += hop
         spent = max(0, min(start, len(buffer) - size))  # the last window needs `size` samples before the end
         buffer, start = buffer[spent:], start - spent
-    yield buffer[-size:].copy()
+    yield buffer[-size:].copy() if len(buffer) > size else buffer

@@ -148,9 +148,11 @@ class Batcher:
         self._pool.sort(key=lambda item: len(item[1]))
         for first in range(0, len(self._pool), self._batch_size):
             group = self._pool[first : first + self._batch_size]
-            batch = np.zeros((len(group), len(group[-1][1])), np.float32)
-            for row, (_, window) in zip(batch, group, strict=True):
-                row[: len(window)] = window
+            batch = group[0][1][None]
+            if len(group) > 1:
+                batch = np.zeros((len(group), len(group[-1][1])), np.float32)
+                for row, (_, window) in zip(batch, group, strict=True):
+                    row[: len(window)] = window
             for (clip, _), *outputs in zip(group, *self._backend.infer(batch), strict=True):
                 clip.add(*outputs)
         self._pool.clear()

@@ -139,7 +139,7 @@ class EncodedAudio:
         announced = _announced_frames(sound)
         step = max(1, min(BLOCK_VALUES // sound.channels, sound.frames))
         done = 0
-        while self.fault is None:
+        while self.fault is None and done < sound.frames:  # beyond, libsndfile gives nothing, whatever is there
             block: Block = np.zeros((step, sound.channels), np.float32)
             before, self._file.ended = self._file.filled, False
             try:
@@ -219,15 +219,15 @@ class _Calm:
         self.ended = False  # the end has been met
 
     def read(self, size: int) -> bytes:
-        data = bytearray()
+        data = b""
         try:
             while len(data) < size and (piece := self._file.read(size - len(data))):
-                data += piece
+                data = data + piece if data else bytes(piece)  # all at once, but for files that give less than asked
         except BaseException as error:
             self._error = self._error or error
         self.filled += len(data)
         self.ended = self.ended or not data
-        return bytes(data[:size])
+        return data[:size]
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:

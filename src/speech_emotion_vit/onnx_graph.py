@@ -23,6 +23,7 @@ Weights = Mapping[str, npt.NDArray[np.float32]]
 
 _NORM_EPSILON = 1e-5  # torch's default in every normalisation
 _LARGEST_BLOCK = 32  # samples that the first half of the spectrum takes at a time
+_BEYOND = -1e9  # lower than what any convolution gives
 _BANDS = 32  # multiplied at a time: neighbours need only a part of the spectrum
 
 
@@ -317,8 +318,11 @@ class _Network:
             if index < halvings:
                 columns = g("Ceil", g("Mul", columns, 0.5))  # [batch, 1]
             inside = g("LessOrEqual", g.first(numbers, g.size(image, 3), 0), columns)  # [batch, columns]
-            mask = g("Unsqueeze", g("Cast", inside, to=onnx_proto.FLOAT), [1, 2])
-            image = g("Mul", g("Relu", image), mask)
+            # A huge negative number beyond the end, behind the ReLU a zero. It comes from a convolution too, for ONNX
+            # Runtime then keeps its own layout of channels from one to the next, and adds it while it writes.
+            beyond = g("Unsqueeze", g("Where", inside, 0.0, _BEYOND), [1, 2])
+            beyond = g("Expand", beyond, [1, 1, c.image_height >> (index + 1), 1])
+            image = g("Relu", g("Add", image, g("Conv", beyond, np.ones((len(bias), 1, 1, 1)))))
         bias_of_key = g("Pad", g("Where", inside, 0.0, -np.inf), [0, 1, 0, 0])
         patches = g.reshape(g.transpose(image, 0, 3, 1, 2), 0, 0, c.patch_dim)
         return patches, g("Unsqueeze", bias_of_key, [1, 2])
