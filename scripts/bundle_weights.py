@@ -27,12 +27,11 @@ from typing import Any
 import torch
 
 from speech_emotion_vit.checkpoint import load_checkpoint, save_checkpoint
-from speech_emotion_vit.config import ClassifierConfig
+from speech_emotion_vit.config import WEIGHTS_FILE, ClassifierConfig
 from speech_emotion_vit.errors import WeightsError
 from speech_emotion_vit.hub import WEIGHTS_FOLDER, sha256_file
 from speech_emotion_vit.manifest import (
     MANIFEST_FILE,
-    WEIGHTS_FILE,
     Manifest,
     Metric,
     WeightEntry,

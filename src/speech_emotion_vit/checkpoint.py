@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from .config import ClassifierConfig
+from .config import CONFIG_FILE, WEIGHTS_FILE, ClassifierConfig
 from .errors import ConfigError, WeightsError
 from .files import open_regular, whole_file
-from .manifest import CONFIG_FILE, WEIGHTS_FILE, parse_config, read_config_json
+from .manifest import parse_config, read_config_json
 from .tensors import not_finite, require_finite, require_shapes, tensor_shapes
 
 if TYPE_CHECKING:

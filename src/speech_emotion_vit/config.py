@@ -33,6 +33,10 @@ STATISTICS_EPSILON = 1e-5  # added to a variance over tokens, so that its root h
 
 TIMELINE_HOP = 1.0  # seconds between the segments of a timeline
 
+# The layout of a model folder, here and on the Hub.
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
 MAX_TOKENS = 4096  # per window; attention grows with the square
 MAX_STFT_VALUES = 1 << 23  # frames x bins of one window, 32 MiB of float32
 MAX_STEM_PIXELS = 1 << 17  # of an image that goes through a stem of up to 128 channels

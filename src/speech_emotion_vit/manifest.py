@@ -16,9 +16,6 @@ from .files import open_regular, whole_file
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "weights_manifest.json"
-# The layout of a model folder, here and on the Hub.
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 
 # Classes of the corpora, English names in alphabetical order: the order of the official networks' outputs.
 CORPUS_LABELS = {

@@ -29,9 +29,9 @@ def command(checkpoint: str, output: str, labels: str | None, dataset: str | Non
       speech-emotion-vit predict clip.wav --model models/savee-official
     """
     from ..checkpoint import save_folder
+    from ..config import CONFIG_FILE, WEIGHTS_FILE
     from ..convert import convert_official
     from ..errors import ConfigError
-    from ..manifest import CONFIG_FILE, WEIGHTS_FILE
 
     if labels is not None and dataset is not None:
         raise click.UsageError("--labels and --dataset say the same thing: give one of them")
