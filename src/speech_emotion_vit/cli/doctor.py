@@ -20,7 +20,6 @@ _EXTRAS = (
     ("pandas", "frame", "data frames"),
     ("onnxruntime", "onnx", "ONNX export and backend"),
     ("sklearn", "train", "training"),
-    ("torchaudio", "torchaudio", "resampling on the GPU"),
 )
 
 

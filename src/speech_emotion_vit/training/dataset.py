@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ..errors import DatasetError
@@ -31,23 +32,23 @@ class Data:
     remarks: tuple[str, ...]
     """How the folder differs from the published corpus, and which files could not be read."""
 
-    @property
+    @cached_property
     def classes(self) -> dict[str, int]:
         """Label index by utterance."""
         return {utterance.id: self.labels.index(utterance.label) for utterance in self.utterances}
 
-    @property
+    @cached_property
     def members(self) -> dict[str, tuple[str, ...]]:
         """The labels of every corpus of a mixture, in order; elsewhere all labels under an empty name."""
         found = possible_labels(self.utterances)
         return {corpus: tuple(label for label in self.labels if label in found[corpus]) for corpus in sorted(found)}
 
-    @property
+    @cached_property
     def member_of(self) -> dict[str, str]:
         """Corpus by utterance; empty names but in a mixture."""
         return {utterance.id: utterance.corpus for utterance in self.utterances}
 
-    @property
+    @cached_property
     def possible(self) -> dict[str, tuple[bool, ...]] | None:
         """Whether a clip can have each label, by utterance; None where all can have all.
 
@@ -58,12 +59,12 @@ class Data:
             return None
         return {u.id: tuple(label in members[u.corpus] for label in self.labels) for u in self.utterances}
 
-    @property
+    @cached_property
     def speakers(self) -> dict[str, str]:
         """Speaker by utterance."""
         return {utterance.id: utterance.speaker for utterance in self.utterances}
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """What `digest_of` says of the utterances; the stores are named by digests of the audio."""
         return digest_of(self.utterances)
