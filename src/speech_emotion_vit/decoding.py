@@ -219,15 +219,15 @@ class _Calm:
         self.ended = False  # the end has been met
 
     def read(self, size: int) -> bytes:
-        data = b""
+        data = bytearray()
         try:
             while len(data) < size and (piece := self._file.read(size - len(data))):
-                data = data + piece if data else bytes(piece)  # all at once, but for files that give less than asked
+                data += piece
         except BaseException as error:
             self._error = self._error or error
         self.filled += len(data)
         self.ended = self.ended or not data
-        return data[:size]
+        return bytes(data[:size])
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
