@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from .catalogue import Corpus
 from .dataset import load_data
 from .folds import pool_folds, pooled_temperature
-from .pipeline import Run, Stages, run_training
+from .pipeline import run_training
 from .protocols import Fold, Protocol, number_of_folds
 from .recipes import Recipe
+from .stage_runner import Run, Stages
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
