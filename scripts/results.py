@@ -114,7 +114,7 @@ def render(runs: list[dict[str, Any]]) -> str:
     text = [
         "# Results",
         "",
-        "Written by `python scripts/results.py` from the records in `docs/runs`: no number of a table is typed by hand.",
+        "Written by `python scripts/results.py` from `docs/runs`: no number in a table is typed by hand.",
         "UA is the mean recall over emotions, in percent, with a 95 % bootstrap interval over speakers. **leak** is",
         "the share of test items with a version of the same recording in training. Epochs are chosen on validation",
         "speakers, never on test speakers. One seed per run; what is marked as not run was not run.",
