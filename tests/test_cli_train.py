@@ -230,6 +230,15 @@ def test_a_probe_gives_a_trained_network_the_labels_of_a_few_clips(place: Path, 
     assert "another model" in fail(*arguments, "--recipe", "paper", "--fold", "1")
 
 
+def test_a_probe_leaves_out_what_its_score_is_about(place: Path, savee: Path, tmp_path: Path) -> None:
+    arguments = ("train", "--dataset", "savee", "--data-dir", savee, "--cache-dir", place / "cache", "--device", "cpu")
+    arguments += ("--stage", "probe", "--set", "probe.copies=0")
+    result = succeed(*arguments, "--protocol", "random", "--output", tmp_path / "random")
+    assert "on training clips left out" in result.stderr
+    result = succeed(*arguments, "--fold", "0", "--output", tmp_path / "speaker")
+    assert "on training speakers left out" in result.stderr
+
+
 def test_a_probe_takes_one_corpus(place: Path, general: Path, tmp_path: Path) -> None:
     arguments = ("train", "--dataset", "general", "--data-dir", general, "--cache-dir", place / "cache", *SMALL)
     error = fail(*arguments, "--stage", "probe", "--fold", "0", "--output", tmp_path)

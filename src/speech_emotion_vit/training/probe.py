@@ -22,7 +22,7 @@ from .metrics import Floats, fit_temperature
 from .recipes import ProbeSettings
 from .scoring import SCORE_BATCH, Record, validation_record
 
-COSTS = (1e-4, 3e-4, 1e-3, 3e-3)  # of the support vector machine: what is tried on speakers left out
+COSTS = (1e-4, 3e-4, 1e-3, 3e-3)  # of the support vector machine: what is tried on clips left out
 INNER_FOLDS = 3
 ABSENT = -2.0  # margin of a class that a part of the clips lacks: as if far on the other side
 
@@ -40,19 +40,19 @@ def embed_rows(network: SpectrogramViT, rows: Rows, augmentation: Augmentation, 
 def fit_probe(
     network: SpectrogramViT,
     train: Rows,
-    speakers: npt.ArrayLike,
+    left_out: npt.ArrayLike,
     settings: ProbeSettings,
     augmentation: Augmentation,
     seed: int,
 ) -> Record:
     """Fit the head of `network` in place, all else as it is, and return the record of what was done.
 
-    Cost and temperature are chosen on training speakers that are left out in turn, so no clip is kept from training.
+    Cost and temperature are chosen on training clips that are left out in turn, so none is kept from training.
 
     Args:
         network: on the device of `train`; its head is replaced.
         train: what the head is fitted to.
-        speakers: of the clips of `train` `[clips]`.
+        left_out: names of what is left out together, of the clips of `train` `[clips]`: their speakers, for new voices.
         settings: how it is fitted.
         augmentation: of the copies.
         seed: of the copies.
@@ -71,7 +71,7 @@ def fit_probe(
     plain = embed_rows(network, train, Augmentation(), 0)
     seeds = [seed_of(seed, f"probe {copy}") for copy in range(settings.copies)]
     embeddings = np.stack([plain, *(embed_rows(network, train, augmentation, each) for each in seeds)])
-    names = np.unique(np.asarray(speakers), return_inverse=True)[1]
+    names = np.unique(np.asarray(left_out), return_inverse=True)[1]
     groups = (names if len(set(names)) >= INNER_FOLDS else np.arange(len(names)))[train.owners]
     margins = _left_out_margins(embeddings, train.targets, groups, settings)
     scores = {cost: validation_record(values, train)["validation_ua"] for cost, values in margins.items()}

@@ -126,16 +126,20 @@ class StageRunner:
             raise ConfigError(f"a probe takes one corpus, not {', '.join(run.data.members)} with different labels")
         network, name = headless(run.recipe.initial_weights or None, self.classes, run.recipe.frontend)
         self.networks["student"] = network.to(self.accelerator.device)
+        # What is left out in turn is what the score will be about: voices, or clips of known voices.
+        what = "speakers" if run.protocol == "speaker" else "clips"
         path = run.folder / "state" / "probe.state.safetensors"
         groups, fitted = load_state(path) if path.is_file() else ({}, {})
         if fitted.get("network") == name:  # else the name stands for another network by now
             network.head.load_state_dict(groups["head"])
         else:
-            speakers = run.data.speakers
+            left_out = [
+                run.data.speakers[item.utterance] if what == "speakers" else item.utterance for item in train.items
+            ]
             fitted = {"network": name} | fit_probe(
                 network,
                 train,
-                [speakers[item.utterance] for item in train.items],
+                left_out,
                 run.recipe.probe,
                 dataclasses.replace(run.recipe.augmentation, frequency_masks=0, time_masks=0, mixup=0.0),
                 run.seed,
@@ -145,7 +149,7 @@ class StageRunner:
                 save_state(path, {"head": network.head.state_dict()}, fitted)
         record = {key: value for key, value in fitted.items() if key != "network"}
         self.temperature = self.temperature or record["temperature"]
-        run.say(f"probe: a new head for {name}, UA {record['left_out_ua']:.1%} on training speakers left out")
+        run.say(f"probe: a new head for {name}, UA {record['left_out_ua']:.1%} on training {what} left out")
         return [record]
 
     def _stage(self, name: str, settings: StageSettings) -> Supervised | Matching:
