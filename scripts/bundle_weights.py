@@ -17,7 +17,6 @@ speaker.
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from typing import Any
 
 import torch
 
-from speech_emotion_vit.checkpoint import load_checkpoint, save_checkpoint
+from speech_emotion_vit.checkpoint import HEAD, load_checkpoint, save_checkpoint
 from speech_emotion_vit.config import WEIGHTS_FILE, ClassifierConfig
 from speech_emotion_vit.errors import WeightsError
 from speech_emotion_vit.hub import WEIGHTS_FOLDER, sha256_file
@@ -43,6 +42,7 @@ from speech_emotion_vit.training.catalogue import CORPORA
 from speech_emotion_vit.training.corpora import CREMA_D_LABELS, EMODB_LABELS, SAVEE_LABELS
 from speech_emotion_vit.training.pretrained import load_model, without_head
 from speech_emotion_vit.training.provenance import heard_by
+from speech_emotion_vit.training.runs import RESULTS_FILE, RUN_FILE, read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMBERS = {
@@ -80,18 +80,12 @@ def metrics(scores: dict[str, Any], protocol: str, split: str, note: str | None 
     ]
 
 
-def read(folder: Path, file: str) -> dict[str, Any]:
-    """Return a JSON record of a run."""
-    record: dict[str, Any] = json.loads((folder / file).read_text(encoding="utf-8"))
-    return record
-
-
 def scored_parts(folder: Path, run: dict[str, Any], scores: dict[str, Any], name: str, role: str) -> list[Metric]:
     """Return all metrics of a network: of the file itself where it was scored, else of the folds beside it."""
     protocol = run["protocol"]
     if run["fold"] != "final":
         return [m for part in ("test", "validation") if part in scores for m in metrics(scores[part], protocol, part)]
-    pooled = read(folder.parent, "results.json")["scores"][role]
+    pooled = read_json(folder.parent / RESULTS_FILE)["scores"][role]
     if run["corpus"] != "general":
         if "test" not in scores:
             return metrics(pooled["test"], protocol, "cross-validation")
@@ -148,7 +142,7 @@ def restricted(
     kept = [config.labels.index(label) for label in labels]
     shape = dataclasses.replace(config.model, num_classes=len(labels))
     smaller = SpectrogramViT(shape)
-    state = {key: value[kept] if key.startswith("head.") else value for key, value in network.state_dict().items()}
+    state = {key: value[kept] if key.startswith(HEAD) else value for key, value in network.state_dict().items()}
     smaller.load_state_dict(state)
     changes: dict[str, Any] = {"temperature": temperature} if temperature else {}
     return smaller, dataclasses.replace(config, labels=labels, model=shape, **changes)
@@ -156,7 +150,7 @@ def restricted(
 
 def main(folder: Path, name: str, role: str | None = None) -> None:
     """Copy the weights of the run in `folder` and enter them as `name`."""
-    run, results = read(folder, "run.json"), read(folder, "results.json")
+    run, results = read_json(folder / RUN_FILE), read_json(folder / RESULTS_FILE)
     role = role or results["model"]
     stage = role if run["mode"] == "distilled" else run["mode"]
     target = WEIGHTS_FOLDER / f"{name}.safetensors"
@@ -173,7 +167,7 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
     network, config = load_checkpoint(place / WEIGHTS_FILE)
     under = None
     if run["corpus"] == "general" and name != "general":
-        temperature = read(folder.parent, "results.json")["temperature_by_corpus"][role].get(name)
+        temperature = read_json(folder.parent / RESULTS_FILE)["temperature_by_corpus"][role].get(name)
         network, config = restricted(network, config, MEMBERS[name], temperature)
         save_checkpoint(target, network, config)
     elif under := backbone(network, run, manifest.models):

@@ -59,8 +59,6 @@ def command(
     from ..hub import resolve_model
     from ..training.assessment import assess
     from ..training.catalogue import find_corpus
-    from ..training.dataset import digest_of
-    from ..training.provenance import OWN_CLIPS, heard_by
     from ..training.report import confusion_table, scores_table, write_assessment
     from ._corpus import feature_progress
 
@@ -76,7 +74,7 @@ def command(
     result = assess(
         network,
         config,
-        heard_by(resolved, digest_of(corpus.read(folder)) if dataset == OWN_CLIPS else ""),
+        resolved,
         corpus=corpus,
         data_dir=folder,
         protocol=cast(Any, protocol),

@@ -11,16 +11,17 @@ import torch
 
 from ..config import ClassifierConfig
 from ..errors import DatasetError
+from ..hub import ResolvedModel
 from ..models import SpectrogramViT
 from .catalogue import Corpus, remarks
 from .corpora import Utterance, named, possible_labels
 from .data import Rows
-from .dataset import describe_faults
+from .dataset import describe_faults, digest_of
 from .evaluation import Scores, score_clips
 from .features import load_features
 from .metrics import Floats, mean_probabilities
 from .protocols import Fold, Item, Protocol, Split, make_split, number_of_folds
-from .provenance import Heard
+from .provenance import Heard, heard_by
 from .scoring import score_rows
 from .waveforms import VERSIONS
 
@@ -48,7 +49,7 @@ class Assessment:
 def assess(
     network: SpectrogramViT,
     config: ClassifierConfig,
-    heard: Heard,
+    model: ResolvedModel,
     *,
     corpus: Corpus,
     data_dir: Path,
@@ -69,7 +70,7 @@ def assess(
     Args:
         network: the model, in eval mode.
         config: its labels, front-end and temperature.
-        heard: what it was trained on.
+        model: where it is from, and so what it was trained on.
         corpus: which corpus.
         data_dir: where it is.
         protocol: how it is split; ``paper`` cuts long clips to the first window, as published.
@@ -116,6 +117,7 @@ def assess(
         raise DatasetError(f"the model and {corpus.title} share no label: it knows {here}; the corpus has {there}")
     notes += _label_notes(config.labels, [label_of[item.utterance] for item in items], common)
     items = tuple(item for item in items if label_of[item.utterance] in common)
+    heard = heard_by(model, digest_of(utterances))
     known = heard.among(utterances, corpus.name, protocol)
     count = sum(item.utterance in known for item in items)
     notes += _heard_notes(heard, count, len(items), protocol)
@@ -168,9 +170,9 @@ def _heard_notes(heard: Heard, count: int, total: int, protocol: Protocol) -> li
     if count:
         what = "speakers of " if protocol == "speaker" else ""
         return [f"LEAK: the model was trained on {what}{count} of these {total} clips: this is no score of new ones"]
-    return [f"what {named(heard.unknown)} was trained on is not on record: this may be no score of new clips"][
-        : len(heard.unknown)
-    ]
+    if heard.unknown:
+        return [f"what {named(heard.unknown)} was trained on is not on record: this may be no score of new clips"]
+    return []
 
 
 def _label_notes(known: tuple[str, ...], labels: list[str], common: list[str]) -> list[str]:
