@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,26 @@ def score_lines(run: dict[str, Any]) -> list[str]:
     return lines
 
 
+def seed_lines(runs: list[dict[str, Any]]) -> list[str]:
+    """Return a line per network that was trained from several seeds and is the same in all else."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        key = json.dumps([run[name] for name in ("corpus", "protocol", "fold", "mode", "recipe")])
+        groups.setdefault(key, []).append(run)
+    lines = []
+    for group in groups.values():
+        if len({run["seed"] for run in group}) < 2:
+            continue
+        for role in sorted(group[0]["scores"], reverse=True):
+            scores = [run["scores"][role]["test"] for run in group]
+            cells = []
+            for name in ("ua", "wa", "ece"):
+                values = [s[name] for s in scores]
+                cells.append(f"{percent(statistics.mean(values))} ({percent(min(values))} to {percent(max(values))})")
+            lines.append(f"| {group[0]['name']} | {role} | {len(group)} | {' | '.join(cells)} |")
+    return lines
+
+
 def claim_lines(runs: list[dict[str, Any]]) -> list[str]:
     """Return a line per claim, corpus and protocol: the score with what is claimed to help, and without."""
     by_name = {run["name"]: run for run in runs}
@@ -117,7 +138,7 @@ def render(runs: list[dict[str, Any]]) -> str:
         "Written by `python scripts/results.py` from `docs/runs`: no number in a table is typed by hand.",
         "UA is the mean recall over emotions, in percent, with a 95 % bootstrap interval over speakers. **leak** is",
         "the share of test items with a version of the same recording in training. Epochs are chosen on validation",
-        "speakers, never on test speakers. One seed per run; what is marked as not run was not run.",
+        "speakers, never on test speakers. One seed per run (several: see below); what is marked as not run was not run.",
         "",
     ]
     head = "| run | recipe | network | part | clips, speakers | UA | WA | macro-F1 | ECE | leak |"
@@ -137,6 +158,16 @@ def render(runs: list[dict[str, Any]]) -> str:
             if missing:
                 text += [f"Not run: {', '.join(missing)}.", ""]
     text += [
+        "## Seeds",
+        "",
+        "Test scores of runs that differ in nothing but their seed: mean, lowest and highest. The runs are named after the first",
+        "of them, `-seed-1` and so on behind it. A probe's seed says which augmented copies it learns from and how the training",
+        "speakers are divided to choose its cost.",
+        "",
+        "| run | network | seeds | UA | WA | ECE |",
+        "|---" * 6 + "|",
+        *seed_lines(runs),
+        "",
         "## The paper's claims",
         "",
         "UA with its interval, and WA, of the test items, with what is claimed to help and without. Runs named `claim`",
