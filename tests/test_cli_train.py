@@ -301,6 +301,10 @@ def test_the_model_card_says_what_the_score_measures(cross_validated: Path) -> N
     assert "424 of 480 utterances are missing" in card
     pooled = (cross_validated / "README.md").read_text()
     assert "| student, test | 56 | 4 | " in pooled
+    assert "fitted on the validation clips" in card
+    assert 'EmotionClassifier("path/to/this/folder")' in card
+    assert "of 4 networks, in the folders `fold-0` to `fold-3`" in pooled
+    assert 'EmotionClassifier("path/to/this/folder/final")' in pooled
 
 
 def test_what_was_trained_predicts(cross_validated: Path, savee: Path) -> None:
@@ -332,7 +336,10 @@ def test_the_final_model_takes_the_folds_temperature(cross_validated: Path, save
     assert results["temperature"]["student"] == pytest.approx(pooled["temperature"]["student"])
     described = json.loads((cross_validated / "final" / "run.json").read_text())
     assert (described["split"]["train"], described["split"]["validation"], described["split"]["test"]) == (56, 0, 0)
-    assert "No clip was held out" in (cross_validated / "final" / "README.md").read_text()
+    card = (cross_validated / "final" / "README.md").read_text()
+    assert "No clip was held out" in card
+    assert "What it measures" not in card
+    assert "that of the runs that held clips out" in card
 
 
 def test_a_second_run_in_the_same_folder_is_refused_and_a_resumed_one_is_not(
@@ -348,6 +355,26 @@ def test_a_second_run_in_the_same_folder_is_refused_and_a_resumed_one_is_not(
     assert (cross_validated / "fold-0" / "model.safetensors").stat().st_size == weights
     assert results_of(cross_validated / "fold-2") == before
     assert "seed 0 there, 5 now" in fail(*same, "--resume", "--seed", "5")
+
+
+def test_no_cross_validation_goes_into_the_folder_of_another_run(place: Path, savee: Path, tmp_path: Path) -> None:
+    common = [
+        "train",
+        "--dataset",
+        "savee",
+        "--data-dir",
+        savee,
+        "--stage",
+        "supervised",
+        "--cache-dir",
+        place / "cache",
+    ]
+    common += ["--output", tmp_path / "one", *SMALL]
+    succeed(*common, "--protocol", "random")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir() if path.is_file()}
+    assert "holds a run already: pass --resume" in fail(*common, "--protocol", "speaker")
+    assert "protocol 'random' there, 'speaker' now" in fail(*common, "--protocol", "speaker", "--resume")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir() if path.is_file()} == before
 
 
 def test_evaluate_scores_the_model_again(cross_validated: Path, savee: Path, place: Path) -> None:

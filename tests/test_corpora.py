@@ -228,15 +228,35 @@ def test_csv_of_ones_own(tmp_path: Path) -> None:
         ("file,label\na.wav,fear\n", r"lacks the columns \['path'\]"),
         ("path,label\nnone.wav,fear\n", r"line 2: no such file: .*none\.wav"),
         ("path,label\na.wav,\n", r"line 2: the label is empty"),
-        ("path,label\na.wav,fear\na.wav,anger\n", r"more than once: a\.wav"),
+        ("path,label\na.wav,fear\na.wav,anger\n", r"line 3: .*a\.wav is the file of line 2: keep one"),
+        ("path,label\na.wav,fear\nb/../a.wav,anger\n", r"line 3: .*a\.wav is the file of line 2: keep one"),
         ("path,label\n", r"expected is"),
     ],
 )
 def test_a_wrong_csv_says_where(tmp_path: Path, text: str, complaint: str) -> None:
-    touch(tmp_path, "a.wav")
+    touch(tmp_path, "a.wav", "b/c.wav")
     (tmp_path / "clips.csv").write_text(text)
     with pytest.raises(DatasetError, match=complaint):
         read_folder(tmp_path / "clips.csv")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_csv_of_another_encoding_is_told_what_to_do(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "clips.csv").write_text("path,label\nfröhlich.wav,happiness\n", encoding=encoding)
+    with pytest.raises(
+        DatasetError, match=r"clips\.csv: cannot be read as a table .*: give a folder, or save .* UTF-8"
+    ):
+        read_folder(tmp_path / "clips.csv")
+
+
+def test_blanks_around_the_values_of_a_csv_make_no_other_speaker(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "b.wav")
+    (tmp_path / "clips.csv").write_text("path,label,speaker,sentence\na.wav,fear,ann,one\n b.wav ,fear , ann,one \n")
+    found = read_folder(tmp_path / "clips.csv")
+    assert [(u.id, u.label, u.speaker, u.sentence) for u in found] == [
+        ("a.wav", "fear", "ann", "one"),
+        ("b.wav", "fear", "ann", "one"),
+    ]
 
 
 def test_a_corpus_is_looked_for_in_three_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

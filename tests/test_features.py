@@ -97,6 +97,21 @@ def test_unreadable_files_are_named_and_left_out(tmp_path: Path, utterances: lis
     assert len(store.images) == len(store.rows) == 4
 
 
+def test_what_could_not_be_read_is_tried_again_by_other_decoders(tmp_path: Path, utterances: list[Utterance]) -> None:
+    utterances[0].path.write_bytes(b"no audio")
+    store = load_features(utterances, CONFIG, cache=tmp_path / "cache")
+    assert set(store.faults) == {utterances[0].id}
+    assert set(store.contents) == set(store.rows)
+    path = tmp_path / "cache" / store.key / "index.json"
+    made = path.stat().st_mtime_ns
+    load_features(utterances, CONFIG, cache=tmp_path / "cache")
+    assert path.stat().st_mtime_ns == made
+    index = json.loads(path.read_text())
+    path.write_text(json.dumps(index | {"decoders": ["soundfile of old"]}))
+    assert load_features(utterances, CONFIG, cache=tmp_path / "cache").faults == store.faults
+    assert json.loads(path.read_text()) == index
+
+
 def test_nothing_readable_and_an_unwritable_cache_are_errors(tmp_path: Path, utterances: list[Utterance]) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DatasetError, match="set SPEECH_EMOTION_VIT_CACHE to another folder"):

@@ -172,10 +172,22 @@ def test_a_folder_with_speakers_is_split_by_them() -> None:
     assert len(set().union(*parts)) == 10
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_only_clip_of_a_label_trains(seed: int) -> None:
+    clips = [
+        utterance(f"{label}{i}", label, "p") for label, count in (("a", 20), ("b", 1), ("c", 20)) for i in range(count)
+    ]
+    split = split_of(clips, "folder", "random", seed=seed)
+    assert "b0" in {item.utterance for item in split.train}
+    assert len(split.test) == 9
+
+
 @pytest.mark.parametrize("names", ["", "pq"])
 def test_a_folder_without_enough_speakers_is_told_what_to_do(names: str) -> None:
     clips = [utterance(f"{i}{who}", "ab"[i % 2], who) for i in range(4) for who in names or [""]]
-    with pytest.raises(DatasetError, match=r"at least 3 known speakers.*--protocol random"):
+    with pytest.raises(
+        DatasetError, match=f"here are {len(names)}, and {0 if names else 4} clips without: .*--protocol random"
+    ):
         split_of(clips, "folder", "speaker")
 
 

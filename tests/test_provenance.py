@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -39,8 +40,9 @@ def run_folder(folder: Path, train: list[str], corpus: str = "crema-d", **more: 
     record = {"corpus": corpus, "data": "mine", "mode": "supervised", "recipe": {}}
     (folder / "run.json").write_text(json.dumps(record | more))
     with open(folder / "split.csv", "w", newline="") as file:
-        rows = [("train", name, name[:-2]) for name in train]
-        csv.writer(file).writerows([("part", "utterance", "speaker"), *rows, ("test", "1003_a", "1003")])
+        rows = [("train", name, name[:-2], f"content of {name}") for name in train]
+        header, test = ("part", "utterance", "speaker", "content"), ("test", "1003_a", "1003", "content of 1003_a")
+        csv.writer(file, lineterminator="\n").writerows([header, *rows, test])
     return str(folder)
 
 
@@ -61,9 +63,9 @@ def test_test_clips_of_a_heard_speaker_are_refused() -> None:
         for protocol in ("speaker", "random", "paper"):
             refused = split(protocol, (heard, *unheard[model]))
             with pytest.raises(DatasetError, match=rf"{protocol} split leaks: {model} was trained on .*{heard}: start"):
-                require_unheard([None, model] if model == "emodb" else [model], refused, CLIPS, model, "")
-            assert require_unheard([model], split(protocol, unheard[model]), CLIPS, model, "") == []
-    (remark,) = require_unheard([None], split("speaker", ("03_a",), ("1001_a", "1001_b")), CLIPS, "crema-d", "")
+                require_unheard([None, model] if model == "emodb" else [model], refused, CLIPS, model, {})
+            assert require_unheard([model], split(protocol, unheard[model]), CLIPS, model, {}) == []
+    (remark,) = require_unheard([None], split("speaker", ("03_a",), ("1001_a", "1001_b")), CLIPS, "crema-d", {})
     assert "the default model was trained on speakers of 2 validation clips" in remark
 
 
@@ -71,11 +73,11 @@ def test_a_run_is_read_from_its_folder_with_all_it_learnt_from(tmp_path: Path) -
     first = run_folder(tmp_path / "first", ["03_a"])
     second = run_folder(tmp_path / "second", ["08_a"], recipe={"initial_weights": first})
     third = run_folder(tmp_path / "third", ["1001_a"], corpus="emodb", recipe={"teachers": [second]})
-    assert heard_by(first).among(CLIPS, "crema-d", "random") == {"03_a"}
+    assert heard_by(first).among(CLIPS, "crema-d", "random", {}) == {"03_a"}
     for model in (second, third):
-        assert heard_by(model).among(CLIPS, "crema-d", "random") == {"03_a", "08_a"}
-        assert heard_by(model).among(CLIPS, "crema-d", "speaker") == {"03_a", "03_b", "08_a", "08_b"}
-    assert heard_by(third).among(CLIPS, "emodb", "paper") == {"1001_a"}
+        assert heard_by(model).among(CLIPS, "crema-d", "random", {}) == {"03_a", "08_a"}
+        assert heard_by(model).among(CLIPS, "crema-d", "speaker", {}) == {"03_a", "03_b", "08_a", "08_b"}
+    assert heard_by(third).among(CLIPS, "emodb", "paper", {}) == {"1001_a"}
     assert not heard_by(third).unknown
     probe = run_folder(tmp_path / "probe", [], mode="probe")  # of the default model
     assert "crema-d/1001" in heard_by(probe).speakers
@@ -86,10 +88,23 @@ def test_a_run_is_read_from_its_folder_with_all_it_learnt_from(tmp_path: Path) -
     assert heard_by(str(role)).clips == heard_by(third).clips
 
 
-def test_ones_own_clips_are_those_of_the_same_folder_only(tmp_path: Path) -> None:
+def test_ones_own_clips_are_known_by_their_content(tmp_path: Path) -> None:
+    contents = {clip.id: f"content of {clip.id}" for clip in CLIPS}
+    heard = heard_by(run_folder(tmp_path / "run", ["03_a"], corpus="folder"))
+    assert heard.among(CLIPS, "folder", "random", contents) == {"03_a"}
+    assert heard.among(CLIPS, "folder", "speaker", contents) == {"03_a", "03_b"}
+    renamed = [dataclasses.replace(clip, id=f"copy/{clip.id}", speaker="?") for clip in CLIPS]  # another folder of them
+    moved = {f"copy/{name}": content for name, content in contents.items()}
+    assert heard.among(renamed, "folder", "random", moved) == {"copy/03_a"}
+    others = {name: f"another {content}" for name, content in contents.items()}  # other clips of the same names
+    assert heard.among(CLIPS, "folder", "random", others) == set()
+
+
+def test_a_record_of_ones_own_clips_without_content_is_no_record(tmp_path: Path) -> None:
     model = run_folder(tmp_path / "run", ["03_a"], corpus="folder")
-    assert heard_by(model, "mine").among(CLIPS, "folder", "random") == {"03_a"}
-    assert heard_by(model, "another's").among(CLIPS, "folder", "random") == set()
+    table = (tmp_path / "run" / "split.csv").read_text()
+    (tmp_path / "run" / "split.csv").write_text(table.replace("content\n", "other\n"))
+    assert heard_by(model).unknown == [model]
 
 
 def test_what_is_on_no_record_is_said(tmp_path: Path) -> None:
@@ -99,9 +114,9 @@ def test_what_is_on_no_record_is_said(tmp_path: Path) -> None:
     odd = run_folder(tmp_path / "odd", ["03_a"], recipe=[])
     for model, unknown in ((lonely, lonely), (gone, str(tmp_path / "nowhere")), (odd, odd)):
         assert heard_by(model).unknown == [unknown]
-        (remark,) = require_unheard([model], split("speaker", ("1001_a",)), CLIPS, "crema-d", "")
+        (remark,) = require_unheard([model], split("speaker", ("1001_a",)), CLIPS, "crema-d", {})
         assert f"what {unknown} was trained on is not on record" in remark
     loop = run_folder(tmp_path / "loop", ["03_a"], recipe={"initial_weights": str(tmp_path / "loop")})
-    assert heard_by(loop).among(CLIPS, "crema-d", "random") == {"03_a"}
+    assert heard_by(loop).among(CLIPS, "crema-d", "random", {}) == {"03_a"}
     with pytest.raises(WeightsError, match="nowhere"):
-        require_unheard([str(tmp_path / "nowhere")], split("speaker", ("1001_a",)), CLIPS, "crema-d", "")
+        require_unheard([str(tmp_path / "nowhere")], split("speaker", ("1001_a",)), CLIPS, "crema-d", {})

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -540,6 +541,7 @@ def test_a_run_is_resumed_only_by_the_same_run(tmp_path: Path) -> None:
         "seed": 0,
         "recipe": {"alpha": 10.0},
         "mode": "distilled",
+        "precision": "no",
     }
     open_run(tmp_path, description, resume=False)
     with pytest.raises(TrainingError, match="holds a run already: pass --resume"):
@@ -547,6 +549,8 @@ def test_a_run_is_resumed_only_by_the_same_run(tmp_path: Path) -> None:
     open_run(tmp_path, description, resume=True)
     with pytest.raises(TrainingError, match=r"holds another run \(seed 0 there, 1 now\)"):
         open_run(tmp_path, description | {"seed": 1}, resume=True)
+    with pytest.raises(TrainingError, match=r"holds another run \(precision 'no' there, 'bf16' now\)"):
+        open_run(tmp_path, description | {"precision": "bf16"}, resume=True)
     with pytest.raises(TrainingError, match=r"another run \(recipe: alpha differ\)"):
         open_run(tmp_path, description | {"recipe": {"alpha": 5.0}}, resume=True)
     open_run(tmp_path, description | {"recipe": {"alpha": 10.0, "repeats": 1}}, resume=True)  # a default of later
@@ -563,7 +567,8 @@ def test_a_run_is_resumed_only_by_the_same_run(tmp_path: Path) -> None:
 SMALL = [
     *("--set", "frontend.n_mels=32", "--set", "frontend.columns=32", "--set", "patch_height=32"),
     *("--set", "teacher.epochs=4", "--set", "match.epochs=4", "--set", "student.epochs=6"),
-    *("--set", "teacher.batch_size=8", "--set", "match.batch_size=8", "--set", "student.batch_size=8"),
+    # Two processes share nine clips as five and four, which the teacher's stem would take in two pieces and in one.
+    *("--set", "teacher.batch_size=9", "--set", "match.batch_size=8", "--set", "student.batch_size=8"),
     # The paper's networks see each clip alone; BatchNorm would see which clips share a process.
     *("--set", "teacher_network=paper", "--set", "student_network=paper", "--device", "cpu"),
 ]
@@ -645,6 +650,23 @@ def test_a_killed_run_resumes_to_the_same_bits(table: Path, uninterrupted: Path,
     resumed = train(table, output, "--resume")
     assert resumed.exit_code == 0, resumed.stderr
     assert f"{moment}: goes on after epoch" in resumed.stderr
+    assert comparable(output) == comparable(uninterrupted)
+
+
+def test_an_earlier_stage_does_not_replace_a_later_ones_results(
+    table: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(uninterrupted, output)
+    for stage in ("teacher", "match"):
+        refused = train(table, output, "--resume", "--stage", stage)
+        assert refused.exit_code == 1
+        assert f"has been through stage student, which --stage {stage} would undo" in refused.stderr
+    assert comparable(output) == comparable(uninterrupted)
+    peak = json.loads((output / "results.json").read_text())
+    (output / "results.json").write_text(json.dumps(peak | {"peak_memory": 1 << 60}))
+    assert train(table, output, "--resume").exit_code == 0
+    assert json.loads((output / "results.json").read_text())["peak_memory"] == 1 << 60  # of all processes of the run
     assert comparable(output) == comparable(uninterrupted)
 
 

@@ -16,7 +16,7 @@ from ..models import SpectrogramViT
 from .catalogue import Corpus, remarks
 from .corpora import Utterance, named, possible_labels
 from .data import Rows
-from .dataset import describe_faults, digest_of
+from .dataset import describe_faults
 from .evaluation import Scores, score_clips
 from .features import load_features
 from .metrics import Floats, mean_probabilities
@@ -117,8 +117,9 @@ def assess(
         raise DatasetError(f"the model and {corpus.title} share no label: it knows {here}; the corpus has {there}")
     notes += _label_notes(config.labels, [label_of[item.utterance] for item in items], common)
     items = tuple(item for item in items if label_of[item.utterance] in common)
-    heard = heard_by(model, digest_of(utterances))
-    known = heard.among(utterances, corpus.name, protocol)
+    heard = heard_by(model)
+    contents = {name: digest for store in stores.values() for name, digest in store.contents.items()}
+    known = heard.among(utterances, corpus.name, protocol, contents)
     count = sum(item.utterance in known for item in items)
     notes += _heard_notes(heard, count, len(items), protocol)
     if not items:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..audio import AUDIO_SUFFIXES
-from ..errors import DatasetError
+from ..errors import DatasetError, one_line
 
 MOST_NAMED = 8  # file names in one message; the rest is counted
 
@@ -267,27 +267,38 @@ def read_folder(source: Path) -> list[Utterance]:
 
 
 def _read_csv(source: Path) -> list[Utterance]:
-    with open(source, newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        missing = {"path", "label"} - set(rows.fieldnames or ())
-        if missing:
-            raise DatasetError(f"{source}: lacks the columns {sorted(missing)}: its first line must name path,label")
-        utterances = []
-        for line, row in enumerate(rows, start=2):
-            path = source.parent / (row["path"] or "")
-            if not path.is_file():
-                raise DatasetError(f"{source}: line {line}: no such file: {path}")
-            if not row["label"]:
-                raise DatasetError(f"{source}: line {line}: the label is empty")
-            utterances.append(
-                Utterance(
-                    id=Path(row["path"]).as_posix(),
-                    path=path,
-                    label=row["label"],
-                    speaker=row.get("speaker") or "",
-                    sentence=row.get("sentence") or "",
-                )
+    try:
+        with open(source, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns, rows = set(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise DatasetError(
+            f"{source}: cannot be read as a table ({one_line(error)}): give a folder, or save the table as CSV in UTF-8"
+        ) from error
+    if missing := {"path", "label"} - columns:
+        raise DatasetError(f"{source}: lacks the columns {sorted(missing)}: its first line must name path,label")
+    utterances = []
+    lines: dict[Path, int] = {}
+    for line, row in enumerate(rows, start=2):
+        # A blank too many would be another voice, on the other side of a split.
+        values = {name: (row.get(name) or "").strip() for name in ("path", "label", "speaker", "sentence")}
+        path = source.parent / values["path"]
+        if not path.is_file():
+            raise DatasetError(f"{source}: line {line}: no such file: {path}: paths are relative to the table's folder")
+        if not values["label"]:
+            raise DatasetError(f"{source}: line {line}: the label is empty: name it, or remove the line")
+        before = lines.setdefault(path.resolve(), line)
+        if before != line:
+            raise DatasetError(f"{source}: line {line}: {path} is the file of line {before}: keep one of the two")
+        utterances.append(
+            Utterance(
+                id=Path(values["path"]).as_posix(),
+                path=path,
+                label=values["label"],
+                speaker=values["speaker"],
+                sentence=values["sentence"],
             )
+        )
     return utterances
 
 

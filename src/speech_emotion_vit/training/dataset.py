@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -65,15 +65,15 @@ class Data:
         return {utterance.id: utterance.speaker for utterance in self.utterances}
 
     @cached_property
+    def contents(self) -> dict[str, str]:
+        """SHA-256 of the audio file by utterance, of those that can be read."""
+        return {name: content for store in self.stores.values() for name, content in store.contents.items()}
+
+    @cached_property
     def digest(self) -> str:
-        """What `digest_of` says of the utterances; the stores are named by digests of the audio."""
-        return digest_of(self.utterances)
-
-
-def digest_of(utterances: Iterable[Utterance]) -> str:
-    """Return a digest of who says what under which label."""
-    lines = [[u.id, u.label, u.speaker, u.sentence] for u in utterances]
-    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+        """Digest of who says what under which label; the stores are named by digests of the audio."""
+        lines = [[u.id, u.label, u.speaker, u.sentence] for u in self.utterances]
+        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
 
 def load_data(

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from .catalogue import Corpus
 from .dataset import load_data
 from .folds import pool_folds, pooled_temperature
-from .pipeline import run_training
+from .pipeline import describe, run_training
 from .protocols import Fold, Protocol, number_of_folds
 from .recipes import Recipe
+from .runs import locked, open_run
 from .stage_runner import Run, Stages
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ def train_corpus(
     if fold == "all" or fold is None:
         if not folds:
             return run_training(run, accelerator)
+        if main:
+            with locked(output):
+                open_run(output, describe(run, accelerator) | {"fold": "all"}, resume=resume)
         for index in range(folds):
             folder = output / f"fold-{index}"
             going_on = resume and (folder / "run.json").is_file()

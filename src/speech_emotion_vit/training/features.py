@@ -6,6 +6,7 @@ stale is ever read. It is written under another name and renamed once complete: 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -15,7 +16,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,8 @@ class FeatureStore:
     """Utterance to why it could not be read."""
     key: str
     """Digest of the front-end, the version and every file: the store's name in the cache."""
+    contents: dict[str, str] = field(default_factory=dict)
+    """Utterance to the SHA-256 of its file; the unreadable are not in it."""
 
 
 def default_cache() -> Path:
@@ -84,24 +88,35 @@ def load_features(
     pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
     with pool:
         digests = list(pool.map(_digest, [utterance.path for utterance in utterances]))
+        contents = {utterance.id: digest for utterance, digest in zip(utterances, digests, strict=True)}
         store = folder / _key(utterances, digests, frontend, version)
-        if not (store / "index.json").is_file():
-            _build(store, utterances, frontend, version, pool, progress)
-        try:
-            return _open(store)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # damaged after it was written
-            shutil.rmtree(store, ignore_errors=True)
-            _build(store, utterances, frontend, version, pool, progress)
-            return _open(store)
+        if (store / "index.json").is_file():
+            try:
+                return _open(store, contents)
+            except (OSError, ValueError, LookupError, TypeError, AttributeError):  # damaged, or of other decoders
+                shutil.rmtree(store, ignore_errors=True)
+        _build(store, utterances, frontend, version, pool, progress)
+        return _open(store, contents)
 
 
-def _open(store: Path) -> FeatureStore:
+def _open(store: Path, contents: dict[str, str]) -> FeatureStore:
     index = json.loads((store / "index.json").read_text(encoding="utf-8"))
+    if index["faults"] and index["decoders"] != _decoders():
+        raise ValueError(f"{store}: what could not be read then may be readable now")
     images = np.load(store / "images.npy", mmap_mode="r")
     rows = {name: (first, last) for name, (first, last) in index["rows"].items()}
     if len(images) != max((last for _, last in rows.values()), default=0):
         raise ValueError(f"{store}: {len(images)} images are not those of the index")
-    return FeatureStore(images, rows, index["faults"], store.name)
+    return FeatureStore(images, rows, index["faults"], store.name, {name: contents[name] for name in rows})
+
+
+def _decoders() -> list[str]:
+    """Return what decides which files can be read."""
+    versions = []
+    for package in ("soundfile", "av"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions.append(f"{package} {metadata.version(package)}")
+    return versions
 
 
 def read_waveform(path: Path, sampling_rate: int) -> Samples:
@@ -182,7 +197,8 @@ def _build(
         torch.set_num_threads(threads)
     if not blocks:
         raise DatasetError(f"none of {len(utterances)} files can be read: {named(list(faults.values()))}")
-    _write(store, np.concatenate(blocks), {"rows": rows, "faults": faults, "frontend": config.to_dict()})
+    index = {"rows": rows, "faults": faults, "decoders": _decoders(), "frontend": config.to_dict()}
+    _write(store, np.concatenate(blocks), index)
 
 
 def _remove_abandoned(cache: Path) -> None:

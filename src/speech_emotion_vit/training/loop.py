@@ -178,7 +178,7 @@ class _Fit:
             weight = len(local.images) * world / len(rows)
             torch.manual_seed(seed_of(job.seed, job.name, epoch, index, rank))
             self.optimizer.zero_grad()
-            pieces = -(-len(local.images) // self.chunk)
+            pieces = -(-len(rows) // (world * self.chunk))  # as many in every process: each waits for the others
             for number in range(pieces):
                 piece = local.share(number, pieces)
                 losses = self.stage(piece)

@@ -6,12 +6,12 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, TrainingError
 from .data import Rows
 from .protocols import Item, Split, make_split, without_validation
 from .provenance import learnt_from, require_unheard
 from .results import write_results
-from .runs import SPLIT_FILE, hardware, locked, open_run, versions, write_csv
+from .runs import RESULTS_FILE, SPLIT_FILE, hardware, locked, open_run, read_json, versions, write_csv
 from .stage_runner import ORDER, Run, StageRunner
 from .waveforms import VERSIONS
 
@@ -49,19 +49,30 @@ def run_training(run: Run, accelerator: Accelerator) -> dict[str, Any]:
         split = without_validation(split, run.recipe.versions)
     models = learnt_from(run.mode, run.recipe.initial_weights, run.recipe.teachers)
     corpus = run.data.corpus.name
-    for remark in (remarks := require_unheard(models, split, run.data.utterances, corpus, run.data.digest)):
+    for remark in (remarks := require_unheard(models, split, run.data.utterances, corpus, run.data.contents)):
         run.say(remark)
     if not accelerator.is_main_process:
         accelerator.wait_for_everyone()
         return _run(run, split, accelerator)
+    about_split = {
+        "train": len(split.train),
+        "validation": len(split.validation),
+        "test": len(split.test),
+        "left_out": list(split.left_out),
+        "leakage": split.leakage,
+        "note": split.note,
+    }
+    description = describe(run, accelerator) | {"split": about_split, "remarks": [*run.data.remarks, *remarks]}
     with locked(run.folder):
-        open_run(run.folder, _describe(run, split, remarks, accelerator), resume=run.resume)
+        open_run(run.folder, description, resume=run.resume)
+        _require_no_later_stage(run)
         _write_split(run, split)
         accelerator.wait_for_everyone()
         return _run(run, split, accelerator)
 
 
-def _describe(run: Run, split: Split, remarks: list[str], accelerator: Accelerator) -> dict[str, Any]:
+def describe(run: Run, accelerator: Accelerator) -> dict[str, Any]:
+    """Return what a run's record says of it but for its split."""
     return {
         "corpus": run.data.corpus.name,
         "protocol": run.protocol,
@@ -72,29 +83,39 @@ def _describe(run: Run, split: Split, remarks: list[str], accelerator: Accelerat
         "data": run.data.digest,
         "features": {VERSIONS[version].name: store.key for version, store in run.data.stores.items()},
         "labels": list(run.data.labels),
-        "remarks": [*run.data.remarks, *remarks],
-        "split": {
-            "train": len(split.train),
-            "validation": len(split.validation),
-            "test": len(split.test),
-            "left_out": list(split.left_out),
-            "leakage": split.leakage,
-            "note": split.note,
-        },
         "versions": versions(),
         "hardware": hardware(str(accelerator.device)) | {"processes": accelerator.num_processes},
         "precision": accelerator.mixed_precision,
     }
 
 
+def _require_no_later_stage(run: Run) -> None:
+    """Refuse to put the results of an earlier stage in the place of a later one's."""
+    path = run.folder / RESULTS_FILE
+    later = [stage for stage in (read_json(path)["epochs"] if path.is_file() else ()) if stage not in ORDER[run.stages]]
+    if later:
+        raise TrainingError(
+            f"{run.folder}: its network has been through stage {later[-1]}, which --stage {run.stages} would undo: "
+            "pass --stage all or another --output"
+        )
+
+
 def _write_split(run: Run, split: Split) -> None:
     about = {utterance.id: utterance for utterance in run.data.utterances}
+    contents = run.data.contents
     rows = [
-        (part, item.utterance, VERSIONS[item.version].name, about[item.utterance].label, about[item.utterance].speaker)
+        (
+            part,
+            item.utterance,
+            VERSIONS[item.version].name,
+            about[item.utterance].label,
+            about[item.utterance].speaker,
+            contents.get(item.utterance, ""),
+        )
         for part, items in (("train", split.train), ("validation", split.validation), ("test", split.test))
         for item in items
     ]
-    write_csv(run.folder / SPLIT_FILE, ("part", "utterance", "version", "label", "speaker"), rows)
+    write_csv(run.folder / SPLIT_FILE, ("part", "utterance", "version", "label", "speaker", "content"), rows)
 
 
 def _run(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:

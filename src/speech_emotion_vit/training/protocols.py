@@ -204,9 +204,11 @@ def _by_speaker(utterances: list[Utterance], corpus: str, fold: Fold, seed: int)
     if corpus == "general":
         return _each_by_speaker(utterances, fold)
     speakers = sorted({utterance.speaker for utterance in utterances})
-    if "" in speakers or len(speakers) < 3:
+    unnamed = sum(not utterance.speaker for utterance in utterances)
+    if unnamed or len(speakers) < 3:
         raise DatasetError(
-            f"{corpus}: the speaker protocol needs at least 3 known speakers, here are {len(speakers)}: "
+            f"{corpus}: the speaker protocol needs the speaker of every clip and 3 of them, here are "
+            f"{len(speakers) - (unnamed > 0)}, and {unnamed} clips without: "
             "give a CSV file with a speaker column, or pass --protocol random"
         )
     if corpus == "crema-d":
@@ -273,7 +275,7 @@ def _stratified(
 ) -> tuple[list[T], list[T]]:
     """Draw `share` of `items`, rounded up in total, from every label in proportion; return the rest and the drawn.
 
-    Largest remainders get the items that rounding down leaves over.
+    Largest remainders get the items that rounding down leaves over; the only item of a label is not drawn.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for index, item in enumerate(items):
@@ -281,7 +283,8 @@ def _stratified(
     total = int(np.ceil(share * len(items) - 1e-9))
     exact = {name: share * len(group) for name, group in groups.items()}
     counts = {name: int(value) for name, value in exact.items()}
-    by_remainder = sorted(exact, key=lambda name: (counts[name] - exact[name], name))
+    several = [name for name, group in groups.items() if len(group) > 1]
+    by_remainder = sorted(several, key=lambda name: (counts[name] - exact[name], name))
     for name in by_remainder[: total - sum(counts.values())]:
         counts[name] += 1
     drawn = {index for name in sorted(groups) for index in rng.permutation(groups[name])[: counts[name]].tolist()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,42 +24,47 @@ class Heard:
     """Speakers any of whose clips may have been heard."""
     clips: dict[str, str] = field(default_factory=dict)
     """Speaker by clip, where the clips are on record."""
+    contents: set[str] = field(default_factory=set)
+    """SHA-256 of the files of clips, where these are on record."""
     unknown: list[str] = field(default_factory=list)
     """Models among them that nobody says it of."""
 
-    def among(self, utterances: Sequence[Utterance], corpus: str, protocol: Protocol) -> set[str]:
+    def among(
+        self, utterances: Sequence[Utterance], corpus: str, protocol: Protocol, contents: Mapping[str, str]
+    ) -> set[str]:
         """Return the ids of the utterances of `corpus` that were heard, under ``speaker`` of all with a voice that was.
 
         Args:
             utterances: all of the corpus.
-            corpus: its name.
+            corpus: its name; one's own clips are known by their content alone, for any folder may have any names.
             protocol: what a score is to mean.
+            contents: SHA-256 of the utterances' files by id.
         """
         clips, voices = set(), set()
         for utterance in utterances:
             prefix = "" if utterance.corpus else f"{corpus}/"  # in a mixture the names have it already
-            if f"{prefix}{utterance.id}" in self.clips or f"{prefix}{utterance.speaker}" in self.speakers:
+            known = f"{prefix}{utterance.id}" in self.clips or f"{prefix}{utterance.speaker}" in self.speakers
+            if known or contents.get(utterance.id) in self.contents:
                 clips.add(utterance.id)
                 voices.add(utterance.speaker)
         return {u.id for u in utterances if u.speaker in voices} if protocol == "speaker" else clips
 
 
-def heard_by(model: str | ResolvedModel | None, own_clips: str = "") -> Heard:
+def heard_by(model: str | ResolvedModel | None) -> Heard:
     """Return what is on record: in the manifest, or in the folder of the run that trained the model.
 
     Args:
         model: name, folder or file, or what they were resolved to; None is the default model.
-        own_clips: digest of the clips of one's own that are asked about; a run on others has not heard them.
 
     Raises:
         WeightsError: the model cannot be found or verified.
     """
     heard, read = Heard(), set[Path]()
-    _add(heard, model if isinstance(model, ResolvedModel) else resolve_model(model), own_clips, read)
+    _add(heard, model if isinstance(model, ResolvedModel) else resolve_model(model), read)
     return heard
 
 
-def _add(heard: Heard, model: ResolvedModel, own_clips: str, read: set[Path]) -> None:
+def _add(heard: Heard, model: ResolvedModel, read: set[Path]) -> None:
     """Add to `heard` what is on record of a model and of those before it, but for the folders that were `read`."""
     if model.entry is not None:
         by_corpus = model.entry.heard.items()
@@ -75,18 +80,21 @@ def _add(heard: Heard, model: ResolvedModel, own_clips: str, read: set[Path]) ->
         read.add(folder)
         run = read_json(folder / RUN_FILE)
         corpus, recipe = run["corpus"], run["recipe"]
-        if corpus != OWN_CLIPS or run["data"] == own_clips:
+        with open(folder / SPLIT_FILE, newline="", encoding="utf-8") as file:
+            train = [row for row in csv.DictReader(file) if row["part"] == "train"]
+        if corpus == OWN_CLIPS:
+            heard.contents |= {row["content"] for row in train if row["content"]}
+        else:
             prefix = "" if corpus == "general" else f"{corpus}/"
-            with open(folder / SPLIT_FILE, newline="", encoding="utf-8") as file:
-                train = [row for row in csv.DictReader(file) if row["part"] == "train"]
             heard.clips |= {f"{prefix}{row['utterance']}": f"{prefix}{row['speaker']}" for row in train}
+            heard.contents |= {row["content"] for row in train if row.get("content")}
         before = learnt_from(run["mode"], recipe.get("initial_weights", ""), recipe.get("teachers", ()))
     except (SpeechEmotionError, OSError, KeyError, TypeError, ValueError, AttributeError, csv.Error):
         heard.unknown.append(model.name)  # files of another program, or of a hand that changed them
         return
     for name in before:
         try:
-            _add(heard, resolve_model(name, local_files_only=True), own_clips, read)
+            _add(heard, resolve_model(name, local_files_only=True), read)
         except SpeechEmotionError:  # not on this machine any more
             heard.unknown.append(str(name))
 
@@ -100,7 +108,11 @@ def learnt_from(mode: str, initial_weights: str, teachers: Sequence[str]) -> lis
 
 
 def require_unheard(
-    models: Sequence[str | None], split: Split, utterances: Sequence[Utterance], corpus: str, own_clips: str
+    models: Sequence[str | None],
+    split: Split,
+    utterances: Sequence[Utterance],
+    corpus: str,
+    contents: Mapping[str, str],
 ) -> list[str]:
     """Refuse models that have heard test clips, under ``speaker`` test speakers, and return what else is to be said.
 
@@ -109,7 +121,7 @@ def require_unheard(
         split: of the run.
         utterances: of its corpus.
         corpus: its name.
-        own_clips: its digest.
+        contents: SHA-256 of its files by utterance.
 
     Raises:
         DatasetError: one has.
@@ -117,9 +129,9 @@ def require_unheard(
     """
     remarks = []
     for model in models:
-        heard = heard_by(model, own_clips)
+        heard = heard_by(model)
         name = model or "the default model"
-        known = heard.among(utterances, corpus, split.protocol)
+        known = heard.among(utterances, corpus, split.protocol, contents)
         what = "speakers of " if split.protocol == "speaker" else ""
         if shared := _names(split.test, known):
             raise DatasetError(

@@ -131,19 +131,20 @@ def model_card(run: Mapping[str, Any], results: Mapping[str, Any], corpus: Corpu
         f"# Speech emotion, {corpus.title}, {run['protocol']} protocol, recipe `{run['recipe']['name']}`",
         "",
         f"The {final} ({results['parameters'][final]:,} parameters) tells {', '.join(run['labels'])} from speech. "
-        f"Probabilities are calibrated with temperature {results['temperature'][final]:.3f}.",
+        f"{_calibration(run, results)}",
         "",
         "## Scores",
         "",
     ]
     lines += [scores_table(scores), ""] if scores else ["No clip was held out: no score is measured on this file.", ""]
-    lines += [
-        "Percent; in brackets the 95 % bootstrap interval over speakers. One seed: "
-        f"{run['seed']}. WA is accuracy, UA the mean recall of the classes.",
-        "",
-        f"**What it measures**: {PROTOCOL_MEANING[run['protocol']]}. {run['split']['note']}.".replace("..", "."),
-        "",
-    ]
+    if scores:
+        lines += [
+            "Percent; in brackets the 95 % bootstrap interval over speakers. One seed: "
+            f"{run['seed']}. WA is accuracy, UA the mean recall of the classes.",
+            "",
+            f"**What it measures**: {PROTOCOL_MEANING[run['protocol']]}. {run['split']['note']}.".replace("..", "."),
+            "",
+        ]
     if run["split"].get("leakage"):
         share = percent(run["split"]["leakage"])
         lines += [f"**Leak**: {share} % of the test items have a version of the same recording in training.", ""]
@@ -167,16 +168,26 @@ def model_card(run: Mapping[str, Any], results: Mapping[str, Any], corpus: Corpu
         "",
         "## Use",
         "",
+    ]
+    place = "path/to/this/folder"
+    if run["fold"] == "all":
+        place += "/final"
+        lines += [
+            f"The scores are of {results['folds']} networks, in the folders `fold-0` to `fold-{results['folds'] - 1}`. "
+            "For one network of all clips repeat the command with `--fold final`: it goes into the folder `final`.",
+            "",
+        ]
+    lines += [
         "```python",
         "from speech_emotion_vit import EmotionClassifier",
         "",
-        'print(EmotionClassifier("path/to/this/folder").predict("clip.wav"))',
+        f'print(EmotionClassifier("{place}").predict("clip.wav"))',
         "```",
         "",
         "## Limits",
         "",
-        "Trained on acted speech of few speakers in one language. Scores on other voices, languages, recordings and "
-        "spontaneous speech are lower. Not for decisions about people.",
+        "It knows the voices, languages and recordings named under Data. On others, and on emotions that are spoken "
+        "and not acted or the other way round, expect less than these scores. Not for decisions about people.",
         "",
         "## Data",
         "",
@@ -189,6 +200,21 @@ def model_card(run: Mapping[str, Any], results: Mapping[str, Any], corpus: Corpu
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _calibration(run: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """Return on what the temperature was fitted."""
+    final = results["model"]
+    value = f"temperature {results['temperature'][final]:.3f}"
+    if run["fold"] == "all":
+        return f"Every fold has a temperature of its own, {value.removeprefix('temperature ')} in the mean."
+    if any(part.startswith("validation") for part in results["scores"][final]):
+        return f"Probabilities are calibrated with {value}, fitted on the validation clips."
+    if run["fold"] == "final" and results["temperature"][final] != 1.0:
+        return f"Probabilities are calibrated with {value}, that of the runs that held clips out."
+    if run["mode"] == "probe":
+        return f"Probabilities are calibrated with {value}, fitted on training clips that were left out in turn."
+    return "Probabilities are not calibrated: no clip was held out for it."
 
 
 def write_assessment(folder: Path, model: str, corpus: Corpus, result: Assessment) -> None:

@@ -69,6 +69,7 @@ def write_results(
             write_predictions(place / f"predictions_{name}.csv", data, rows[name], probabilities)
             clips = [item.utterance for item in rows[name].items]
             scores[role] |= scores_by_member(name, clips, probabilities, data)
+    before = read_json(folder / RESULTS_FILE) if (folder / RESULTS_FILE).is_file() else {}
     results = {
         "model": final,
         "temperature": temperatures,
@@ -76,7 +77,7 @@ def write_results(
         "epochs": {name: len(records) for name, records in history.items()},
         "seconds": {name: sum(record["seconds"] for record in records) for name, records in history.items()},
         "seconds_this_time": seconds,
-        "peak_memory": peak_memory(),
+        "peak_memory": max(peak_memory() or 0, before.get("peak_memory") or 0) or None,
         "parameters": {role: sum(p.numel() for p in network.parameters()) for role, network in networks.items()},
     }
     write_json(folder / RESULTS_FILE, results)

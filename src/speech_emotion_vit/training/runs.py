@@ -30,6 +30,7 @@ COMPARED = (
     "mode",
     "data",
     "features",
+    "precision",
 )  # what a resumed run must have in common
 
 
@@ -89,7 +90,8 @@ def open_run(folder: Path, description: Mapping[str, Any], *, resume: bool) -> N
             details = "; ".join(_difference(key, stored.get(key), given.get(key)) for key in differing)
             raise TrainingError(f"{folder}: holds another run ({details}): repeat its options or pass another --output")
         return
-    if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+    expected = ("fold-", ".") if description["fold"] == "all" else (".",)  # folds may have been run one by one
+    if folder.is_dir() and any(not entry.name.startswith(expected) for entry in folder.iterdir()):
         raise TrainingError(f"{folder}: is not empty and holds no run: pass another --output")
     write_json(path, description)
 
