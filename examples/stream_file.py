@@ -38,10 +38,14 @@ with soundfile.SoundFile(options.file) as file:
         for segment in segments:
             print(segment, flush=True)
     heard = time.perf_counter()
-    for segment in stream.flush():
+    segments = stream.flush()
+    if segments:
+        latencies.append(time.perf_counter() - heard)
+    for segment in segments:
         print(segment)
-    latencies.append(time.perf_counter() - heard)
 
+if not latencies:
+    raise SystemExit(f"{options.file}: no audio")
 milliseconds = [1000 * latency for latency in latencies]
 print(
     f"{len(latencies)} answers, {statistics.median(milliseconds):.1f} ms after the last sample of their window "

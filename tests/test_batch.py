@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import CLIPS, speech
-from speech_emotion_vit import AudioError, EmotionClassifier, Prediction
+from speech_emotion_vit import AudioError, ConfigError, EmotionClassifier, Prediction
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,6 +125,36 @@ def test_memory_and_threads_are_bounded(classifier: EmotionClassifier, files: li
     results.close()
     assert threading.active_count() == before
     assert_same(first[0], classifier.predict(CLIPS[1]))
+
+
+def test_nothing_is_decoded_far_ahead_of_a_long_file(classifier: EmotionClassifier, tmp_path: Path) -> None:
+    import tracemalloc
+
+    long, other = tmp_path / "long.wav", tmp_path / "other.wav"
+    soundfile.write(long, speech(400.0), RATE)  # 13 portions of 16 windows
+    soundfile.write(other, speech(32.0), RATE)  # one portion, 4 MB
+    tracemalloc.start()
+    predictions = classifier.predict_batch([long, *[other] * 40], batch_size=4)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [prediction.duration for prediction in predictions] == [400.0, *[32.0] * 40]
+    assert peak < 25 * 4.1e6  # 16 portions, what decodes them, and 16 windows that wait for the network
+
+
+def test_files_and_arrays_come_together(classifier: EmotionClassifier) -> None:
+    audio = speech(1.0)
+    with open(CLIPS[1], "rb") as file:
+        found = classifier.predict_batch([CLIPS[0], audio, file, str(CLIPS[2])], sampling_rate=RATE)
+    expected = [classifier.predict(CLIPS[0]), classifier.predict(audio, sampling_rate=RATE)]
+    expected += [classifier.predict(CLIPS[1]), classifier.predict(CLIPS[2])]
+    for one, other in zip(found, expected, strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("one", ["clip.wav", CLIPS[0], b"RIFF"])
+def test_a_single_piece_is_not_a_batch(classifier: EmotionClassifier, one: object) -> None:
+    with pytest.raises(ConfigError, match="is one piece of audio: pass a list of such, or call predict"):
+        classifier.predict_batch(one)  # type: ignore[call-overload]
 
 
 def test_a_long_file_among_short_ones_is_decoded_in_portions(classifier: EmotionClassifier, tmp_path: Path) -> None:

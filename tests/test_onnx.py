@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 import threading
@@ -185,6 +186,19 @@ def test_clips_long_clips_and_batches_give_torchs_predictions(
         np.testing.assert_allclose(
             list(segment.probabilities.values()), list(expected.probabilities.values()), atol=1e-4
         )
+
+
+def test_what_lies_behind_the_window_changes_nothing(backends: tuple[TorchBackend, OnnxBackend]) -> None:
+    waveform = speech(2, 64_000)
+    longer = np.concatenate((waveform, 0.5 * speech(2, 9_000)), axis=1)
+    for one, other in zip(backends[1].infer(longer), backends[1].infer(waveform), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_copy_says_the_same(on_onnx: EmotionClassifier) -> None:
+    copy = pickle.loads(pickle.dumps(on_onnx))
+    assert copy.predict(CLIPS[0]) == on_onnx.predict(CLIPS[0])
+    assert copy.config == on_onnx.config
 
 
 def test_silence_gives_torchs_numbers(backends: tuple[TorchBackend, OnnxBackend]) -> None:

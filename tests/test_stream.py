@@ -110,13 +110,17 @@ def test_tensors_are_chunks(classifier: EmotionClassifier) -> None:
     assert one.push(torch.from_numpy(audio)) == other.push(audio)
 
 
-def test_a_live_stream_keeps_no_more_than_a_window(classifier: EmotionClassifier) -> None:
-    stream = classifier.stream(16_000, hop=4.0)
-    for _ in range(200):
-        stream.push(np.zeros(1600, np.float32))
-    held = stream._segmenter._buffer.nbytes + sum(piece.nbytes for piece in stream._segmenter._arrived)
-    assert held <= 2 * 64_000 * 4
+@pytest.mark.parametrize("hop", [4.0, 1e6])
+def test_a_live_stream_keeps_no_more_than_two_windows(classifier: EmotionClassifier, hop: float) -> None:
+    stream = classifier.stream(16_000, hop=hop)
+    audio = speech(20.0)
+    segments = []
+    for start in range(0, len(audio), 1600):
+        segments += stream.push(audio[start : start + 1600])
+        held = stream._segmenter._buffer.nbytes + sum(piece.nbytes for piece in stream._segmenter._arrived)
+        assert held <= 2 * 64_000 * 4
     assert stream.duration == pytest.approx(20.0)
+    assert_same(segments + stream.flush(), classifier.timeline(audio, sampling_rate=16_000, hop=hop).segments)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +158,15 @@ def test_a_chunk_the_wrong_way_round_is_refused(classifier: EmotionClassifier) -
     with pytest.raises(AudioError, match=r"480 channels of 1 samples: pass chunk\.T"):
         stream.push(np.zeros((480, 1)))
     assert stream.push(np.zeros((1, 480))) == []
+
+
+def test_chunks_of_nothing_and_of_less_samples_than_channels_are_chunks(classifier: EmotionClassifier) -> None:
+    audio = np.stack((speech(1.0), np.roll(speech(1.0), 1)))
+    stream = classifier.stream(16_000)
+    assert stream.push(np.zeros((0, 2), np.float32)) == stream.push(np.zeros((2, 0), np.float32)) == []
+    stream.push(audio[:, :1])
+    stream.push(audio[:, 1:])
+    assert_same(stream.flush(), classifier.timeline(audio, sampling_rate=16_000).segments)
 
 
 def test_the_rate_cannot_change(classifier: EmotionClassifier) -> None:

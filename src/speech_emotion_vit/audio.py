@@ -92,7 +92,7 @@ class Intake:
         """
         highest = float(np.maximum(block.max(initial=0.0), -block.min(initial=0.0)))  # a NaN stays one
         if not highest <= MAX_VALUE:  # also true for NaN
-            self._refuse_value(np.abs(block))
+            self._refuse_value(block)
         mono = block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0]
         self.frames += len(mono)
         self._peak = max(self._peak, highest)
@@ -117,11 +117,16 @@ class Intake:
         if self.rate < self.target_rate:
             yield f"upsampled from {self.rate} Hz"
 
-    def _refuse_value(self, level: Samples) -> None:
-        index = int(np.argmin((level <= MAX_VALUE).all(axis=1)))
-        worst = level[index].max()
+    def _refuse_value(self, block: Samples) -> None:
+        index = _first_refused(block)
+        worst = np.abs(block[index]).max()
         kind = "NaN" if np.isnan(worst) else "infinite" if np.isinf(worst) else f"{worst:.3g}, beyond any PCM format"
         raise AudioError(f"{self.name}: sample {self.frames + index} is {kind}: repair the recording")
+
+
+def _first_refused(block: Samples) -> int:
+    """Return the first frame of a block `[frames, channels]` with a value that is NaN or beyond any PCM format."""
+    return int(np.argmin((np.abs(block) <= MAX_VALUE).all(axis=1)))
 
 
 class AudioReader:
@@ -151,7 +156,7 @@ class AudioReader:
             self.rate = check_rate(sampling_rate, self.name)
             self._raw: Iterable[Samples] = _array_blocks(array, self.name)
         else:
-            if sampling_rate is not None:
+            if sampling_rate is not None and is_encoded(source):
                 raise AudioError(
                     f"{self.name}: files carry their own rate: leave out sampling_rate={sampling_rate!r}, "
                     "or decode the file and pass the array"
@@ -168,11 +173,18 @@ class AudioReader:
         given = 0
         try:
             for block in self._raw:
-                samples = intake.push(block)
+                refused = None
+                try:
+                    samples = intake.push(block)
+                except AudioError as error:
+                    refused = error
+                    samples = intake.push(block[: _first_refused(block)])  # what came before it is good
                 self.duration = intake.duration
                 given += len(samples)
                 if len(samples):
                     yield samples
+                if refused is not None:
+                    raise refused
         finally:
             if self._encoded is not None:
                 self._encoded.close()
@@ -185,6 +197,11 @@ class AudioReader:
         if len(samples):
             yield samples
         self.warnings = (*([fault] if fault else []), *intake.warnings())
+
+
+def is_encoded(source: object) -> bool:
+    """Return whether `source` is a file or the content of one, which has a rate of its own."""
+    return isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(source, "read")
 
 
 def as_array(source: object, name: str) -> npt.NDArray[Any] | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .audio import AudioInput, AudioReader, Samples
+from .audio import AudioInput, AudioReader, Samples, is_encoded
 from .backend import Backend, Floats
 from .errors import AudioError
 from .segments import clip_windows
@@ -71,15 +71,25 @@ class Batcher:
     Args:
         backend: the network.
         sampling_rate: Hz of the arrays among the clips.
+        skip_rate: whether files among them may be given with such a rate, which is not theirs.
         batch_size: windows that go through the network at once.
         threads: that decode; 0 decodes in the caller's.
     """
 
-    def __init__(self, backend: Backend, *, sampling_rate: int | None, batch_size: int, threads: int) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        sampling_rate: int | None,
+        batch_size: int = 16,
+        threads: int = 0,
+        skip_rate: bool = False,
+    ) -> None:
         self._backend = backend
         self._sampling_rate = sampling_rate
         self._batch_size = batch_size
         self._threads = threads
+        self._skip_rate = skip_rate
         self._pool: list[tuple[Clip, Samples]] = []
 
     def run(self, audios: Iterable[AudioInput]) -> Iterator[Clip]:
@@ -93,7 +103,7 @@ class Batcher:
                 order.append(clip)
                 if executor is not None and isinstance(audio, (str, os.PathLike, bytes)):
                     decoding.append((clip, executor.submit(self._decode, clip)))
-                    if len(decoding) >= _AHEAD:
+                    while len(decoding) >= _AHEAD:  # a long clip takes several turns
                         self._collect(decoding, executor)
                 else:
                     while not clip.complete:
@@ -125,7 +135,8 @@ class Batcher:
                 source: Any = clip.source
                 clip.source = None
                 frontend = self._backend.config.frontend
-                clip.reader = AudioReader(source, sampling_rate=self._sampling_rate, target_rate=frontend.sampling_rate)
+                rate = None if self._skip_rate and is_encoded(source) else self._sampling_rate
+                clip.reader = AudioReader(source, sampling_rate=rate, target_rate=frontend.sampling_rate)
                 clip.windows = clip_windows(clip.reader, frontend)
             portion = list(islice(clip.windows, _PORTION))
         except AudioError as error:

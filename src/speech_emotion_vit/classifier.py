@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from .audio import AudioInput, AudioReader
+from .audio import AudioInput, AudioReader, describe
 from .backend import Backend, Floats
 from .batches import Batcher, Clip
 from .config import TIMELINE_HOP, ClassifierConfig
@@ -91,7 +91,7 @@ class EmotionClassifier:
 
     @property
     def device(self) -> Any:
-        """Where the model runs: a `torch.device`, or the name of ONNX Runtime's provider."""
+        """Where the model runs: a `torch.device`, or ``cpu`` on ONNX Runtime."""
         return self.backend.device
 
     @property
@@ -162,13 +162,13 @@ class EmotionClassifier:
 
         Args:
             audios: what `predict` takes, any number of it.
-            sampling_rate: Hz of the arrays and tensors among them.
+            sampling_rate: Hz of the arrays and tensors among them; files have their own.
             batch_size: windows that go through the network at once.
             errors: ``raise`` the first `AudioError`, or ``return`` it in the place of the prediction and go on.
 
         Raises:
             AudioError: a piece cannot be read, with ``errors="raise"``.
-            ConfigError: `batch_size` is less than 1, or `errors` is neither of the two.
+            ConfigError: `batch_size` is less than 1, `errors` is neither of the two, or `audios` is a single path.
         """
         return list(self.iter_predictions(audios, sampling_rate=sampling_rate, batch_size=batch_size, errors=errors))
 
@@ -183,7 +183,13 @@ class EmotionClassifier:
         """Yield what `predict_batch` returns, in order, as it becomes known; memory does not grow with their number."""
         if errors not in ("raise", "return"):
             raise ConfigError(f"errors must be 'raise' or 'return', not {errors!r}")
-        for clip in self._run(audios, sampling_rate, batch_size, _THREADS):
+        if isinstance(audios, (str, os.PathLike, bytes, bytearray, memoryview)):
+            raise ConfigError(f"{describe(audios)} is one piece of audio: pass a list of such, or call predict")
+        batch_size = require_batch_size(batch_size)
+        batcher = Batcher(
+            self.backend, sampling_rate=sampling_rate, batch_size=batch_size, threads=_THREADS, skip_rate=True
+        )
+        for clip in batcher.run(audios):
             if clip.error is None:
                 yield self._prediction(clip)
             elif errors == "raise":
@@ -192,7 +198,10 @@ class EmotionClassifier:
                 yield clip.error
 
     def embed(self, audio: AudioInput, *, sampling_rate: int | None = None) -> Floats:
-        """Return the CLS feature `[dim]`, float32, the mean over the windows of audio longer than one.
+        """Return what the head reads, float32 `[embedding_dim]`, the mean over the windows of audio longer than one.
+
+        That is the CLS token of the paper's networks, of this project's own the CLS token with mean and deviation of
+        the others, of a probe with statistics of the stem's output, too.
 
         Args:
             audio: as in `predict`.
@@ -252,7 +261,7 @@ class EmotionClassifier:
             segments += segmenter.finish()
             if not segments:
                 raise
-            fault = (str(error),)
+            fault = (str(error).removeprefix(f"{reader.name}: "),)  # who shows it says of which file
         else:
             segments += segmenter.finish()
         return Timeline(tuple(segments), reader.name, reader.duration, self.name, (*fault, *reader.warnings))
@@ -298,15 +307,8 @@ class EmotionClassifier:
         """
         return explain(self.backend, audio, sampling_rate=sampling_rate, start=start, model=self.name)
 
-    def _run(
-        self, audios: Iterable[AudioInput], sampling_rate: int | None, batch_size: int, threads: int
-    ) -> Iterator[Clip]:
-        """Yield every clip once all its windows have been through the network, in order."""
-        require_batch_size(batch_size)
-        return Batcher(self.backend, sampling_rate=sampling_rate, batch_size=batch_size, threads=threads).run(audios)
-
     def _one(self, audio: AudioInput, sampling_rate: int | None) -> Clip:
-        (clip,) = self._run([audio], sampling_rate, 16, 0)
+        (clip,) = Batcher(self.backend, sampling_rate=sampling_rate).run([audio])
         if clip.error is not None:
             raise clip.error
         return clip

@@ -36,9 +36,13 @@ _AV_DEMUXERS = (
 _AV_OPTIONS = {"format_whitelist": ",".join(_AV_DEMUXERS), "protocol_whitelist": ""}
 _AV_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".webm", ".wma", ".mka", ".mkv", ".3gp", ".amr"})
 
-# libsndfile shortens a WAV or AIFF to what is there, and only says so in its log, in bytes.
+# libsndfile shortens a WAV, AIFF, AU or W64 to what is there, and only says so in its log, in bytes; a RF64 in frames.
 _COUNT = r"(0[xX][0-9a-fA-F]{1,16}|\d{1,19})"
-_SHORTENED = re.compile(rf"^\s*(?:data|SSND)\s*:\s*{_COUNT} \(should be {_COUNT}\)", re.MULTILINE)
+_SHORTENED = re.compile(rf"^\s*(?:data|SSND|Data Size|riff)\s*:\s*{_COUNT} \(should be {_COUNT}\)", re.MULTILINE)
+_SHORTENED_RF64 = re.compile(r"does not match value from 'ds64' chunk of (\d{1,19})")
+_LARGEST_OGG_PAGE = 65_307  # bytes
+_OGG_HEADER = 27  # bytes before the lengths of a page's parts, whose number is the last of them
+_OGG_END = 4  # flag of the last page of a stream
 
 Block = npt.NDArray[np.float32]
 
@@ -157,6 +161,18 @@ class EncodedAudio:
             self.fault = (
                 f"truncated: {done / sound.samplerate:.2f} of {announced / sound.samplerate:.2f} s could be read"
             )
+        if self.fault is None and sound.format == "OGG" and not self._ends_as_ogg():
+            self.fault = f"truncated after {done / sound.samplerate:.2f} s: the last page of the Ogg stream is missing"
+
+    def _ends_as_ogg(self) -> bool:
+        """Return whether the last page is whole and marked as such: an Ogg stream does not say how long it is."""
+        self._file.seek(max(0, self._file.seek(0, os.SEEK_END) - _LARGEST_OGG_PAGE))
+        tail = self._file.read(_LARGEST_OGG_PAGE)
+        page = tail[tail.rfind(b"OggS") :]
+        if len(page) < _OGG_HEADER or not page[5] & _OGG_END:
+            return False
+        lengths = page[_OGG_HEADER : _OGG_HEADER + page[_OGG_HEADER - 1]]
+        return len(page) >= _OGG_HEADER + len(lengths) + sum(lengths)
 
     def _open_with_av(self) -> tuple[int, Any] | None:
         """Open what libsndfile does not know with PyAV, where that extra is installed; None if it cannot either."""
@@ -262,6 +278,8 @@ class _Calm:
 def _announced_frames(sound: _Sequential) -> int | None:
     """Return how many frames the header promises, None where it does not say."""
     promised: int | None = sound.frames if sound.frames < 1 << 62 else None  # streamed FLAC: the largest integer
+    for line in _SHORTENED_RF64.finditer(sound.extra_info):
+        promised = int(line[1])
     for line in _SHORTENED.finditer(sound.extra_info):
         announced, actual = (int(number, 0) for number in line.groups())
         if actual > 0 and promised and announced < 0xFFFF_0000:  # streaming writers put the largest size there

@@ -28,13 +28,17 @@ class OnnxBackend(Backend):
     """
 
     def __init__(self, weights: Weights, config: ClassifierConfig) -> None:
+        self._open(config, build_model(config, weights))
+
+    def _open(self, config: ClassifierConfig, model: bytes) -> None:
         runtime = require("onnxruntime", "onnx")
         self.config = config
         self.device = "cpu"
+        self._model = model
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors only: stderr belongs to the caller
         try:
-            self._session = runtime.InferenceSession(build_model(config, weights), options, providers=[PROVIDER])
+            self._session = runtime.InferenceSession(model, options, providers=[PROVIDER])
         except runtime.capi.onnxruntime_pybind11_state.Fail as error:
             raise ConfigError(
                 f"onnxruntime {runtime.__version__} does not take the network ({error}): "
@@ -50,6 +54,12 @@ class OnnxBackend(Backend):
             ConfigError: ONNX Runtime is not installed, or too old for the graph.
         """
         return cls(*load_weights(weights, config, backbone=backbone))
+
+    def __getstate__(self) -> tuple[ClassifierConfig, bytes]:
+        return self.config, self._model  # a session cannot be copied
+
+    def __setstate__(self, state: tuple[ClassifierConfig, bytes]) -> None:
+        self._open(*state)
 
     def infer(self, windows: Floats) -> tuple[Floats, Floats]:
         """Return probabilities `[batch, classes]` and embeddings `[batch, dim]` of windows `[batch, samples]`."""

@@ -2,7 +2,8 @@
 
 The graph does what `LogMel` and `SpectrogramViT.embed` do, with standard operators only. The spectrum is two matrix
 products, for ONNX Runtime's own DFT is many times slower; frames and columns that would see only padding are not
-computed; and the last block works for the CLS token alone, for nothing else is read. Batch and length are free.
+computed; where the head reads the CLS token alone, the last block works for nothing else. Batch and length are free;
+of more than the front-end's window its beginning is taken.
 """
 
 from __future__ import annotations
@@ -135,10 +136,11 @@ def _mel_power(graph: Graph, c: FrontendConfig) -> tuple[str, str]:
     the rotations between the two in the constants.
     """
     half = c.win_length // 2
-    frames = graph("Div", graph("Add", graph.size(INPUT, 1), [half + c.hop_length - 1]), [c.hop_length])
+    window = graph.first(INPUT, [c.window_samples], 1)  # else the last frames would hear what comes behind it
+    frames = graph("Div", graph("Add", graph.size(window, 1), [half + c.hop_length - 1]), [c.hop_length])
     n_frames = graph("Min", frames, [c.n_frames])
     needed = graph("Add", graph("Mul", n_frames, [c.hop_length]), [c.win_length - c.hop_length])
-    padded = graph.first(graph("Pad", INPUT, [0, half, 0, c.win_length]), needed, 1)
+    padded = graph.first(graph("Pad", window, [0, half, 0, c.win_length]), needed, 1)
 
     common = np.gcd.reduce([c.n_fft, c.win_length, c.hop_length])
     block = max(size for size in range(1, _LARGEST_BLOCK + 1) if common % size == 0)
@@ -149,8 +151,8 @@ def _mel_power(graph: Graph, c: FrontendConfig) -> tuple[str, str]:
     # Rows of the second product whose bins are neighbours stand together: k2 and the one its mirror image falls on.
     k2 = k2[np.argsort(np.minimum(k2, block - 1 - k2), kind="stable")]
 
-    window = analysis_window(c.window, c.win_length).reshape(len(n1), block)
-    turn = np.exp(-2j * np.pi * np.outer(n1, k1) / order)[:, None, :] * window[:, :, None]  # [n1, n2, k1]
+    shape = analysis_window(c.window, c.win_length).reshape(len(n1), block)
+    turn = np.exp(-2j * np.pi * np.outer(n1, k1) / order)[:, None, :] * shape[:, :, None]  # [n1, n2, k1]
     turn = turn * np.exp(-2j * np.pi * np.outer(n2, k1) / c.n_fft)
     first = np.stack((turn.real, turn.imag), axis=-1).transpose(1, 2, 3, 0)  # [n2, k1, part, n1]
     phases = np.exp(-2j * np.pi * np.outer(k2, n2) / block)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
@@ -48,6 +49,7 @@ class Segmenter:
         self._batch_size = require_batch_size(batch_size)
         self._buffer = np.zeros(0, np.float32)
         self._arrived: list[Samples] = []  # behind the buffer, not yet joined to it
+        self._held = 0  # samples in both
         self._total = 0  # samples so far
         self._next = 0  # start of the next window, in samples from the start of the flow
         self._end = 0  # where the last window ended
@@ -57,15 +59,17 @@ class Segmenter:
         """Return the segments, possibly none, that the next samples `[samples]` complete."""
         self._arrived.append(samples)
         self._total += len(samples)
+        self._held += len(samples)
         if self._total < self._next + self._size:
+            if self._held > 2 * self._wanted:  # seldom, for every time all of it is copied
+                self._forget()
             return []
         starts = range(self._next, self._total - self._size + 1, self._hop)
         segments: list[Segment] = []
         for first in range(0, len(starts), self._batch_size):
             segments += self._infer(starts[first : first + self._batch_size], self._size)
         self._next, self._end = starts[-1] + self._hop, starts[-1] + self._size
-        # The last window is aligned to the end, wherever that will be.
-        self._buffer = self._joined()[-max(self._size, self._total - self._next) :].copy()
+        self._forget()
         return segments
 
     def finish(self) -> list[Segment]:
@@ -75,6 +79,15 @@ class Segmenter:
         self._end = self._total
         size = min(self._size, self._total)
         return self._infer([self._total - size], size)
+
+    @property
+    def _wanted(self) -> int:
+        """Samples that a window may still need; the last one is aligned to the end, wherever that will be."""
+        return max(self._size, self._total - self._next)
+
+    def _forget(self) -> None:
+        self._buffer = self._joined()[-self._wanted :].copy()
+        self._held = len(self._buffer)
 
     def _joined(self) -> Samples:
         if self._arrived:
@@ -124,9 +137,9 @@ def require_batch_size(batch_size: int) -> int:
     Raises:
         ConfigError: it is not a whole number of at least 1.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ConfigError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
-    return batch_size
+    return int(batch_size)
 
 
 def seconds(name: str, value: float) -> float:
@@ -137,7 +150,7 @@ def seconds(name: str, value: float) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ConfigError(f"{name} must be a number of seconds, not {value!r}")
-    if not (math.isfinite(value) and value >= 0):
+    if not 0 <= value <= sys.float_info.max:  # also true for NaN
         raise ConfigError(f"{name} must be finite and not negative, in seconds, not {value!r}")
     return float(value)
 

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     import torch
 
 
+MAX_CHANNELS = 8  # of a first chunk that has fewer samples
+
+
 class EmotionStream:
     """Live audio in, segments out: those of `EmotionClassifier.timeline` on the same audio, however it is chunked.
 
     A segment is returned by the very push that completes its window; where the rate is not the model's, the resampler
-    holds back some milliseconds. At most a window of audio is kept. Made by `EmotionClassifier.stream`; not for
+    holds back some milliseconds. At most two windows of audio are kept. Made by `EmotionClassifier.stream`; not for
     several threads at once.
 
     Args:
@@ -72,7 +75,8 @@ class EmotionStream:
 
         Args:
             chunk: a numpy array or torch tensor, `[samples]` or `[channels, samples]`, of any length including none,
-                float or integer PCM. The number of channels must not change.
+                float or integer PCM. The number of channels must not change, and more than 8 need more samples in the
+                first chunk: fewer look like a chunk the wrong way round.
             sampling_rate: Hz, where the source tells it with every chunk: it must be that of the stream.
 
         Raises:
@@ -88,10 +92,11 @@ class EmotionStream:
                 "another, or resample the chunk"
             )
         frames = self._frames(chunk)
-        blocks = list(pcm_blocks(frames, "stream"))
-        if not blocks:
+        if not frames.size:
             return []
-        samples = self._intake.push(np.concatenate(blocks))  # whole, so that a refused chunk leaves no trace
+        samples = self._intake.push(
+            np.concatenate(list(pcm_blocks(frames, "stream")))
+        )  # whole, so that a refused chunk leaves no trace
         self._channels = frames.shape[1]
         return self._segmenter.push(samples)
 
@@ -113,10 +118,10 @@ class EmotionStream:
         if array.ndim not in (1, 2):
             raise AudioError(f"stream: a chunk must be [samples] or [channels, samples], not {describe(array)}")
         frames = array[:, None] if array.ndim == 1 else array.T
-        if not array.size:
-            return frames[:0]
         channels = frames.shape[1]
-        if self._channels is None and channels > len(frames):
+        if not array.size:
+            return frames
+        if self._channels is None and channels > max(len(frames), MAX_CHANNELS):
             raise AudioError(f"stream: {channels} channels of {len(frames)} samples: pass chunk.T")
         if self._channels not in (None, channels):
             raise AudioError(f"stream: a chunk of {channels} channels in a stream of {self._channels}: keep one layout")

@@ -1,4 +1,4 @@
-"""What the teacher has and the student lacks: local convolutions and image coordinates."""
+"""Local convolutions, of the paper's teacher and of the compact student, and the teacher's image coordinates."""
 
 from __future__ import annotations
 
