@@ -48,6 +48,8 @@ def main() -> None:
     )
     parser.add_argument("--subjects", help="comma-separated keys, of: " + ", ".join(each.key for each in subjects()))
     options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error(f"--rounds must be at least 1, not {options.rounds}")
     output = options.output or (None if options.quick else ROOT / "docs" / "BENCHMARKS.md")
     with tempfile.TemporaryDirectory() as folder:
         results = measure(options, Path(folder))
@@ -199,6 +201,7 @@ def describe(options: argparse.Namespace, load_before: float | None) -> dict[str
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": f"speech-emotion-vit {machine.version_of('speech-emotion-vit')}, {versions}",
         "turns": f"{1 if options.quick else options.rounds}",
+        "recordings for int8": "/".join(options.speech.resolve().parts[-2:]) if options.speech else "examples/clips",
     }
     if load_before is not None:
         note = ": the cores were not idle, read ratios rather than times" if load_before > 0.5 else ""

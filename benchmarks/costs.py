@@ -54,7 +54,7 @@ def network_costs(name: str, speech: np.ndarray, budget: float) -> list[dict[str
         with torch.inference_mode():
             full = network.forward_features(image).embedding
             difference = float((network.embed(image) - full).abs().max())
-        assert difference < 1e-4, f"{name} at {seconds} s: the short way differs by {difference}"
+        assert difference < 1e-5, f"{name} at {seconds} s: the short way differs by {difference}"
         needed = multiply_accumulates(lambda image=image: network.embed(image))  # type: ignore[misc]
         with torch.inference_mode():
             times = repeat(lambda image=image: network.embed(image), budget=budget, least=5, most=300)  # type: ignore[misc]

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from results import RUNS, changes, run_name
 
 from speech_emotion_vit.checkpoint import HEAD, load_checkpoint, save_checkpoint
 from speech_emotion_vit.config import WEIGHTS_FILE, ClassifierConfig
@@ -58,7 +59,7 @@ CITATIONS = {
 }
 LICENSES = {
     "crema-d": "MIT; trained on CREMA-D (Open Database License 1.0)",
-    "emodb": "MIT; trained on EmoDB (free to use, cite its authors)",
+    "emodb": f"MIT; trained on EmoDB ({CORPORA['emodb'].license})",
     "savee": "for research only, as is SAVEE, on which it was trained",
 }
 
@@ -114,6 +115,13 @@ def backbone(network: SpectrogramViT, run: dict[str, Any], models: Mapping[str, 
     if theirs.keys() != own.keys() or not all(torch.equal(theirs[key], own[key]) for key in own):
         sys.exit(f"{under.name} is not the network that the probe was fitted on: fit the probe again")
     return under
+
+
+def recipe_of(folder: Path, run: dict[str, Any]) -> str:
+    """Return the recipe's name, and where its values are if they are not those of that name."""
+    records = run_name(folder) if (RUNS / run_name(folder)).is_dir() else folder.parent.name  # one for all folds
+    changed = " with other values" if changes(run) else ""
+    return f"{run['recipe']['name']}{changed} (docs/runs/{records})"
 
 
 def speakers_heard(place: Path) -> dict[str, tuple[str, ...]]:
@@ -184,7 +192,7 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
         config=config,
         trained_on=heard,
         heard=speakers_heard(place),
-        recipe=f"{run['recipe']['name']}, stage {stage}, seed {run['seed']}",
+        recipe=f"{recipe_of(folder, run)}, stage {stage}, seed {run['seed']}",
         metrics=tuple(scored_parts(folder, run, results["scores"][role], name, role)),
         license="; ".join(LICENSES[corpus] for corpus in reversed(corpora)),
         citation="; ".join([METHOD, *(CITATIONS[corpus] for corpus in corpora)]),

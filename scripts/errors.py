@@ -1,15 +1,16 @@
 """Where a network errs on CREMA-D's test speakers: write docs/ERRORS.md.
 
-python scripts/errors.py RUN CREMA-D [teacher]
+python scripts/errors.py ANSWERS CREMA-D
 
-RUN is a finished folder of ``speech-emotion-vit train --dataset crema-d --protocol speaker``; its
-``predictions_test.csv`` holds an answer per clip. Sex, age and what listeners heard come from the corpus's own tables,
+ANSWERS is what ``speech-emotion-vit evaluate --dataset crema-d --data-dir CREMA-D --output ANSWERS`` wrote; its
+``predictions.csv`` holds an answer per clip. Sex, age and what listeners heard come from the corpus's own tables,
 the level from the recordings.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -19,7 +20,6 @@ from typing import NamedTuple
 
 import numpy as np
 import soundfile
-from results import run_name
 
 from speech_emotion_vit.files import whole_file
 
@@ -55,13 +55,13 @@ def level_of(path: Path) -> float:
     return float(10 * np.log10(np.mean(samples**2) + 1e-12))
 
 
-def read(run: Path, corpus: Path) -> list[Clip]:
-    """Return the test clips of a run."""
+def read(answers: Path, corpus: Path) -> list[Clip]:
+    """Return the test clips."""
     heard = {row["FileName"]: row["VoiceVote"] for row in rows_of(corpus / "summaryTable.csv")}
     actors = {row["ActorID"]: row for row in rows_of(corpus / "VideoDemographics.csv")}
     recordings = {path.stem: path for path in (corpus / "AudioWAV").iterdir()}
     clips = []
-    for row in rows_of(run / "predictions_test.csv"):
+    for row in rows_of(answers / "predictions.csv"):
         speaker, sentence, _, intensity = row["utterance"].split("_")
         age = int(actors[speaker]["Age"])
         clips.append(
@@ -136,7 +136,8 @@ def render(clips: list[Clip], name: str) -> str:
     lines = [
         "# Where the network errs",
         "",
-        f"Written by `python scripts/errors.py` from the run `{name}`: {len(clips)} clips of CREMA-D's test speakers.",
+        f"Written by `python scripts/errors.py ANSWERS CREMA-D` from what `{name}` answers about {len(clips)} clips of",
+        "CREMA-D's test speakers: `speech-emotion-vit evaluate --dataset crema-d --data-dir CREMA-D --output ANSWERS`.",
         "**network** and **listeners** are UA in percent of the intended emotion, the mean over the emotions in a row;",
         "listeners are the corpus's `VoiceVote`, the majority of those who heard the voice alone, a tie",
         "counted by its share. **network as heard** is how often the network says what that majority heard.",
@@ -160,7 +161,9 @@ def render(clips: list[Clip], name: str) -> str:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    place = folder / sys.argv[3] if len(sys.argv) > 3 else folder
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    answers = Path(sys.argv[1])
+    model = json.loads((answers / "scores.json").read_text(encoding="utf-8"))["model"]
     with whole_file(TARGET) as temporary:
-        temporary.write_text(render(read(place, Path(sys.argv[2])), run_name(folder)), encoding="utf-8")
+        temporary.write_text(render(read(answers, Path(sys.argv[2])), model), encoding="utf-8")

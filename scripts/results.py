@@ -2,6 +2,7 @@
 
 python scripts/results.py                       render what docs/runs holds
 python scripts/results.py runs/A runs/B ...     first copy the records of these runs there
+python scripts/results.py --check               exit 1 if the document is out of date
 
 Only records are copied (what was asked for, scores, epochs), no weights. Every number in the tables is read from them.
 """
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from speech_emotion_vit.files import whole_file
+from speech_emotion_vit.manifest import load_manifest
+from speech_emotion_vit.training.recipes import RECIPES, Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "docs" / "runs"
@@ -23,12 +26,12 @@ TARGET = ROOT / "docs" / "RESULTS.md"
 RECORDS = ("run.json", "results.json", "history.csv")
 
 # What the project wants to know, so that a table also shows what nobody has measured yet.
-WANTED = [
-    (corpus, protocol, recipe)
-    for corpus in ("crema-d", "emodb", "savee")
-    for protocol in ("speaker", "random", "paper")
-    for recipe in ("robust", "paper")
-]
+WANTED_CORPORA = ("crema-d", "emodb", "savee")
+WANTED = {
+    "teacher": ("distilled", "teacher"),
+    "student with it": ("distilled", "student"),
+    "student alone": ("supervised", "student"),
+}
 
 # The paper's claims: what is better, of which network, in which run with it and in which without.
 CLAIMS = {
@@ -62,6 +65,8 @@ def run_name(folder: Path) -> str:
 
 def collect(folder: Path) -> None:
     """Copy the records of a finished run."""
+    if not (folder / "results.json").is_file():
+        sys.exit(f"{folder}: holds no finished run")
     target = RUNS / run_name(folder)
     target.mkdir(parents=True, exist_ok=True)
     for name in RECORDS:
@@ -72,12 +77,41 @@ def collect(folder: Path) -> None:
 def load(folder: Path) -> dict[str, Any]:
     """Return a run's records."""
     run, results = (json.loads((folder / name).read_text(encoding="utf-8")) for name in RECORDS[:2])
-    return {"name": folder.name, **run, **results}
+    return {"name": folder.name, **run, **results, "recipe": Recipe.from_dict(run["recipe"]).to_dict()}
 
 
 def percent(value: float, interval: list[float] | None = None) -> str:
     """Return a share in percent, with its interval."""
     return f"{100 * value:.1f}" + (f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else "")
+
+
+def changes(run: dict[str, Any]) -> list[str]:
+    """Return the values of a run that are not those of its recipe, as `--set` takes them."""
+
+    def differing(values: dict[str, Any], preset: dict[str, Any], prefix: str = "") -> list[str]:
+        found = []
+        for name, value in values.items():
+            if isinstance(value, dict):
+                found += differing(value, preset[name], f"{prefix}{name}.")
+            elif value != preset[name]:
+                found.append(f"{prefix}{name}={json.dumps(value) if isinstance(value, list) else value}")
+        return found
+
+    of_default = f"initial_weights={load_manifest().default}"  # what a probe takes without it
+    found = differing(run["recipe"], RECIPES[run["recipe"]["name"]].to_dict())
+    return [change for change in found if run["mode"] != "probe" or change != of_default]
+
+
+def missing_lines(runs: list[dict[str, Any]]) -> list[str]:
+    """Return a line that says which networks no run has trained with the values of their recipe."""
+    there = {(run["recipe"]["name"], run["mode"], role) for run in runs if not changes(run) for role in run["scores"]}
+    missing = {}
+    for recipe in ("robust", "paper"):
+        networks = [text for text, way in WANTED.items() if (recipe, *way) not in there]
+        if networks:
+            missing[recipe] = "any network" if len(networks) == len(WANTED) else ", ".join(networks)
+    listed = "; ".join(f"`{recipe}`: {networks}" for recipe, networks in missing.items())
+    return [f"Not run with the recipe's own values: {listed}.", ""] if missing else []
 
 
 def score_lines(run: dict[str, Any]) -> list[str]:
@@ -86,7 +120,8 @@ def score_lines(run: dict[str, Any]) -> list[str]:
     for role, parts in sorted(run["scores"].items(), reverse=True):
         shape = "compact" if run["recipe"].get(f"{role}_network") == "compact" else "paper's"
         for part, s in sorted(parts.items()):
-            about = f"{run['name']} | {run['recipe']['name']}, {run['mode']} | {role} ({shape}) | {part}"
+            recipe = run["recipe"]["name"] + "*" * bool(changes(run))
+            about = f"{run['name']} | {recipe}, {run['mode']} | {role} ({shape}) | {part}"
             scores = [percent(s["ua"], s["ua_interval"]), *(percent(s[key]) for key in ("wa", "macro_f1", "ece"))]
             size = f"{s['clips']} of {s['speakers']}"
             lines.append(f"| {about} | {size} | {' | '.join(scores)} | {run['split']['leakage']:.1%} |")
@@ -104,13 +139,14 @@ def seed_lines(runs: list[dict[str, Any]]) -> list[str]:
         if len({run["seed"] for run in group}) < 2:
             continue
         for role in sorted(group[0]["scores"], reverse=True):
-            scores = [run["scores"][role]["test"] for run in group]
-            cells = []
-            for name in ("ua", "wa", "ece"):
-                values = [s[name] for s in scores]
-                cells.append(f"{percent(statistics.mean(values))} ({percent(min(values))} to {percent(max(values))})")
-            lines.append(f"| {group[0]['name']} | {role} | {len(group)} | {' | '.join(cells)} |")
-    return lines
+            for part in (part for part in group[0]["scores"][role] if part.startswith("test")):
+                cells = []
+                for name in ("ua", "wa", "ece"):
+                    values = [run["scores"][role][part][name] for run in group]
+                    interval = f"{percent(min(values))} to {percent(max(values))}"
+                    cells.append(f"{percent(statistics.mean(values))} ({interval})")
+                lines.append(f"| {group[0]['name']} | {role} | {part} | {len(group)} | {' | '.join(cells)} |")
+    return ["| run | network | part | seeds | UA | WA | ECE |", "|---" * 7 + "|", *lines] if lines else []
 
 
 def claim_lines(runs: list[dict[str, Any]]) -> list[str]:
@@ -138,7 +174,10 @@ def render(runs: list[dict[str, Any]]) -> str:
         "Written by `python scripts/results.py` from `docs/runs`: no number in a table is typed by hand.",
         "UA is the mean recall over emotions, in percent, with a 95 % bootstrap interval over speakers. **leak** is",
         "the share of test items with a version of the same recording in training. Epochs are chosen on validation",
-        "speakers, never on test speakers. One seed per run (several: see below); what is marked as not run was not run.",
+        "items, under `speaker` those of speakers that are in no other part; `paper` and folds without them take the",
+        "last epoch. Epochs, costs and temperatures never see the test items; which features a probe reads was decided",
+        "among trials that did (below). One seed per run. A recipe with a star has other values than the preset of its",
+        "name: they are listed at the end.",
         "",
     ]
     head = "| run | recipe | network | part | clips, speakers | UA | WA | macro-F1 | ECE | leak |"
@@ -146,33 +185,30 @@ def render(runs: list[dict[str, Any]]) -> str:
         text += [f"## {corpus}", ""]
         for protocol in ("speaker", "random", "paper"):
             found = [r for r in runs if (r["corpus"], r["protocol"]) == (corpus, protocol)]
-            missing = [
-                recipe
-                for c, p, recipe in WANTED
-                if (c, p) == (corpus, protocol) and recipe not in {r["recipe"]["name"] for r in found}
-            ]
+            missing = missing_lines(found) if corpus in WANTED_CORPORA else []
             if found or missing:
                 text += [f"### `{protocol}`", ""]
             if found:
                 text += [head, "|---" * 10 + "|", *(line for run in found for line in score_lines(run)), ""]
-            if missing:
-                text += [f"Not run: {', '.join(missing)}.", ""]
+            text += missing
+        if corpus == "general":
+            text += [
+                "CREMA-D's test speakers are tested in each of the five folds: their 1392 clips stand here five times.",
+                "",
+            ]
     text += [
         "## Seeds",
         "",
-        "Test scores of runs that differ in nothing but their seed: mean, lowest and highest. The runs are named after the first",
-        "of them, `-seed-1` and so on behind it. A probe's seed says which augmented copies it learns from and how the training",
-        "speakers are divided to choose its cost.",
+        "Test scores of runs that differ in nothing but their seed: mean, lowest and highest. The first is named, the",
+        "others are called `-seed-1` and so on behind it. A probe's seed says which augmented copies it learns from.",
         "",
-        "| run | network | seeds | UA | WA | ECE |",
-        "|---" * 6 + "|",
-        *seed_lines(runs),
+        *(seeds_table if (seeds_table := seed_lines(runs)) else ["Not run."]),
         "",
         "## The paper's claims",
         "",
         "UA with its interval, and WA, of the test items, with what is claimed to help and without. Runs named `claim`",
         "take the recordings alone, without their three further versions, four times the learning rate for it, and 20",
-        "epochs for the teacher.",
+        "epochs for the teacher, without its stem 50.",
         "",
         "| claim: better with | network | corpus, protocol | with: UA, WA | without: UA, WA | difference in UA |",
         "|---" * 6 + "|",
@@ -205,13 +241,29 @@ def render(runs: list[dict[str, Any]]) -> str:
             f"speech-emotion-vit train --dataset {run['corpus']} --data-dir DIR --protocol {run['protocol']} "
             f"--recipe recipe.json --stage {stage} --seed {run['seed']} --output runs/{output}{fold}"
         )
+    text += ["```", "", "Where `recipe.json` differs from the preset it is named after (`--set` takes the same):", ""]
+    text += [
+        f"- {run['name']}: {', '.join(f'`{change}`' for change in changed)}"
+        for run in runs
+        if (changed := changes(run))
+    ]
     notes = (RUNS / "NOTES.md").read_text(encoding="utf-8")
-    return "\n".join([*text, "```", "", notes])
+    return "\n".join([*text, "", notes])
+
+
+def main(arguments: list[str]) -> None:
+    """Collect the runs in the folders that are named, and write the document or check it."""
+    check = arguments == ["--check"]
+    for argument in [] if check else arguments:
+        collect(Path(argument))
+    rendered = render([load(folder) for folder in sorted(RUNS.iterdir()) if (folder / "results.json").is_file()])
+    if check:
+        if TARGET.read_text(encoding="utf-8") != rendered:
+            sys.exit(f"{TARGET}: is out of date: run python scripts/results.py")
+        return
+    with whole_file(TARGET) as temporary:
+        temporary.write_text(rendered, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        collect(Path(argument))
-    finished = [load(folder) for folder in sorted(RUNS.iterdir()) if (folder / "results.json").is_file()]
-    with whole_file(TARGET) as temporary:
-        temporary.write_text(render(finished), encoding="utf-8")
+    main(sys.argv[1:])
