@@ -1,6 +1,6 @@
 """What a training step costs on this machine: milliseconds per sample, forwards, backwards and optimiser.
 
-python scripts/step_time.py [STEPS]
+python scripts/step_time.py [STEPS [CREMA-D]]        with a folder, the time to make the images of that corpus, too
 
 The stages are run by the training loop itself, on random images of 2.5 s, at batch 32 in float32. Run it on an idle
 machine; the first epoch, which warms up, is left out.
@@ -12,6 +12,7 @@ import dataclasses
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ import torch
 from torch import nn
 
 from speech_emotion_vit.models import SpectrogramViT
+from speech_emotion_vit.training.corpora import read_crema_d
 from speech_emotion_vit.training.data import Rows
 from speech_emotion_vit.training.experiment import make_accelerator
-from speech_emotion_vit.training.features import FeatureStore
+from speech_emotion_vit.training.features import FeatureStore, load_features
 from speech_emotion_vit.training.loop import Job, fit
 from speech_emotion_vit.training.protocols import Item
 from speech_emotion_vit.training.recipes import RECIPES, Recipe, StageSettings
@@ -56,8 +58,17 @@ def measure(network: SpectrogramViT, recipe: Recipe, settings: StageSettings, st
     return 1000 * history[-1]["seconds"] / len(images)
 
 
-def main(steps: int) -> None:
-    """Print a line per network."""
+def extraction(folder: Path, recipe: Recipe) -> tuple[int, float]:
+    """Return the number of CREMA-D's clips and the seconds it takes to read them and make their images."""
+    utterances = read_crema_d(folder)
+    with tempfile.TemporaryDirectory() as cache:
+        started = time.perf_counter()
+        load_features(utterances, recipe.frontend, cache=Path(cache))
+        return len(utterances), time.perf_counter() - started
+
+
+def main(steps: int, folder: Path | None = None) -> None:
+    """Print a line per network, and one per front-end."""
     print(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {BATCH}")
     paper, robust = RECIPES["paper"], RECIPES["robust"]
     for name, network, recipe, settings in (
@@ -66,7 +77,10 @@ def main(steps: int) -> None:
         ("compact student", robust.student_model(CLASSES), robust, robust.student),
     ):
         print(f"{name}: {measure(SpectrogramViT(network), recipe, settings, steps):.1f} ms per sample and step")
+    for recipe in (paper, robust) if folder else ():
+        clips, seconds = extraction(folder, recipe)
+        print(f"log-Mel images of {clips} clips, hop {recipe.frontend.hop_length}: {seconds:.1f} s")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 4)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 4, Path(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -402,6 +402,18 @@ def test_evaluate_without_a_fold_scores_every_clip_and_warns(cross_validated: Pa
     assert (printed["clips"], printed["heard"]) == (56, 28)  # two speakers trained, one each validated and tested
     assert "new voices only for a model that was not trained on this corpus" in result.stderr
     assert "LEAK: the model was trained on speakers of 28 of these 56 clips" in result.stderr
+    of_no_fold = (
+        "evaluate",
+        "--dataset",
+        "savee",
+        "--data-dir",
+        savee,
+        "--model",
+        "savee",
+        "--cache-dir",
+        place / "cache",
+    )
+    assert "no validation item to score: pass --fold: " in fail(*of_no_fold, "--part", "validation")
 
 
 def test_a_model_that_has_heard_the_test_speakers_is_no_start(savee: Path, place: Path, tmp_path: Path) -> None:

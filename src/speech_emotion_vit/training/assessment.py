@@ -123,7 +123,8 @@ def assess(
     count = sum(item.utterance in known for item in items)
     notes += _heard_notes(heard, count, len(items), protocol)
     if not items:
-        raise DatasetError(f"{corpus.title}, {protocol}: there is no {part} item to score")
+        remedy = "pass --fold: without one every clip is tested" if not split.train else "choose another part or fold"
+        raise DatasetError(f"{corpus.title}, {protocol}: there is no {part} item to score: {remedy}")
     classes = {name: common.index(label) for name, label in label_of.items() if label in common}
     possible = {u.id: tuple(label in asked[u.corpus] for label in config.labels) for u in utterances}
     rows = Rows(items, stores, classes, device=device, possible=possible if len(asked) > 1 else None)
