@@ -66,11 +66,8 @@ def test_every_container_is_read_from_a_path_from_bytes_and_from_a_file(
         assert np.array_equal(read(file)[0], samples)
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [("m4a", "aac"), ("webm", "libopus")])
-def test_pyav_reads_what_soundfile_cannot(tmp_path: Path, suffix: str, codec: str) -> None:
-    path = tmp_path / f"clip.{suffix}"
-    samples = tone(440, 1.0, 48_000)
-    with av.open(str(path), "w") as container:
+def encoded_by_pyav(path: Path, codec: str, samples: np.ndarray) -> bytes:
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream(codec, rate=48_000, layout="mono")
         frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
         frame.sample_rate = 48_000
@@ -78,12 +75,33 @@ def test_pyav_reads_what_soundfile_cannot(tmp_path: Path, suffix: str, codec: st
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(stream.encode(piece))
         container.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+BY_PYAV = pytest.mark.parametrize(("suffix", "codec"), [("m4a", "aac"), ("webm", "libopus"), ("mka", "aac")])
+
+
+@BY_PYAV
+def test_pyav_reads_what_soundfile_cannot(tmp_path: Path, suffix: str, codec: str) -> None:
+    path = tmp_path / f"clip.{suffix}"
+    encoded_by_pyav(path, codec, tone(440, 1.0, 48_000))
     for source in (path, path.read_bytes()):
         decoded, reader = read(source)
         assert reader.rate == 48_000
         assert reader.duration == pytest.approx(1.0, abs=0.05)
+        assert reader.warnings == ()
         spectrum = np.abs(np.fft.rfft(decoded[4000:12_000]))
         assert spectrum.argmax() * 2 == pytest.approx(440, abs=2)
+
+
+@BY_PYAV
+def test_what_pyav_reads_of_a_truncated_file_has_a_warning(tmp_path: Path, suffix: str, codec: str) -> None:
+    noise = np.random.default_rng(0).standard_normal(4 * 48_000).astype(np.float32) * 0.1
+    data = encoded_by_pyav(tmp_path / f"clip.{suffix}", codec, noise)
+    samples, reader = read(data[: len(data) // 2])
+    assert 10_000 < len(samples) < 40_000
+    (warning,) = reader.warnings
+    assert warning.startswith(("truncated: ", "damaged after "))
 
 
 @pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 22_050, 44_100, 48_000, 96_000, 384_000])

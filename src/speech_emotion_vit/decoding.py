@@ -34,6 +34,7 @@ _AV_DEMUXERS = (
     *("mov,mp4,m4a,3gp,3g2,mj2", "mp3", "mpegts", "ogg", "tta", "w64", "wav", "wv"),
 )
 _AV_OPTIONS = {"format_whitelist": ",".join(_AV_DEMUXERS), "protocol_whitelist": ""}
+_AV_SLACK = 0.25  # seconds that encoders add at the start and the end
 _AV_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".webm", ".wma", ".mka", ".mkv", ".3gp", ".amr"})
 
 # libsndfile shortens a WAV, AIFF, AU or W64 to what is there, and only says so in its log, in bytes; a RF64 in frames.
@@ -211,6 +212,9 @@ class EncodedAudio:
         except (av.FFmpegError, ValueError) as error:
             self.fault = f"damaged after {done / rate:.2f} s: {one_line(error)}"
         self._file.check(self.name)
+        announced = _announced_seconds(container, stream)
+        if self.fault is None and announced is not None and done / rate < announced - _AV_SLACK:
+            self.fault = f"truncated: {done / rate:.2f} of {announced:.2f} s could be read"
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
@@ -285,6 +289,15 @@ def _announced_frames(sound: _Sequential) -> int | None:
         if actual > 0 and promised and announced < 0xFFFF_0000:  # streaming writers put the largest size there
             promised = round(promised * announced / actual)
     return promised
+
+
+def _announced_seconds(container: Any, stream: Any) -> float | None:
+    """Return how long the header says the stream is; None of formats that do not say, for which FFmpeg guesses."""
+    if container.format.name.startswith("mov") and stream.duration:
+        return float(stream.duration * stream.time_base)
+    if container.format.name.startswith("matroska") and container.duration and len(container.streams) == 1:
+        return float(container.duration) / 1e6  # microseconds, of the longest stream
+    return None
 
 
 def _reason(error: Exception, source: Any) -> str:
