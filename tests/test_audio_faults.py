@@ -469,6 +469,29 @@ def test_memory_is_bounded_by_the_window_and_not_by_the_length() -> None:
     assert grown < 30  # MiB
 
 
+def test_what_is_no_audio_is_not_read_whole(tmp_path: Path) -> None:
+    with open(tmp_path / "disk.img", "wb") as file:
+        file.truncate(256 << 20)
+    code = (
+        "import resource, sys\n"
+        "from speech_emotion_vit import AudioError\n"
+        "from speech_emotion_vit.audio import AudioReader\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "def refuse(source):\n"
+        "    try: AudioReader(source)\n"
+        "    except AudioError as error: return str(error)\n"
+        "refuse(b'no audio')\n"
+        "before = peak()\n"
+        "message = refuse(sys.argv[1])\n"
+        "print(peak() - before, message)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "disk.img")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    grown, message = done.stdout.split(maxsplit=1)
+    assert "is not audio that can be read" in message
+    assert float(grown) < 30  # MiB
+
+
 def test_pyav_survives_a_change_of_layout_on_the_way() -> None:
     """Two streams of raw AAC after each other, mono and stereo, of different rates."""
     parts = b""

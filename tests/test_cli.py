@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import io
 import json
 import os
 import re
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from helpers import CLIPS, ROOT
+from speech_emotion_vit import EmotionClassifier
+from speech_emotion_vit.checkpoint import save_folder
 
 LABELS = ["anger", "disgust", "fear", "happiness", "neutral", "sadness"]
 
@@ -46,6 +50,42 @@ def test_a_table_and_a_csv(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["emotions.csv"]
 
 
+@pytest.mark.parametrize("timeline", [[], ["--timeline"]])
+def test_a_csv_quotes_what_labels_have(tmp_path: Path, classifier: EmotionClassifier, timeline: list[str]) -> None:
+    labels = ("joy, mild", 'so "called"', "c", "d", "e", "f")
+    config = dataclasses.replace(classifier.config, labels=labels)
+    own = save_folder(tmp_path / "own", classifier.network, config)
+    result = run("predict", CLIPS[0], "--model", own, "--format", "csv", *timeline)
+    (row,) = csv.DictReader(io.StringIO(result.stdout.decode()))
+    assert set(labels) < set(row)
+    assert None not in row
+    assert row["label"] == labels[0]
+    assert sum(float(row[label]) for label in labels) == pytest.approx(1, abs=1e-5)
+    if timeline:
+        made = EmotionClassifier(own).timeline(CLIPS[0])
+        assert result.stdout.decode().splitlines()[0] == made.to_csv().splitlines()[0]
+        assert made.to_csv(header=False) == made.to_csv().split("\n", 1)[1]
+
+
+@pytest.mark.parametrize("timeline", [[], ["--timeline", "--hop", "0.5", "--window", "1"]])
+def test_both_backends_say_the_same_and_onnx_does_so_without_torch(timeline: list[str]) -> None:
+    code = (
+        "import sys; from speech_emotion_vit.cli import main\n"
+        "try:\n    main()\nfinally:\n    print('torch' in sys.modules, file=sys.stderr)\n"
+    )
+    answers = {}
+    for backend in ("torch", "onnx"):
+        command = [sys.executable, "-c", code, "predict", *map(str, CLIPS[:2]), *timeline, "--backend", backend]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert result.returncode == 0, result.stderr
+        assert result.stderr.splitlines()[-1] == str(backend == "torch")
+        answers[backend] = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(answers["torch"]) == len(answers["onnx"]) >= 2
+    for one, other in zip(answers["torch"], answers["onnx"], strict=True):
+        assert one["label"] == other["label"]
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
+
+
 def test_standard_input() -> None:
     piped = run("predict", "-", stdin=CLIPS[0].read_bytes())
     from_file = run("predict", CLIPS[0])
@@ -73,6 +113,7 @@ def test_a_bad_file_is_reported_the_rest_go_on(tmp_path: Path) -> None:
         (["predict", "x.wav", "--format", "xml"], 2, "'xml' is not one of"),
         (["predict", "x.wav", "--model", "no-such-model"], 1, "crema-d"),
         (["predict", "x.wav", "--device", "cuda:99"], 1, "device 'cuda:99' cannot be used"),
+        (["predict", "x.wav", "--device", "cuda", "--backend", "onnx"], 1, "is not for the ONNX backend"),
         (["predict", CLIPS[0], "--output", "/no/such/folder/out.csv"], 1, "cannot be written"),
         (["sing"], 2, "No such command"),
     ],
@@ -121,6 +162,8 @@ def test_doctor_finds_this_installation_well() -> None:
     states = {line.split()[1]: line.split()[0] for line in lines}
     assert states["torch"] == states["soundfile"] == states["crema-d"] == "ok"
     assert all("pip install" in line or "->" in line for line in lines if line.startswith("optional"))
+    (runtime,) = [line for line in lines if line.split()[1] == "onnxruntime"]
+    assert runtime.endswith(": ONNX backend")  # export needs no runtime
 
 
 def test_doctor_names_a_cache_that_cannot_be_written() -> None:

@@ -182,6 +182,32 @@ def test_silence_can_be_drawn(classifier: EmotionClassifier, tmp_path: Path) -> 
     assert (tmp_path / "silence.svg").read_text().startswith("<?xml")
 
 
+@pytest.mark.parametrize("samples", [1, 240, 400])
+def test_audio_of_less_than_half_a_column_can_be_drawn(
+    classifier: EmotionClassifier, tmp_path: Path, samples: int
+) -> None:
+    explanation = classifier.explain(AUDIO[16_000 : 16_000 + samples].numpy(), sampling_rate=16_000)
+    assert explanation.end == samples / 16_000
+    assert explanation.padding == pytest.approx(1 - explanation.attention[0], abs=1e-5)
+    (drawn,) = explanation.plot().axes[2].patches
+    np.testing.assert_allclose(drawn.get_data().values, explanation.attention[:1] * 128)
+    np.testing.assert_allclose(drawn.get_data().edges, [0, 4 / 128], atol=1e-6)
+    explanation.save(tmp_path / "short.png")
+    tail = classifier.explain(CLIPS[0], start=1.79)
+    assert tail.end - tail.start < 4 / 128 / 2
+    tail.save(tmp_path / "tail.svg")
+
+
+def test_dollars_in_labels_are_drawn_as_they_are(classifier: EmotionClassifier, tmp_path: Path) -> None:
+    explanation = classifier.explain(CLIPS[0])
+    labels = ("$x_$", "b", "c", "$\\frac$", "e", "f")
+    named = dict(zip(labels, explanation.prediction.probabilities.values(), strict=True))
+    prediction = dataclasses.replace(explanation.prediction, probabilities=named)
+    renamed = dataclasses.replace(explanation, prediction=prediction)
+    renamed.save(tmp_path / "picture.png")
+    assert renamed.plot().get_suptitle().startswith("$x_$ 66%, $\\frac$ 20%, ")
+
+
 def test_the_command_line_draws(tmp_path: Path) -> None:
     duration = soundfile.info(CLIPS[1]).duration
     command = [sys.executable, "-m", "speech_emotion_vit", "explain"]

@@ -93,6 +93,17 @@ def test_a_folder_is_exported_under_its_digest(tmp_path: Path, classifier: Emoti
     assert metadata["license"] == ""
 
 
+def test_the_files_of_the_model_are_never_replaced(tmp_path: Path, classifier: EmotionClassifier) -> None:
+    folder = save_folder(tmp_path / "mine", classifier.network, classifier.config)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    (tmp_path / "link.onnx").symlink_to(folder / "model.safetensors")
+    for output in (folder / "model.safetensors", folder / "config.json", tmp_path / "link.onnx"):
+        for model in (folder, folder / "model.safetensors"):
+            with pytest.raises(ConfigError, match=r"is read too, as .*: choose another place"):
+                export_onnx(model, output)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_nothing_is_left_behind_where_it_fails(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
         export_onnx("crema-d", tmp_path / "no" / "folder.onnx")

@@ -267,6 +267,15 @@ def test_a_plot_shows_every_label_and_leaves_silence_out() -> None:
     assert len(strip.patches) == 3
 
 
+def test_dollars_in_names_and_labels_are_drawn_as_they_are() -> None:
+    labels = ("$x_$", "a $ b", "$\\frac$")
+    timeline = Timeline((Segment(0.0, 4.0, dict.fromkeys(labels, 1 / 3)),), "$_$.wav", 4.0, "my$^$model@1")
+    figure = timeline.plot()
+    figure.savefig(io.BytesIO(), format="png")
+    assert tuple(text.get_text() for text in figure.axes[0].get_legend().get_texts()) == labels
+    assert figure.get_suptitle() == "$_$.wav  (my$^$model@1)"
+
+
 def test_what_it_looks_like() -> None:
     assert repr(MADE) == (
         "<Timeline 4 segments: anger 0.0-3.5, joy <b> 3.5-4.5, silence 4.5-7.0 (7.00 s, m@1, warnings: truncated)>"

@@ -25,6 +25,7 @@ from .errors import AudioError, one_line
 from .files import open_regular
 
 BLOCK_VALUES = 1 << 18  # values (frames x channels) decoded at a time, 1 MiB of float32
+_LARGEST_READ = 8 * BLOCK_VALUES  # bytes, what a block of the widest samples takes
 SPOOL_BYTES = 1 << 24  # of a stream that cannot seek are kept in memory, the rest in a temporary file
 MAX_STREAM_BYTES = 1 << 31  # of such a stream are read at all: 18 hours of 16-bit mono at 16 kHz
 
@@ -239,6 +240,7 @@ class _Calm:
         self.ended = False  # the end has been met
 
     def read(self, size: int) -> bytes:
+        size = min(size, _LARGEST_READ)  # libsndfile wants the whole of a file that it takes for a resource fork
         data = bytearray()
         try:
             while len(data) < size and (piece := self._file.read(size - len(data))):

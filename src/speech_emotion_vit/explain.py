@@ -9,10 +9,11 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from .audio import AudioInput, AudioReader, Samples
 from .backend import Backend, Floats
-from .errors import AudioError, ConfigError
+from .errors import AudioError, ConfigError, printable
 from .extras import require
 from .files import whole_file
 from .prediction import Prediction
@@ -51,7 +52,13 @@ class Explanation:
     @property
     def padding(self) -> float:
         """Share of the attention that falls on padding."""
-        return float(self.attention[self.times >= self.end].sum())
+        return float(self.attention[~self._heard()].sum())
+
+    def _heard(self) -> npt.NDArray[np.bool_]:
+        """Return which columns have their middle in the audio, `[columns]`; the first, however short that is."""
+        heard = self.times < self.end
+        heard[0] = True
+        return heard
 
     def plot(self) -> Figure:
         """Return a matplotlib figure: waveform, log-Mel spectrogram and attention, over the same seconds.
@@ -75,7 +82,7 @@ class Explanation:
         )
         image.set(ylabel="Mel band, Hz")
 
-        heard = self.times < self.end
+        heard = self._heard()
         # In units of even attention over all columns, so that pictures of different clips can be compared.
         level = self.attention * len(self.attention)
         edges = np.append(self.times[heard] - step / 2, self.times[heard][-1] + step / 2)
@@ -85,7 +92,7 @@ class Explanation:
         attention.set_ylim(0, max(1.5, 1.1 * float(level[heard].max())))
         ranking = ", ".join(f"{label} {probability:.0%}" for label, probability in self.prediction.top(3))
         note = f"; {self.padding:.0%} of the attention is on the padding" if self.padding else ""
-        figure.suptitle(f"{ranking}  ({self.start:.2f}-{self.end:.2f} s{note})")
+        figure.suptitle(f"{ranking}  ({self.start:.2f}-{self.end:.2f} s{note})", parse_math=False)
         return figure
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -96,7 +103,7 @@ class Explanation:
         """
         suffix = os.path.splitext(os.fspath(path))[1].lower().lstrip(".")
         if suffix not in ("png", "svg", "pdf"):
-            raise ConfigError(f"{os.fspath(path)}: a picture is .png, .svg or .pdf")
+            raise ConfigError(f"{printable(os.fspath(path))}: a picture is .png, .svg or .pdf")
         figure = self.plot()
         with whole_file(path) as temporary:
             figure.savefig(temporary, format=suffix, dpi=150)

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from .checkpoint import load_weights
-from .config import ClassifierConfig
-from .files import whole_file
+from .config import CONFIG_FILE, ClassifierConfig
+from .files import refuse_inputs, whole_file
 from .hub import ResolvedModel, resolve_model, sha256_file
 from .onnx_graph import build_model
 
@@ -41,14 +41,21 @@ def export_onnx(
 
     Raises:
         WeightsError: the model cannot be found, fetched, verified or read.
-        ConfigError: nothing can be written there.
+        ConfigError: nothing can be written there, or `output` is a file of the model.
     """
     resolved = resolve_model(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    refuse_inputs(output, model_files(resolved))
     weights, config = load_weights(resolved.weights, resolved.config, backbone=resolved.backbone)
     content = build_model(config, weights, int8=int8, metadata=_metadata(resolved, config, int8=int8))
     with whole_file(output) as temporary:
         temporary.write_bytes(content)
     return Path(output)
+
+
+def model_files(resolved: ResolvedModel) -> list[Path]:
+    """Return the files a model is read from."""
+    own = [resolved.weights, resolved.weights.with_name(CONFIG_FILE)]
+    return own if resolved.backbone is None else [*own, resolved.backbone]
 
 
 def _metadata(resolved: ResolvedModel, config: ClassifierConfig, *, int8: bool) -> dict[str, str]:

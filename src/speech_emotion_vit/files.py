@@ -8,10 +8,10 @@ import io
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .errors import ConfigError, one_line
+from .errors import ConfigError, one_line, printable
 
 
 def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
@@ -40,6 +40,26 @@ def _require_regular(status: os.stat_result, path: str | os.PathLike[str]) -> No
         raise OSError(errno.EINVAL, "is not a regular file: copy its content to one", os.fspath(path))
 
 
+def refuse_inputs(output: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str] | int]) -> None:
+    """Refuse to write over what is read: `output` may be none of the paths and file descriptors `inputs`.
+
+    Raises:
+        ConfigError: it is one of them, perhaps by another name.
+    """
+    try:
+        place = os.stat(output)
+    except (OSError, ValueError):  # nothing is there
+        return
+    for each in inputs:
+        try:
+            same = os.path.samestat(place, os.stat(each))
+        except (OSError, ValueError):
+            continue
+        if same:
+            name = "standard input" if isinstance(each, int) else printable(os.fspath(each))
+            raise ConfigError(f"{printable(os.fspath(output))}: is read too, as {name}: choose another place")
+
+
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block ends well, and else disappears.
@@ -49,21 +69,23 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         ConfigError: nothing can be written there.
     """
-    target = Path(path)
+    name = printable(os.fspath(path)) or "''"
     try:
-        place = Path(os.path.realpath(target))
-        if place.exists() and not place.is_file():
-            raise ConfigError(f"{target}: is not a regular file: choose another place")
-        temporary = place.with_name(f".{secrets.token_hex(8)}.part")
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        place = Path(os.path.realpath(path))
+        replaceable = place.is_file() or not place.exists()
+        temporary = place.parent / f".{secrets.token_hex(8)}.part"
+        if replaceable:
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{target}: cannot be written ({one_line(error)}): choose another place") from error
+        raise ConfigError(f"{name}: cannot be written ({one_line(error)}): choose another place") from error
+    if not replaceable:
+        raise ConfigError(f"{name}: is not a regular file: choose another place")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, place)
     except OSError as error:
-        raise ConfigError(f"{target}: cannot be written ({one_line(error)}): choose another place") from error
+        raise ConfigError(f"{name}: cannot be written ({one_line(error)}): choose another place") from error
     finally:
         temporary.unlink(missing_ok=True)

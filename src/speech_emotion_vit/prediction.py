@@ -6,7 +6,7 @@ import csv
 import html
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -172,16 +172,18 @@ class Timeline:
         """Return `to_dict` as JSON."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
 
-    def to_csv(self) -> str:
-        """Return one line per segment: file, start and end in seconds, label, score, every probability, silent."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        labels = self.segments[0].probabilities
-        writer.writerow(["file", "start", "end", "label", "score", *labels, "silent"])
-        for s in self.segments:
-            row = [self.file, s.start, s.end, s.label, s.score, *s.probabilities.values(), str(s.silent).lower()]
-            writer.writerow(row)
-        return text.getvalue()
+    def to_csv(self, *, header: bool = True) -> str:
+        """Return one line per segment: file, start and end in seconds, label, score, every probability, silent.
+
+        Args:
+            header: whether a line with the names of the columns comes first.
+        """
+        rows = [
+            [self.file, s.start, s.end, s.label, s.score, *s.probabilities.values(), str(s.silent).lower()]
+            for s in self.segments
+        ]
+        above = timeline_header(self.segments[0].probabilities) if header else ""
+        return above + csv_lines(rows)
 
     def to_webvtt(self) -> str:
         """Return subtitles for a player: one cue per stretch with its label, none in silence."""
@@ -227,13 +229,15 @@ class Timeline:
             values = [float("nan") if s.silent else s.probabilities[label] for s in self.segments]
             lines.plot(middles, values, color=colour, label=label, marker=marker, markersize=3, linewidth=1.5)
         lines.set(ylim=(0, 1), ylabel="probability", xlim=(0, max(self.duration, 1e-3)))
-        lines.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        legend = lines.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a dollar in a label is a dollar
         lines.grid(alpha=0.3)
         for stretch in self.stretches():
             colour = "0.9" if stretch.label is None else colours[stretch.label]
             strip.axvspan(stretch.start, stretch.end, color=colour, linewidth=0)
         strip.set(yticks=[], xlabel="seconds")
-        figure.suptitle(f"{self.file}  ({self.model})", fontsize="medium")
+        figure.suptitle(f"{self.file}  ({self.model})", fontsize="medium", parse_math=False)
         return figure
 
     def __iter__(self) -> Iterator[Segment]:
@@ -249,6 +253,18 @@ class Timeline:
         notes = f", warnings: {'; '.join(self.warnings)}" if self.warnings else ""
         count = f"{len(self.segments)} segment{'s' if len(self.segments) > 1 else ''}"
         return f"<Timeline {count}: {', '.join(shown)}{more} ({self.duration:.2f} s, {self.model}{notes})>"
+
+
+def timeline_header(labels: Iterable[str]) -> str:
+    """Return the first line of a timeline as CSV."""
+    return csv_lines([["file", "start", "end", "label", "score", *labels, "silent"]])
+
+
+def csv_lines(rows: Iterable[Iterable[object]]) -> str:
+    """Return rows as CSV, a line each but for values with line breaks, which are quoted."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def _clock(seconds: float) -> str:

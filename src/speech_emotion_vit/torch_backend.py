@@ -60,7 +60,7 @@ class TorchBackend(Backend):
             WeightsError: the file cannot be read, or is not what `config` says.
             ConfigError: the device does not exist.
         """
-        chosen = _device(device)
+        chosen = find_device(device)
         network, config = load_checkpoint(weights, config, backbone=backbone)
         return cls(network, config, chosen)
 
@@ -138,13 +138,18 @@ class TorchBackend(Backend):
         return torch.softmax(logits / self.config.temperature, dim=-1), embedding
 
 
-def _device(device: str | torch.device) -> torch.device:
+def find_device(device: str | torch.device) -> torch.device:
+    """Return a device that works; ``auto`` is a GPU if there is one.
+
+    Raises:
+        ConfigError: it does not work here.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).cpu()  # there and back: the device "meta" has no values to give
-    except (RuntimeError, AssertionError, TypeError) as error:  # torch without CUDA asserts
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:  # each means that it is not there
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(f"device {str(device)!r} cannot be used ({reason}): pass 'auto' or 'cpu'") from error
     return chosen

@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
 import click
 
-from ..errors import SpeechEmotionError
+from ..errors import ConfigError, SpeechEmotionError, one_line, printable
 from . import convert, doctor, evaluate, explain, export, models, predict, train
+from ._streams import error_line
 
 
 class _Group(click.Group):
-    """Turn this package's errors into one line on stderr and exit status 1."""
+    """Turn this package's errors, and what the system refuses, into one line on stderr and exit status 1."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        if sys.stderr is None:  # closed: nobody wants to hear of progress and errors
+            sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, until the end
+        with _one_line_errors():  # --help and --version are printed here
+            if sys.stdout is None:  # what is opened next would take its number, and what decoders print
+                raise ConfigError("standard output is closed: redirect it to a file, or to /dev/null")
+            if isinstance(sys.stdout, io.TextIOWrapper):  # no encoding has all names; \udce9 is right in JSON too
+                sys.stdout.reconfigure(errors="backslashreplace")
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> object:
-        try:
+        with _one_line_errors():
             return super().invoke(ctx)
-        except SpeechEmotionError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except SpeechEmotionError as error:
+        raise click.ClickException(error_line(error)) from error
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader has seen enough; click ends quietly
+            raise
+        _give_up_unwritten()
+        where = printable(str(error.filename or "standard output or a file"))
+        message = f"{where}: cannot be read or written ({one_line(error)}): check permissions and space there"
+        raise click.ClickException(message) from error
+
+
+def _give_up_unwritten() -> None:
+    """Let what is left for a standard output that cannot be written go nowhere: Python would complain at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from ..errors import printable
+
 C = TypeVar("C", bound=Callable[..., Any])
 
 Row = Mapping[str, object]
@@ -55,4 +57,4 @@ def _cell(value: object) -> str:
         return ", ".join(f"{key}={_cell(each)}" for key, each in value.items())
     if isinstance(value, (list, tuple)):
         return ("; " if value and isinstance(value[0], Mapping) else ", ").join(map(_cell, value))
-    return str(value)
+    return printable(str(value))

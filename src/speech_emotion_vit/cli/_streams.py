@@ -1,4 +1,4 @@
-"""Where results go."""
+"""Where input comes from, where results go, and what is said of errors."""
 
 from __future__ import annotations
 
@@ -7,11 +7,65 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Iterable, Iterator
+from typing import IO, BinaryIO
 
-from ..errors import ConfigError
-from ..files import whole_file
+from ..errors import AudioError, ConfigError, one_line, printable
+from ..files import refuse_inputs, whole_file
+
+_REASON = 200  # characters of another package's words that an error line repeats
+
+
+def error_line(error: BaseException) -> str:
+    """Return what an error says, on one line that cannot command a terminal.
+
+    Where it repeats the long words of the error it comes from, only their beginning is left.
+    """
+    text = _joined(str(error))
+    cause = str(error.__cause__ or "")
+    for words in (cause, *cause.splitlines()):
+        words = _joined(words).rstrip(".")
+        if len(words) > _REASON:
+            text = text.replace(words, f"{words[:_REASON].rstrip()}...")
+    return text
+
+
+def _joined(text: str) -> str:
+    return printable(" ".join(line.strip() for line in text.splitlines()))
+
+
+def standard_input() -> BinaryIO:
+    """Return standard input, in which there is something.
+
+    Raises:
+        ConfigError: it is closed.
+        AudioError: it is empty or cannot be read.
+    """
+    if sys.stdin is None:
+        raise ConfigError("standard input is closed: pass the name of a file")
+    stream = sys.stdin.buffer
+    try:
+        empty = isinstance(stream, io.BufferedReader) and not stream.peek(1)
+    except OSError as error:
+        raise AudioError(f"standard input: cannot be read ({one_line(error)}): pass the name of a file") from error
+    if empty:
+        raise AudioError("standard input is empty: pass the content of an audio file")
+    return stream
+
+
+def keep_inputs(output: str | None, clips: Iterable[str | int], model: str | None, revision: str | None) -> None:
+    """Refuse an output that is one of the clips, paths or file descriptors, or a file of a model on this machine.
+
+    Raises:
+        ConfigError: it is one of them, perhaps by another name.
+    """
+    if output is None or not os.path.exists(output):
+        return
+    from ..export import model_files
+    from ..hub import resolve_model
+
+    resolved = resolve_model(model, revision=revision, local_files_only=True)
+    refuse_inputs(output, [*clips, *model_files(resolved)])
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..prediction import timeline_header
+
 if TYPE_CHECKING:
     from ..audio import AudioInput
     from ..classifier import EmotionClassifier
@@ -20,13 +22,13 @@ def header(form: str, width: int, labels: tuple[str, ...]) -> str:
     """Return what stands above the rows."""
     if form == "table":
         return f"{'clip':<{width}}  {'start':>10}  {'end':>10}  {'emotion':<9}  {'score':>5}  next\n"
-    return ",".join(["file", "start", "end", "label", "score", *labels, "silent"]) + "\n" if form == "csv" else ""
+    return timeline_header(labels) if form == "csv" else ""
 
 
 def rows(form: str, width: int, timeline: Timeline) -> str:
     """Return one line per segment."""
     if form == "csv":
-        return timeline.to_csv().split("\n", 1)[1]
+        return timeline.to_csv(header=False)
     if form == "jsonl":
         lines = [{"file": timeline.file, **segment.to_dict(), "model": timeline.model} for segment in timeline]
         return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

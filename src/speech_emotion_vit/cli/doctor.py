@@ -13,12 +13,14 @@ from typing import NamedTuple
 
 import click
 
+from ..errors import printable
+
 # What each optional distribution is for: import name, extra that brings it, purpose.
 _EXTRAS = (
     ("av", "formats", "m4a, aac, webm"),
     ("matplotlib", "plot", "pictures"),
     ("pandas", "frame", "data frames"),
-    ("onnxruntime", "onnx", "ONNX export and backend"),
+    ("onnxruntime", "onnx", "ONNX backend"),
     ("sklearn", "train", "training"),
 )
 
@@ -48,7 +50,7 @@ def command() -> None:
     width = max(len(check.what) for check in checks)
     for check in checks:
         fix = f"  -> {check.fix}" if check.fix else ""
-        click.echo(f"{check.state:<8}  {check.what:<{width}}  {check.found}{fix}")
+        click.echo(printable(f"{check.state:<8}  {check.what:<{width}}  {check.found}{fix}"))
     if any(check.state == "BROKEN" for check in checks):
         raise SystemExit(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..errors import printable
 from ._corpus import corpus_options
 
 
@@ -52,11 +53,10 @@ def command(
     from pathlib import Path
     from typing import Any, cast
 
-    import torch
-
     from ..checkpoint import load_checkpoint
-    from ..errors import ConfigError
+    from ..errors import ConfigError, SpeechEmotionError, one_line
     from ..hub import resolve_model
+    from ..torch_backend import find_device
     from ..training.assessment import assess
     from ..training.catalogue import find_corpus
     from ..training.report import confusion_table, scores_table, write_assessment
@@ -64,13 +64,13 @@ def command(
 
     corpus, folder = find_corpus(dataset, Path(data_dir) if data_dir else None)
     resolved = resolve_model(model, revision=revision)
+    place = find_device(device)
     try:
-        place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         network, config = load_checkpoint(resolved.weights, resolved.config, backbone=resolved.backbone, device=place)
-    except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
-        if "Error" in type(error).__name__ and type(error).__module__.startswith("speech_emotion_vit"):
-            raise
-        raise ConfigError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}): pass cpu") from error
+    except SpeechEmotionError:
+        raise
+    except RuntimeError as error:  # the device is there, but has no room
+        raise ConfigError(f"device {device!r} cannot be used ({one_line(error)}): pass 'cpu'") from error
     result = assess(
         network,
         config,
@@ -88,9 +88,9 @@ def command(
     )
     name = f"{resolved.name}@{resolved.revision}"
     for note in result.notes:
-        click.echo(note, err=True)
+        click.echo(printable(note), err=True)
     if sys.stdout.isatty():
-        click.echo(scores_table({name: result.scores}))
+        click.echo(scores_table({printable(name): result.scores}))
         click.echo()
         click.echo(confusion_table(result.scores))
     else:
@@ -103,4 +103,4 @@ def command(
         )
     if output:
         write_assessment(Path(output), name, corpus, result)
-        click.echo(f"written to {output}", err=True)
+        click.echo(f"written to {printable(output)}", err=True)

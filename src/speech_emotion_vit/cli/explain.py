@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
+
+from ..errors import printable
+from ._streams import keep_inputs, standard_input
 
 
 @click.command("explain", short_help="Draw where in time the network looked.")
@@ -30,10 +31,11 @@ def command(clip: str, output: str, start: float | None, model: str | None, revi
     from ..classifier import EmotionClassifier
 
     classifier = EmotionClassifier(model, device=device, revision=revision)
-    explanation = classifier.explain(sys.stdin.buffer.read() if clip == "-" else clip, start=start)
+    keep_inputs(output, [0 if clip == "-" else clip], model, revision)
+    explanation = classifier.explain(standard_input() if clip == "-" else clip, start=start)
     explanation.save(output)
     prediction = explanation.prediction
     where = f"{explanation.start:.2f}-{explanation.end:.2f} s"
-    click.echo(f"{output}: {prediction.label} {prediction.score:.2f} in {where}")
+    click.echo(f"{printable(output)}: {prediction.label} {prediction.score:.2f} in {where}")
     for warning in prediction.warnings:
-        click.echo(f"Warning: {clip}: {warning}", err=True)
+        click.echo(f"Warning: {printable(clip)}: {warning}", err=True)

@@ -18,8 +18,8 @@ def command(model: str, output: str, int8: bool, revision: str | None, cache_dir
     """Write a model as one ONNX file: waveform [batch, samples] in, probabilities and embedding out.
 
     M is a published name, a folder, a .safetensors file, or a Hub repository org/repo. Labels, sampling rate and window
-    length are in the file's metadata. Neither torch nor onnx is needed, and any ONNX runtime can run the file:
-    examples/onnx_predict.py shows how.
+    length are in the file's metadata; of longer audio the graph hears the first window. Neither torch nor onnx is
+    needed, and any ONNX runtime can run the file: examples/onnx_predict.py shows how.
 
     \b
     Examples:

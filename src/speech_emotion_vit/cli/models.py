@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ._rows import echo_record, echo_rows, format_option
+from ._streams import error_line
 
 if TYPE_CHECKING:
     from ..hub import ResolvedModel
@@ -141,7 +142,7 @@ def _verdict(name: str, revision: str | None, cache_dir: str | None) -> dict[str
     try:
         return {"status": "ok", **_found(verify_model(name, revision=revision, cache_dir=cache_dir))}
     except WeightsError as error:  # the others are verified all the same
-        click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        click.echo(f"Error: {error_line(error)}", err=True)
         return {"status": "bad", "name": name, "revision": revision, "path": None, "sha256": None}
 
 

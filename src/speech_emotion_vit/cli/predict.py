@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import sys
@@ -14,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..config import TIMELINE_HOP
+from ..prediction import csv_lines
 from . import _timeline
-from ._streams import results
+from ._streams import error_line, keep_inputs, results, standard_input
 
 if TYPE_CHECKING:
     from ..audio import AudioInput
-    from ..classifier import EmotionClassifier
+    from ..classifier import BackendName, EmotionClassifier
     from ..errors import AudioError
     from ..prediction import Prediction, Timeline
 
@@ -37,6 +36,13 @@ if TYPE_CHECKING:
 @click.option("--output", "-o", type=click.Path(dir_okay=False), metavar="F", help="Write the results to this file.")
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, ...")
 @click.option(
+    "--backend",
+    type=click.Choice(["torch", "onnx"]),
+    default="torch",
+    show_default=True,
+    help="What runs the network; onnx is ONNX Runtime on the CPU, which starts without loading torch.",
+)
+@click.option(
     "--batch-size",
     type=click.IntRange(min=1),
     help="Windows of 4 s that go through the network at once.  [default: 64; 16 with --timeline]",
@@ -52,6 +58,7 @@ def command(
     form: str | None,
     output: str | None,
     device: str,
+    backend: BackendName,
     batch_size: int | None,
     timeline: bool,
     hop: float | None,
@@ -82,8 +89,9 @@ def command(
     if not timeline and (misplaced := sorted(set(options) - {"batch_size"})):
         raise click.UsageError(f"--{misplaced[0]} goes with --timeline")
     form = form or ("table" if output is None and sys.stdout.isatty() else "jsonl")
-    classifier = EmotionClassifier(model, device=device, revision=revision)
+    classifier = EmotionClassifier(model, device=device, revision=revision, backend=backend)
     sources = [source for clip in clips for source in _sources(clip)]
+    keep_inputs(output, [0 if name == "-" else name for name, _ in sources], model, revision)
     names = [describe(name) if form == "table" else name for name, _ in sources]
     width = max(map(len, names))
     failures = 0
@@ -108,7 +116,7 @@ def command(
             progress.clear()
             if isinstance(result, AudioError):
                 failures += 1
-                click.echo(f"Error: {result}", err=True)
+                click.echo(f"Error: {error_line(result)}", err=True)
             else:
                 if isinstance(result, Prediction):
                     stream.write(_row(form, width, name, result))
@@ -138,7 +146,10 @@ def _sources(clip: str) -> Iterator[tuple[str, AudioInput | AudioError]]:
     from ..errors import AudioError, one_line
 
     if clip == "-":
-        yield "-", sys.stdin.buffer
+        try:
+            yield "-", standard_input()
+        except AudioError as fault:
+            yield "-", fault
         return
     if not os.path.isdir(clip):
         yield clip, clip
@@ -169,7 +180,7 @@ def _header(form: str, width: int, labels: tuple[str, ...]) -> str:
     if form == "table":
         return f"{'clip':<{width}}  {'emotion':<9}  {'score':>5}  {'next':<15}  {'length':>9}  notes\n"
     if form == "csv":
-        return _csv(["file", "label", "score", *labels, "duration", "model", "warnings"])
+        return csv_lines([["file", "label", "score", *labels, "duration", "model", "warnings"]])
     return ""
 
 
@@ -182,11 +193,5 @@ def _row(form: str, width: int, name: str, prediction: Prediction) -> str:
         return line.rstrip() + "\n"
     if form == "csv":
         values = [*prediction.probabilities.values(), prediction.duration, prediction.model]
-        return _csv([name, prediction.label, prediction.score, *values, "; ".join(prediction.warnings)])
+        return csv_lines([[name, prediction.label, prediction.score, *values, "; ".join(prediction.warnings)]])
     return json.dumps({"file": name, **prediction.to_dict()}, ensure_ascii=False) + "\n"
-
-
-def _csv(values: list[object]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
-    return line.getvalue()

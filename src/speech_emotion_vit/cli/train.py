@@ -79,7 +79,7 @@ def command(
     from pathlib import Path
     from typing import Any, cast
 
-    from ..errors import ConfigError
+    from ..errors import ConfigError, printable
     from ..training.catalogue import find_corpus
     from ..training.experiment import make_accelerator, train_corpus
     from ..training.recipes import RECIPES, Recipe
@@ -112,7 +112,7 @@ def command(
         resume=resume,
         strict=strict,
         cache=Path(cache_dir) if cache_dir else None,
-        say=lambda line: click.echo(line, err=True),
+        say=lambda line: click.echo(printable(line), err=True),
         progress=feature_progress,
     )
     if not accelerator.is_main_process:
@@ -123,7 +123,7 @@ def command(
     else:
         for name, values in scores.items():
             click.echo(json.dumps({"scores": name, **values.to_dict()}, ensure_ascii=False))
-    click.echo(f"written to {target}", err=True)
+    click.echo(f"written to {printable(str(target))}", err=True)
 
 
 def _assignments(changes: tuple[str, ...]) -> dict[str, str]:
