@@ -213,6 +213,14 @@ def test_folder_of_ones_own(tmp_path: Path) -> None:
     ]
 
 
+def test_linked_folders_are_read_once_and_loops_end(tmp_path: Path) -> None:
+    labelled_folder(tmp_path / "elsewhere", ["fear"], 2)
+    labelled_folder(tmp_path / "own", ["anger"], 2)
+    (tmp_path / "own" / "fear").symlink_to(tmp_path / "elsewhere" / "fear")
+    (tmp_path / "own" / "anger" / "again").symlink_to(tmp_path / "own")
+    assert [u.id for u in read_folder(tmp_path / "own")] == ["anger/00", "anger/01", "fear/00", "fear/01"]
+
+
 def test_csv_of_ones_own(tmp_path: Path) -> None:
     found = read_folder(labelled_csv(tmp_path, ["fear"], ["ann", "bob"], 1))
     assert [(u.id, u.label, u.speaker, u.sentence) for u in found] == [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -336,8 +337,17 @@ def possible_labels(utterances: Sequence[Utterance]) -> dict[str, set[str]]:
 
 
 def audio_files(folder: Path) -> Iterator[Path]:
-    """Yield the files in `folder`, however deep, that are named like audio, in a stable order."""
-    yield from sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    """Yield the files in `folder`, however deep, that are named like audio, in a stable order; links are followed."""
+    found: list[Path] = []
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link that leads back, or to what has been read
+            folders.clear()
+        else:
+            seen.add(real)
+            found += [Path(place, name) for name in names]
+    yield from sorted(path for path in found if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
 
 
 def _checked(utterances: list[Utterance], folder: Path, layout: str) -> list[Utterance]:
