@@ -94,9 +94,8 @@ class EmotionStream:
         frames = self._frames(chunk)
         if not frames.size:
             return []
-        samples = self._intake.push(
-            np.concatenate(list(pcm_blocks(frames, "stream")))
-        )  # whole, so that a refused chunk leaves no trace
+        chunk = np.concatenate(list(pcm_blocks(frames, "stream")))
+        samples = self._intake.push(chunk)  # whole, so that a refused one leaves no trace
         self._channels = frames.shape[1]
         return self._segmenter.push(samples)
 
