@@ -152,8 +152,9 @@ def restricted(
     smaller = SpectrogramViT(shape)
     state = {key: value[kept] if key.startswith(HEAD) else value for key, value in network.state_dict().items()}
     smaller.load_state_dict(state)
-    changes: dict[str, Any] = {"temperature": temperature} if temperature else {}
-    return smaller, dataclasses.replace(config, labels=labels, model=shape, **changes)
+    return smaller, dataclasses.replace(
+        config, labels=labels, model=shape, temperature=temperature or config.temperature
+    )
 
 
 def main(folder: Path, name: str, role: str | None = None) -> None:

@@ -16,7 +16,7 @@ from ..models import SpectrogramViT
 from .catalogue import Corpus, remarks
 from .corpora import Utterance, named, possible_labels
 from .data import Rows
-from .dataset import describe_faults
+from .dataset import contents_of, describe_faults
 from .evaluation import Scores, score_clips
 from .features import load_features
 from .metrics import Floats, mean_probabilities
@@ -118,8 +118,7 @@ def assess(
     notes += _label_notes(config.labels, [label_of[item.utterance] for item in items], common)
     items = tuple(item for item in items if label_of[item.utterance] in common)
     heard = heard_by(model)
-    contents = {name: digest for store in stores.values() for name, digest in store.contents.items()}
-    known = heard.among(utterances, corpus.name, protocol, contents)
+    known = heard.among(utterances, corpus.name, protocol, contents_of(stores))
     count = sum(item.utterance in known for item in items)
     notes += _heard_notes(heard, count, len(items), protocol)
     if not items:

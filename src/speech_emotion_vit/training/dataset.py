@@ -67,7 +67,7 @@ class Data:
     @cached_property
     def contents(self) -> dict[str, str]:
         """SHA-256 of the audio file by utterance, of those that can be read."""
-        return {name: content for store in self.stores.values() for name, content in store.contents.items()}
+        return contents_of(self.stores)
 
     @cached_property
     def digest(self) -> str:
@@ -121,6 +121,11 @@ def load_data(
     if len(labels) < 2:
         raise DatasetError(f"{folder}: only one label is there, {labels[0]}: at least two are needed")
     return Data(corpus=corpus, utterances=utterances, labels=labels, stores=stores, remarks=tuple(found))
+
+
+def contents_of(stores: Mapping[int, FeatureStore]) -> dict[str, str]:
+    """Return the SHA-256 of the audio file by utterance, of those that can be read."""
+    return {name: content for store in stores.values() for name, content in store.contents.items()}
 
 
 def describe_faults(stores: Mapping[int, FeatureStore]) -> list[str]:

@@ -205,15 +205,16 @@ def model_card(run: Mapping[str, Any], results: Mapping[str, Any], corpus: Corpu
 def _calibration(run: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     """Return on what the temperature was fitted."""
     final = results["model"]
-    value = f"temperature {results['temperature'][final]:.3f}"
+    value = f"{results['temperature'][final]:.3f}"
+    calibrated = f"Probabilities are calibrated with temperature {value}"
     if run["fold"] == "all":
-        return f"Every fold has a temperature of its own, {value.removeprefix('temperature ')} in the mean."
+        return f"Every fold has a temperature of its own, {value} in the mean."
     if any(part.startswith("validation") for part in results["scores"][final]):
-        return f"Probabilities are calibrated with {value}, fitted on the validation clips."
+        return f"{calibrated}, fitted on the validation clips."
     if run["fold"] == "final" and results["temperature"][final] != 1.0:
-        return f"Probabilities are calibrated with {value}, that of the runs that held clips out."
+        return f"{calibrated}, that of the runs that held clips out."
     if run["mode"] == "probe":
-        return f"Probabilities are calibrated with {value}, fitted on training clips that were left out in turn."
+        return f"{calibrated}, fitted on training clips that were left out in turn."
     return "Probabilities are not calibrated: no clip was held out for it."
 
 
