@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from helpers import CLIPS, tone
 from speech_emotion_vit import AudioError
 from speech_emotion_vit.audio import AudioReader, describe, windows
+from speech_emotion_vit.decoding import EncodedAudio
 
 TONE = tone(440, 1.0)
 
@@ -64,6 +65,17 @@ def test_every_container_is_read_from_a_path_from_bytes_and_from_a_file(
         assert np.array_equal(read(source)[0], samples)
     with path.open("rb") as file:
         assert np.array_equal(read(file)[0], samples)
+
+
+@pytest.mark.parametrize("form", ["WAV", "WAVEX", "FLAC", "AIFF", "AU", "CAF", "W64", "RF64"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_16_bits_become_the_floats_that_libsndfile_makes_of_them(form: str, channels: int) -> None:
+    samples = np.random.default_rng(0).integers(-32_768, 32_768, (150_001, channels), dtype=np.int16)
+    samples[:2] = [[-32_768], [32_767]]
+    data = encoded(samples, format=form)
+    blocks = np.concatenate(list(EncodedAudio(data, "clip")))
+    assert blocks.dtype == np.float32
+    assert np.array_equal(blocks, soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)[0])
 
 
 def encoded_by_pyav(path: Path, codec: str, samples: np.ndarray) -> bytes:

@@ -144,9 +144,11 @@ class EncodedAudio:
     def _soundfile_blocks(self, sound: _Sequential) -> Iterator[Block]:
         announced = _announced_frames(sound)
         step = max(1, min(BLOCK_VALUES // sound.channels, sound.frames))
+        # libsndfile turns integers to floats in pieces of 8 KiB, each a call back to Python, but reads 16 bits at once.
+        kind: type[np.generic] = np.int16 if sound.subtype == "PCM_16" else np.float32
         done = 0
         while self.fault is None and done < sound.frames:  # beyond, libsndfile gives nothing, whatever is there
-            block: Block = np.zeros((step, sound.channels), np.float32)
+            block = np.zeros((step, sound.channels), kind)
             before, self._file.ended = self._file.filled, False
             try:
                 block = sound.read(out=block)
@@ -158,7 +160,7 @@ class EncodedAudio:
             if invented or not len(block):  # some decoders go on after the end, for as long as the header claims
                 break
             done += len(block)
-            yield block
+            yield block if kind is np.float32 else block * np.float32(2.0**-15)
         if self.fault is None and announced is not None and done < announced:
             self.fault = (
                 f"truncated: {done / sound.samplerate:.2f} of {announced / sound.samplerate:.2f} s could be read"
@@ -241,15 +243,24 @@ class _Calm:
 
     def read(self, size: int) -> bytes:
         size = min(size, _LARGEST_READ)  # libsndfile wants the whole of a file that it takes for a resource fork
-        data = bytearray()
+        missing = size
+        pieces: list[bytes] = []
         try:
-            while len(data) < size and (piece := self._file.read(size - len(data))):
-                data += piece
+            while missing > 0 and (piece := self._file.read(missing)):
+                missing -= len(piece)
+                pieces.append(bytes(piece))
         except BaseException as error:
             self._error = self._error or error
+        data = b"".join(pieces)[:size]
         self.filled += len(data)
         self.ended = self.ended or not data
-        return bytes(data[:size])
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        """Do as `read`: without this method soundfile meets an AttributeError at every read."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
