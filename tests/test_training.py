@@ -184,8 +184,8 @@ def test_losses_by_hand() -> None:
 
 def test_learning_rates_by_hand() -> None:
     halving = StageSettings(learning_rate=1e-4)
-    rates = [learning_rate(halving, epoch) for epoch in (0, 9.99, 10, 25, 49.9)]
-    assert rates == pytest.approx([1e-4, 1e-4, 0.5e-4, 0.25e-4, 0.0625e-4])
+    rates = [learning_rate(halving, epoch) for epoch in (0, 9.99, 10, 10.01, 25, 50)]
+    assert rates == pytest.approx([1e-4, 1e-4, 1e-4, 0.5e-4, 0.25e-4, 0.0625e-4])
     cosine = StageSettings(epochs=10, learning_rate=1.0, schedule="cosine", warmup_epochs=2.0)
     assert learning_rate(cosine, 0) == 0
     assert learning_rate(cosine, 1) == pytest.approx(0.5 * 0.5 * (1 + math.cos(0.1 * math.pi)))

@@ -69,12 +69,12 @@ def seed_of(seed: int, *parts: int | str) -> int:
 
 
 def learning_rate(settings: StageSettings, epoch: float) -> float:
-    """Return the learning rate after `epoch` epochs, a fraction within an epoch."""
+    """Return the learning rate of the step that completes `epoch` epochs, a fraction within an epoch."""
     s = settings
     warmup = min(1.0, epoch / s.warmup_epochs) if s.warmup_epochs else 1.0
     if s.schedule == "cosine":
         return s.learning_rate * warmup * 0.5 * (1.0 + math.cos(math.pi * min(1.0, epoch / s.epochs)))
-    return s.learning_rate * warmup * 0.5 ** (int(epoch) // s.halve_every)
+    return s.learning_rate * warmup * 0.5 ** (max(0, math.ceil(epoch) - 1) // s.halve_every)
 
 
 def make_optimizer(stage: nn.Module, settings: StageSettings) -> torch.optim.Optimizer:
