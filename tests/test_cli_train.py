@@ -163,6 +163,25 @@ def test_clips_of_different_corpora_are_not_mixed(place: Path, general: Path) ->
     assert "set augmentation.mixup to 0" in message
 
 
+def test_votes_are_learnt_where_there_are_any_and_not_mixed(place: Path, savee: Path, tmp_path: Path) -> None:
+    common = ("--stage", "supervised", "--set", "votes_weight=0.5", "--cache-dir", place / "cache", *SMALL)
+    message = fail("train", "--dataset", "savee", "--data-dir", savee, "--output", tmp_path / "none", *common)
+    assert "votes_weight is for CREMA-D with its summaryTable.csv beside AudioWAV; set it to 0" in message
+    rows = ["FileName,VoiceVote,MultiModalVote"]
+    for number, (speaker, part) in enumerate((s, p) for s in ("1001", "1049", "1048") for p in CREMA_D_LABELS):
+        write_clip(tmp_path / "AudioWAV" / f"{speaker}_DFA_{part}_XX.wav", CREMA_D_LABELS[part], seed=number)
+        rows.append(f"{speaker}_DFA_{part}_XX,{part[0]}:N,{part[0]}")
+    (tmp_path / "summaryTable.csv").write_text("\n".join(rows))
+    arguments = ("train", "--dataset", "crema-d", "--data-dir", tmp_path, *common)
+    succeed(*arguments, "--output", tmp_path / "run")
+    with open(tmp_path / "run" / "history.csv", newline="") as file:
+        losses = [float(row["votes"]) for row in csv.DictReader(file)]
+    assert len(losses) == 3
+    assert 0 < losses[-1] < losses[0]
+    message = fail(*arguments, "--output", tmp_path / "mixup", "--set", "augmentation.mixup=0.4")
+    assert "set augmentation.mixup or votes_weight to 0" in message
+
+
 def test_features_of_different_width_are_not_matched(place: Path, savee: Path) -> None:
     arguments = ("--data-dir", savee, "--cache-dir", place / "cache", "--set", "student_network=paper", *SMALL)
     message = fail("train", "--dataset", "savee", "--output", place / "widths", *arguments)

@@ -16,6 +16,7 @@ from speech_emotion_vit.training.corpora import (
     read_general,
     read_savee,
 )
+from speech_emotion_vit.training.dataset import Data
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -41,6 +42,41 @@ def test_crema_d_names_carry_everything(tmp_path: Path) -> None:
     assert (first.id, first.label, first.speaker, first.sentence) == ("1001_DFA_ANG_XX", "anger", "1001", "DFA")
     assert (second.id, second.label, second.speaker, second.sentence) == ("1002_IEO_SAD_LO", "sadness", "1002", "IEO")
     assert second.path == tmp_path / "AudioWAV" / "1002_IEO_SAD_LO.wav"
+
+
+HEARD = '"","FileName","VoiceVote","FaceVote","MultiModalVote"\n"1","1001_DFA_ANG_XX","A:D","N","A"\n'
+
+
+def test_what_listeners_heard_is_read_from_the_table_beside_the_clips(tmp_path: Path) -> None:
+    touch(tmp_path, "AudioWAV/1001_DFA_ANG_XX.wav", "AudioWAV/1002_IEO_SAD_LO.wav")
+    assert [utterance.votes for utterance in read_crema_d(tmp_path)] == [(), ()]
+    (tmp_path / "summaryTable.csv").write_text(HEARD)
+    assert [utterance.votes for utterance in read_crema_d(tmp_path)] == [(("anger", "disgust"), ("anger",)), ()]
+
+
+@pytest.mark.parametrize(
+    "text", ["FileName,VoiceVote\n1001_DFA_ANG_XX,A\n", HEARD.replace("A:D", "X"), HEARD[:-6], "\0"]
+)
+def test_a_damaged_table_of_votes_is_named(tmp_path: Path, text: str) -> None:
+    touch(tmp_path, "1001_DFA_ANG_XX.wav")
+    (tmp_path / "summaryTable.csv").write_text(text)
+    with pytest.raises(DatasetError, match=r"summaryTable\.csv: is not CREMA-D's table of votes .*: fetch it again"):
+        read_crema_d(tmp_path)
+
+
+def test_level_votes_share_and_clips_without_votes_have_none(tmp_path: Path) -> None:
+    corpus = CORPORA["crema-d"]
+    touch(tmp_path, "1001_DFA_ANG_XX.wav", "1001_DFA_DIS_XX.wav")
+
+    def data() -> Data:
+        utterances = tuple(corpus.read(tmp_path))
+        return Data(corpus=corpus, utterances=utterances, labels=("anger", "disgust"), stores={}, remarks=())
+
+    before = data()
+    assert before.votes is None
+    (tmp_path / "summaryTable.csv").write_text(HEARD)
+    assert data().votes == {"1001_DFA_ANG_XX": [[0.5, 0.5], [1.0, 0.0]], "1001_DFA_DIS_XX": [[0.0, 0.0], [0.0, 0.0]]}
+    assert data().digest != before.digest
 
 
 def test_crema_d_name_variant_gets_its_published_id(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def network(config: ModelConfig, seed: int = 0) -> SpectrogramViT:
         return SpectrogramViT(config)
 
 
-def eight_clips(seed: int = 0) -> Rows:
-    """Random images with random labels: only memory helps."""
+def eight_clips(seed: int = 0, *, votes: bool = False) -> Rows:
+    """Random images with random labels, and random votes if wanted: only memory helps."""
     rng = np.random.default_rng(seed)
     images = rng.random((8, SIZE, SIZE)).astype(np.float16)
     for row, image in enumerate(images):
@@ -73,7 +73,8 @@ def eight_clips(seed: int = 0) -> Rows:
     names = [f"clip{i}" for i in range(8)]
     store = FeatureStore(images, {name: (i, i + 1) for i, name in enumerate(names)}, {}, "made-up")
     classes = {name: int(i % 3 == 0) for i, name in enumerate(names)}
-    return Rows([Item(name, 0) for name in names], {0: store}, classes, device=torch.device("cpu"))
+    heard = {name: [[1 - side, side] for side in rng.random(2)] for name in names} if votes else None
+    return Rows([Item(name, 0) for name in names], {0: store}, classes, device=torch.device("cpu"), votes=heard)
 
 
 def job(folder: Path, name: str, settings: StageSettings = QUICK, **options: Any) -> Job:
@@ -331,12 +332,21 @@ ALL_ON = dataclasses.replace(QUICK, epochs=6, average=0.9, drop=0.5, batch_size=
 AUGMENTED = Augmentation(frequency_warp=0.05, equalizer=0.05, mixup=0.4)
 
 
-@pytest.mark.parametrize("config", [STUDENT, COMPACT], ids=["paper", "compact"])
+@pytest.mark.parametrize(
+    ("config", "votes_weight"), [(STUDENT, 0.0), (COMPACT, 0.0), (COMPACT, 0.5)], ids=["paper", "compact", "votes"]
+)
 def test_an_epoch_at_a_time_is_bit_exact(
-    tmp_path: Path, accelerator: Any, monkeypatch: pytest.MonkeyPatch, config: ModelConfig
+    tmp_path: Path, accelerator: Any, monkeypatch: pytest.MonkeyPatch, config: ModelConfig, votes_weight: float
 ) -> None:
+    def run(name: str, model: SpectrogramViT) -> list[dict[str, Any]]:
+        rows = eight_clips(votes=votes_weight > 0)
+        options = {"augmentation": AUGMENTED, "train": rows, "validation": rows}
+        return fit(
+            Supervised(model, votes_weight=votes_weight), job(tmp_path / name, "x", ALL_ON, **options), accelerator
+        )
+
     whole = network(config)
-    history = fit(Supervised(whole), job(tmp_path / "a", "x", ALL_ON, augmentation=AUGMENTED), accelerator)
+    history = run("a", whole)
     from speech_emotion_vit.training import loop
 
     store = loop._Fit._store
@@ -353,9 +363,9 @@ def test_an_epoch_at_a_time_is_bit_exact(
         torch.manual_seed(time.monotonic_ns() % 1000)  # nothing may depend on the global generator
         model = network(config, seed=start)  # after the first epoch the state replaces it
         with pytest.raises(KeyboardInterrupt):
-            fit(Supervised(model), job(tmp_path / "b", "x", ALL_ON, augmentation=AUGMENTED), accelerator)
+            run("b", model)
     pieces = network(config, seed=6)
-    again = fit(Supervised(pieces), job(tmp_path / "b", "x", ALL_ON, augmentation=AUGMENTED), accelerator)
+    again = run("b", pieces)
     assert calls == 6
     assert digest(whole.state_dict()) == digest(pieces.state_dict())
     assert [r | {"seconds": 0} for r in history] == [r | {"seconds": 0} for r in again]
@@ -423,6 +433,27 @@ def test_several_teachers_teach_the_mean_of_their_answers() -> None:
     expected = -(wanted * torch.log_softmax(student(images) / 2, dim=1)).sum(dim=1).mean() * 4 * 0.5
     assert losses["soft_labels"].item() == pytest.approx(expected.item(), rel=1e-5)
     assert "soft_labels" not in Supervised(student)(Batch(images, torch.eye(2).repeat(4, 1)))
+
+
+def test_what_listeners_heard_is_learnt_by_heads_that_are_thrown_away() -> None:
+    model = network(COMPACT).eval()
+    stage = Supervised(model, votes_weight=0.5)
+    votes = torch.tensor([[[1.0, 0.0], [0.5, 0.5]]]).repeat(8, 1, 1)
+    votes[6:] = 0  # nobody was asked
+    batch = Batch(eight_clips().images(np.arange(8)), torch.eye(2).repeat(4, 1), votes=votes)
+    assert stage(batch)["votes"].item() == pytest.approx(0.5 * 6 / 8 * 2 * math.log(2))  # its heads know nothing yet
+    assert stage.votes_head is not None
+    torch.manual_seed(0)
+    torch.nn.init.normal_(stage.votes_head.weight)
+    logits = (model.embed(batch.images) @ stage.votes_head.weight.T).reshape(8, 2, 2)
+    losses = stage(batch)
+    chances = logits.log_softmax(dim=2)
+    expected = -(chances[:6, 0, 0] + 0.5 * chances[:6, 1].sum(dim=1)).sum() / 8 * 0.5
+    assert losses["votes"].item() == pytest.approx(expected.item(), rel=1e-5)
+    losses["votes"].backward()  # type: ignore[no-untyped-call]
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in model.blocks.parameters())
+    assert not any("votes" in name for name in model.state_dict())
+    assert "votes" not in Supervised(model)(batch)
 
 
 def test_a_state_of_another_network_is_refused(tmp_path: Path, accelerator: Any) -> None:

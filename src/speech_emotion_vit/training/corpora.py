@@ -42,6 +42,8 @@ class Utterance:
     """What is said, as the corpus codes it; empty where unknown."""
     corpus: str = ""
     """In a mixture of corpora, the one it is from; its id and speaker then begin with that name."""
+    votes: tuple[tuple[str, ...], ...] = ()
+    """What most listeners heard, from the voice alone and with the face: a label, or several that are level."""
 
 
 # CREMA-D ---------------------------------------------------------------------------------------------------------
@@ -91,17 +93,46 @@ def read_crema_d(folder: Path) -> list[Utterance]:
     """Read CREMA-D: ``AudioWAV/1001_DFA_ANG_XX.wav``, also without the ``AudioWAV`` folder.
 
     Raises:
-        DatasetError: there is no file of the corpus in `folder`, or one twice.
+        DatasetError: there is no file of the corpus in `folder`, or one twice, or its table of votes is damaged.
     """
     utterances = []
+    votes = _crema_d_votes(folder / "summaryTable.csv")
     for path in audio_files(folder):
         name = _crema_d_id(path.stem)
         if name is not None:
             speaker, sentence, code, _ = name.split("_")
             utterances.append(
-                Utterance(id=name, path=path, label=CREMA_D_LABELS[code], speaker=speaker, sentence=sentence)
+                Utterance(
+                    id=name,
+                    path=path,
+                    label=CREMA_D_LABELS[code],
+                    speaker=speaker,
+                    sentence=sentence,
+                    votes=votes.get(name, ()),
+                )
             )
     return _checked(utterances, folder, CREMA_D_LAYOUT)
+
+
+def _crema_d_votes(table: Path) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """Return `Utterance.votes` by id; none where the corpus came without its tables."""
+    if not table.is_file():
+        return {}
+    by_letter = {code[0]: label for code, label in CREMA_D_LABELS.items()}
+    try:
+        with open(table, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        if not rows:
+            raise csv.Error("it has no rows")
+        return {
+            row["FileName"]: tuple(
+                tuple(by_letter[letter] for letter in row[column].split(":"))
+                for column in ("VoiceVote", "MultiModalVote")
+            )
+            for row in rows
+        }
+    except (OSError, UnicodeError, KeyError, AttributeError, csv.Error) as error:
+        raise DatasetError(f"{table}: is not CREMA-D's table of votes ({one_line(error)}): fetch it again") from error
 
 
 # EmoDB -----------------------------------------------------------------------------------------------------------

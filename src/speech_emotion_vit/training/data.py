@@ -29,6 +29,7 @@ class Rows:
         classes: label index by utterance.
         device: where batches are wanted.
         possible: whether a clip can have each label, by utterance; None where all can have all.
+        votes: what listeners heard `[2][classes]`, by utterance; None where it is not learnt.
 
     Raises:
         DatasetError: items were asked for and none can be read.
@@ -42,6 +43,7 @@ class Rows:
         *,
         device: torch.device,
         possible: Mapping[str, Sequence[bool]] | None = None,
+        votes: Mapping[str, Sequence[Sequence[float]]] | None = None,
     ) -> None:
         readable = [item for item in items if item.utterance in stores[item.version].rows]
         if items and not readable:
@@ -67,6 +69,10 @@ class Rows:
         if possible is not None and readable:
             each = torch.tensor([possible[item.utterance] for item in readable])
             self._possible = each[torch.from_numpy(self.owners)].to(device)
+        self._votes: Tensor | None = None
+        if votes is not None and readable:
+            of_clips = torch.tensor([votes[item.utterance] for item in readable])
+            self._votes = of_clips[torch.from_numpy(self.owners)].to(device)
         lengths = {version: _lengths(images) for version, images in self._images.items()}
         self.lengths: Indices = np.array([lengths[version][row] for version, row, _ in places], dtype=np.int64)
         """Columns of each row that are not padding `[rows]`."""
@@ -86,6 +92,10 @@ class Rows:
     def possible(self, rows: Indices) -> Tensor | None:
         """Return whether each row can have each label `[len(rows), classes]`, None where all can have all."""
         return None if self._possible is None else self._possible[torch.from_numpy(rows).to(self.device)]
+
+    def votes(self, rows: Indices) -> Tensor | None:
+        """Return what listeners heard `[len(rows), 2, classes]`, None where it is not learnt."""
+        return None if self._votes is None else self._votes[torch.from_numpy(rows).to(self.device)]
 
     def _gather(self, rows: Indices) -> npt.NDArray[np.float16]:
         return np.stack([self._images[int(self._version[row])][self._row[row]] for row in rows])

@@ -60,6 +60,20 @@ class Data:
         return {u.id: tuple(label in members[u.corpus] for label in self.labels) for u in self.utterances}
 
     @cached_property
+    def votes(self) -> dict[str, list[list[float]]] | None:
+        """What listeners heard by utterance, `[2][classes]`, level labels sharing; None where nobody was asked.
+
+        All zeros for a clip of another corpus, where one of a mixture has votes.
+        """
+        if not any(utterance.votes for utterance in self.utterances):
+            return None
+        unheard = [[0.0] * len(self.labels)] * 2
+        return {
+            u.id: [[(label in heard) / len(heard) for label in self.labels] for heard in u.votes] or unheard
+            for u in self.utterances
+        }
+
+    @cached_property
     def speakers(self) -> dict[str, str]:
         """Speaker by utterance."""
         return {utterance.id: utterance.speaker for utterance in self.utterances}
@@ -72,7 +86,7 @@ class Data:
     @cached_property
     def digest(self) -> str:
         """Digest of who says what under which label; the stores are named by digests of the audio."""
-        lines = [[u.id, u.label, u.speaker, u.sentence] for u in self.utterances]
+        lines = [[u.id, u.label, u.speaker, u.sentence, *u.votes] for u in self.utterances]
         return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
 

@@ -117,6 +117,7 @@ class _Fit:
             )
         self.job, self.accelerator = job, accelerator
         self.network: SpectrogramViT = stage.network  # type: ignore[assignment]
+        self.votes_head: nn.Module | None = getattr(stage, "votes_head", None)
         # No norm of that stem looks at the batch, so gradients of pieces add up to those of the whole.
         piecewise = self.network.config.stem == "conv6" and accelerator.device.type == "cpu"
         self.chunk = STEM_CHUNK if piecewise else job.settings.batch_size
@@ -214,7 +215,7 @@ class _Fit:
             patches = (c.image_height // c.patch_height) * (c.image_width // c.patch_width)
             scores = torch.rand(len(rows), patches, generator=generator, device=images.device)
         reference = None if job.reference is None else job.reference[torch.from_numpy(rows).to(job.reference.device)]
-        return Batch(images, targets, scores, reference, job.train.possible(rows))
+        return Batch(images, targets, scores, reference, job.train.possible(rows), job.train.votes(rows))
 
     def _average(self) -> None:
         if self.averaged is not None:
@@ -257,6 +258,8 @@ class _Fit:
         }
         if self.averaged is not None:
             groups["averaged"] = self.averaged.state_dict()
+        if self.votes_head is not None:
+            groups["votes_head"] = self.votes_head.state_dict()
         progress: dict[str, Any] = {
             "stage": self.job.name,
             "step": self.step,
@@ -272,6 +275,8 @@ class _Fit:
             self.network.load_state_dict(groups["network"])
             if self.averaged is not None:
                 self.averaged.load_state_dict(groups["averaged"])
+            if self.votes_head is not None:
+                self.votes_head.load_state_dict(groups["votes_head"])
             load_optimizer_tensors(self.optimizer, groups["optimizer"])
             self.kept = {name: tensor.to(self.accelerator.device) for name, tensor in groups["kept"].items()}
             self.step, self.best_epoch, self.done = progress["step"], progress["best_epoch"], progress["done"]

@@ -121,10 +121,19 @@ def _write_split(run: Run, split: Split) -> None:
 def _run(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
     started = time.monotonic()
     possible = run.data.possible
-    if possible is not None and max(run.recipe.augmentation.mixup, run.recipe.teacher_augmentation.mixup):
+    mixup = max(run.recipe.augmentation.mixup, run.recipe.teacher_augmentation.mixup)
+    if possible is not None and mixup:
         raise ConfigError("mixup cannot mix clips of corpora with different labels: set augmentation.mixup to 0")
+    votes = run.data.votes if run.recipe.votes_weight else None
+    if run.recipe.votes_weight and votes is None:
+        raise ConfigError(
+            "what listeners heard is not there: votes_weight is for CREMA-D with its summaryTable.csv beside AudioWAV; "
+            "set it to 0"
+        )
+    if votes is not None and mixup:
+        raise ConfigError("mixup does not mix what listeners heard: set augmentation.mixup or votes_weight to 0")
     rows = {
-        part: Rows(items, run.data.stores, run.data.classes, device=accelerator.device, possible=possible)
+        part: Rows(items, run.data.stores, run.data.classes, device=accelerator.device, possible=possible, votes=votes)
         for part, items in (
             ("train", _repeated(split.train, run)),
             ("validation", split.validation),

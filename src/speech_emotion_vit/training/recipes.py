@@ -155,6 +155,9 @@ class Recipe:
     """Weight of the teacher's soft labels in the student's stage, and of the `teachers`' (*paper*: none)."""
     soft_temperature: float = 2.0
     """What softens the teacher's labels."""
+    votes_weight: float = 0.0
+    """Weight of what listeners heard, which further heads learn that are thrown away (stage ``supervised``, CREMA-D):
+    it says what can be heard in a clip, where the label says what was meant."""
     teacher: StageSettings = field(default_factory=StageSettings)
     """First stage: the teacher, cross-entropy."""
     match: StageSettings = field(default_factory=StageSettings)
@@ -175,7 +178,13 @@ class Recipe:
             raise ConfigError(f"versions must be from 0 to {len(VERSIONS) - 1}, not {list(self.versions)}")
         if not 1 <= self.repeats <= 100:
             raise ConfigError(f"repeats must be from 1 to 100, not {self.repeats}")
-        for name, high in (("label_smoothing", 0.9), ("alpha", 1e6), ("soft_weight", 1e6), ("soft_temperature", 100)):
+        for name, high in (
+            ("label_smoothing", 0.9),
+            ("alpha", 1e6),
+            ("soft_weight", 1e6),
+            ("votes_weight", 1e6),
+            ("soft_temperature", 100),
+        ):
             value = getattr(self, name)
             if not 0 <= value <= high:
                 raise ConfigError(f"{name} must be from 0 to {high:g}, not {value}")

@@ -172,6 +172,7 @@ class StageRunner:
                 teachers=teachers,
                 soft_weight=recipe.soft_weight,
                 soft_temperature=recipe.soft_temperature,
+                votes_weight=recipe.votes_weight if name == "supervised" else 0.0,
             )
         if self.teacher is None:
             self.teacher = FrozenTeacher(self.networks["teacher"])

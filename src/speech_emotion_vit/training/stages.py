@@ -33,6 +33,8 @@ class Batch(NamedTuple):
     """The teacher's features `[batch, dim]` of these images where they are known already."""
     possible: Tensor | None = None
     """Which classes each clip can have `[batch, classes]`; None: all can have all."""
+    votes: Tensor | None = None
+    """What listeners heard `[batch, 2, classes]`, from the voice alone and with the face; None: it is not learnt."""
 
     def share(self, index: int, number: int) -> Batch:
         """Return every `number`-th row from `index` on."""
@@ -42,6 +44,7 @@ class Batch(NamedTuple):
             None if self.scores is None else self.scores[index::number],
             None if self.reference is None else self.reference[index::number],
             None if self.possible is None else self.possible[index::number],
+            None if self.votes is None else self.votes[index::number],
         )
 
 
@@ -124,6 +127,7 @@ class Supervised(nn.Module):
         teachers: networks whose mean softened answer is a further target; they see all patches.
         soft_weight: weight of that target.
         soft_temperature: what softens answers.
+        votes_weight: weight of what listeners heard, which heads of this stage learn.
     """
 
     class_weights: Tensor | None
@@ -138,12 +142,19 @@ class Supervised(nn.Module):
         teachers: Sequence[FrozenTeacher] = (),
         soft_weight: float = 0.0,
         soft_temperature: float = 2.0,
+        votes_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network
         self.teachers = tuple(teachers)
         self.soft_weight = soft_weight
         self.soft_temperature = soft_temperature
+        self.votes_weight = votes_weight
+        self.votes_head: nn.Linear | None = None
+        if votes_weight:
+            self.votes_head = nn.Linear(network.config.embedding_dim, 2 * network.config.num_classes)
+            nn.init.zeros_(self.votes_head.weight)  # the same start whatever was random before
+            nn.init.zeros_(self.votes_head.bias)
         self.drop = drop
         self.label_smoothing = label_smoothing
         self.register_buffer("class_weights", class_weights, persistent=False)
@@ -156,6 +167,9 @@ class Supervised(nn.Module):
             losses["soft_labels"] = self._soft_labels(
                 embedding, [teacher.logits(teacher.features(batch.images)) for teacher in self.teachers], batch
             )
+        if self.votes_head is not None and batch.votes is not None:
+            logits = self.votes_head(embedding).unflatten(1, batch.votes.shape[1:])
+            losses["votes"] = -self.votes_weight * (batch.votes * logits.log_softmax(2)).sum(dim=(1, 2)).mean()
         return losses
 
     def _soft_labels(self, embedding: Tensor, answers: Sequence[Tensor], batch: Batch) -> Tensor:
