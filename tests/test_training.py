@@ -287,19 +287,24 @@ def test_a_probe_changes_the_head_alone_and_tells_what_is_linear(classes: int) -
     after = probed.state_dict()
     assert {name for name in after if not torch.equal(after[name], before[name])} == {"head.weight", "head.bias"}
     assert record["left_out_ua"] == 1.0
-    # The margins are those of a support vector machine on standardised embeddings.
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import LinearSVC
 
-    plain = ProbeSettings(copies=0)
-    record = fit_probe(probed, rows, speakers, plain, Augmentation(), seed=0)
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_a_probe_is_ridge_regression_on_standardised_embeddings(balanced: bool) -> None:
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.preprocessing import StandardScaler
+
+    rows = eight_clips()  # three of one label, five of the other
+    probed = network(COMPACT).eval()
+    record = fit_probe(
+        probed, rows, list("abcdefgh"), ProbeSettings(copies=0, balanced=balanced), Augmentation(), seed=0
+    )
     with torch.no_grad():
-        embeddings = probed.embed(rows.images(np.arange(len(rows)))).numpy()
-        logits = probed(rows.images(np.arange(len(rows)))).numpy()
+        embeddings = probed.embed(rows.images(np.arange(8))).double().numpy()
     scaled = StandardScaler().fit_transform(embeddings)
-    machine = LinearSVC(C=record["cost"], class_weight="balanced", max_iter=10_000).fit(scaled, rows.targets)
-    margins = machine.decision_function(scaled)
-    np.testing.assert_allclose(logits[:, 1] - logits[:, 0] if classes == 2 else logits, margins, atol=0.01)
+    machine = RidgeClassifier(alpha=record["penalty"] * 8, class_weight="balanced" if balanced else None)
+    margins = machine.fit(scaled, rows.targets).decision_function(scaled)
+    np.testing.assert_allclose(score_rows(probed, rows), np.stack((-margins, margins), axis=1), atol=1e-3)
 
 
 def test_a_probe_needs_every_class_and_some_clips_to_leave_out() -> None:

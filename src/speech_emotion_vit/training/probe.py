@@ -1,4 +1,4 @@
-"""Linear probe: a frozen network, and a new head by a linear support vector machine.
+"""Linear probe: a frozen network, and a new head by ridge regression on the classes.
 
 A few hundred clips of a few speakers are too little to move a million weights, but enough for a plane between them.
 """
@@ -7,33 +7,37 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ..errors import DatasetError
 from ..models import SpectrogramViT
 from .augment import Augmentation, augment
 from .data import Indices, Rows
 from .loop import seed_of
-from .metrics import Floats, fit_temperature
+from .metrics import fit_temperature
 from .recipes import ProbeSettings
 from .scoring import SCORE_BATCH, Record, validation_record
 
-COSTS = (1e-4, 3e-4, 1e-3, 3e-3)  # of the support vector machine: what is tried on clips left out
-INNER_FOLDS = 3
-ABSENT = -2.0  # margin of a class that a part of the clips lacks: as if far on the other side
+PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)  # of ridge regression, per unit of weight: what is tried on clips left out
+INNER_FOLDS = 5  # at most: what is left out in turn to choose among them
+FEWEST_CLIPS = 3  # of the most frequent label, else nothing can be left out
+
+Head = tuple[Tensor, Tensor]
 
 
 @torch.no_grad()
-def embed_rows(network: SpectrogramViT, rows: Rows, augmentation: Augmentation, seed: int) -> npt.NDArray[np.float32]:
-    """Return the embeddings `[rows, embedding_dim]` of augmented images by a network in eval mode."""
-    found = np.empty((len(rows), network.config.embedding_dim), np.float32)
+def embed_rows(network: SpectrogramViT, rows: Rows, augmentation: Augmentation, seed: int) -> Tensor:
+    """Return the embeddings `[rows, embedding_dim]` of augmented images by a network in eval mode, on the CPU."""
+    found = torch.empty((len(rows), network.config.embedding_dim))
     generator = torch.Generator(device=rows.device).manual_seed(seed)
     for batch in rows.by_length(SCORE_BATCH):
-        found[batch] = network.embed(augment(rows.images(batch), augmentation, generator)).float().cpu().numpy()
+        found[batch] = network.embed(augment(rows.images(batch), augmentation, generator)).float().cpu()
     return found
 
 
@@ -47,7 +51,7 @@ def fit_probe(
 ) -> Record:
     """Fit the head of `network` in place, all else as it is, and return the record of what was done.
 
-    Cost and temperature are chosen on training clips that are left out in turn, so none is kept from training.
+    Penalty and temperature are chosen on training clips that are left out in turn, so none is kept from training.
 
     Args:
         network: on the device of `train`; its head is replaced.
@@ -62,76 +66,93 @@ def fit_probe(
     """
     started = time.monotonic()
     classes = network.config.num_classes
-    present = len(np.unique(train.targets))
-    if present < classes:
-        raise DatasetError(f"the training clips have {present} of {classes} labels: add clips of the others")
-    if np.bincount(train.clip_targets).max() < INNER_FOLDS:
-        raise DatasetError(f"no label has {INNER_FOLDS} training clips, too few to leave some out: add clips")
+    counts = np.bincount(train.targets, minlength=classes)
+    if not counts.all():
+        raise DatasetError(f"the training clips have {np.count_nonzero(counts)} of {classes} labels: add the others")
+    if np.bincount(train.clip_targets).max() < FEWEST_CLIPS:
+        raise DatasetError(f"no label has {FEWEST_CLIPS} training clips, too few to leave some out: add clips")
     network.eval()
     plain = embed_rows(network, train, Augmentation(), 0)
-    seeds = [seed_of(seed, f"probe {copy}") for copy in range(settings.copies)]
-    embeddings = np.stack([plain, *(embed_rows(network, train, augmentation, each) for each in seeds)])
-    names = np.unique(np.asarray(left_out), return_inverse=True)[1]
-    groups = (names if len(set(names)) >= INNER_FOLDS else np.arange(len(names)))[train.owners]
-    margins = _left_out_margins(embeddings, train.targets, groups, settings)
-    scores = {cost: validation_record(values, train)["validation_ua"] for cost, values in margins.items()}
-    cost = max(scores, key=scores.__getitem__)
-    weight, bias = _fit(embeddings, train.targets, (cost,), settings, classes)[cost]
+    spread, centre = torch.std_mean(plain, dim=0, correction=0)
+    spread[spread < 1e-6] = 1.0  # what never changes tells nothing
+    plain = (plain - centre) / spread
+    targets = 2.0 * torch.nn.functional.one_hot(torch.from_numpy(train.targets), classes).float() - 1.0
+    weights = torch.from_numpy(1.0 / counts if settings.balanced else np.ones(classes)).float()[train.targets]
+    weights /= weights.sum() * (1 + settings.copies)
+    folds = _folds(train, np.asarray(left_out))
+    sums = [_Sums(plain.shape[1], classes) for _ in range(folds.max() + 1)]
+    for copy in range(1 + settings.copies):
+        embeddings = plain
+        if copy:
+            embeddings = (
+                embed_rows(network, train, augmentation, seed_of(seed, f"probe {copy - 1}")) - centre
+            ) / spread
+        for fold, part in enumerate(sums):
+            part.add(embeddings[folds == fold], targets[folds == fold], weights[folds == fold])
+    margins = {penalty: np.zeros((len(train), classes)) for penalty in PENALTIES}
+    for fold in range(len(sums)):
+        unseen = folds == fold
+        for penalty, (weight, bias) in _heads([part for part in sums if part is not sums[fold]], PENALTIES):
+            margins[penalty][unseen] = (plain[unseen].double() @ weight.T + bias).numpy()
+    scores = {penalty: validation_record(values, train)["validation_ua"] for penalty, values in margins.items()}
+    penalty = max(scores, key=scores.__getitem__)
+    ((_, (weight, bias)),) = _heads(sums, [penalty])
+    weight = weight / spread
     with torch.no_grad():
-        network.head.weight.copy_(torch.from_numpy(weight))
-        network.head.bias.copy_(torch.from_numpy(bias))
+        network.head.weight.copy_(weight)
+        network.head.bias.copy_(bias - weight @ centre.double())
     return {
-        "cost": cost,
-        "left_out_ua": scores[cost],
-        "temperature": fit_temperature(margins[cost], train.owners, train.clip_targets),
+        "penalty": penalty,
+        "left_out_ua": scores[penalty],
+        "temperature": fit_temperature(margins[penalty], train.owners, train.clip_targets),
         "seconds": time.monotonic() - started,
     }
 
 
-def _left_out_margins(
-    embeddings: npt.NDArray[np.float32], targets: Indices, groups: Indices, settings: ProbeSettings
-) -> dict[float, Floats]:
-    """Return what machines of every cost say of the plain rows of groups they have not seen `[rows, classes]`."""
+def _folds(train: Rows, left_out: npt.NDArray[np.str_]) -> Indices:
+    """Return which rows are left out together, by the names of their clips: numbers `[rows]` from 0."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    classes = int(targets.max()) + 1
-    margins = {cost: np.zeros((len(targets), classes)) for cost in COSTS}
+    names = np.unique(left_out, return_inverse=True)[1]
+    if len(set(names)) < FEWEST_CLIPS:
+        names = np.arange(len(names))  # too few voices to leave one out
+    number = min(INNER_FOLDS, len(set(names)), int(np.bincount(train.clip_targets).max()))
+    groups = names[train.owners]
+    folds: Indices = np.empty(len(groups), np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a label with fewer clips than folds is not in each of them
-        folds = list(StratifiedGroupKFold(INNER_FOLDS).split(targets, targets, groups))
-    for seen, unseen in folds:
-        for cost, (weight, bias) in _fit(embeddings[:, seen], targets[seen], COSTS, settings, classes).items():
-            margins[cost][unseen] = embeddings[0, unseen] @ weight.T + bias
-    return margins
+        for fold, (_, part) in enumerate(StratifiedGroupKFold(number).split(groups, train.targets, groups)):
+            folds[part] = fold
+    return folds
 
 
-def _fit(
-    embeddings: npt.NDArray[np.float32],
-    targets: Indices,
-    costs: Sequence[float],
-    settings: ProbeSettings,
-    classes: int,
-) -> dict[float, tuple[Floats, Floats]]:
-    """Return weight `[classes, dim]` and bias `[classes]`, by cost, of machines on embeddings `[copies, rows, dim]`."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import LinearSVC
+class _Sums:
+    """Weighted sums over embeddings and targets: all that ridge regression needs to know of its data."""
 
-    copies, rows, width = embeddings.shape
-    scaler = StandardScaler()
-    scaled = scaler.fit_transform(embeddings.reshape(copies * rows, width))
-    balance = "balanced" if settings.balanced else None
-    found = {}
-    for cost in costs:
-        machine = LinearSVC(C=cost, class_weight=balance, dual=True, tol=1e-2, max_iter=1000, random_state=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the last per mille of the optimum changes no answer
-            machine.fit(scaled, np.tile(targets, copies))
-        planes, offsets = machine.coef_, machine.intercept_
-        if len(machine.classes_) == 2:  # one plane, between the first and the second
-            planes, offsets = np.concatenate((-planes, planes)) / 2, np.concatenate((-offsets, offsets)) / 2
-        weight, bias = np.zeros((classes, width)), np.full(classes, ABSENT)
-        weight[machine.classes_] = planes / scaler.scale_
-        bias[machine.classes_] = offsets - weight[machine.classes_] @ scaler.mean_
-        found[cost] = weight, bias
-    return found
+    def __init__(self, dim: int, classes: int) -> None:
+        shapes: tuple[tuple[int, ...], ...] = ((), (dim,), (classes,), (dim, dim), (dim, classes))
+        self.values = [torch.zeros(shape, dtype=torch.float64) for shape in shapes]
+
+    def add(self, embeddings: Tensor, targets: Tensor, weights: Tensor) -> None:
+        """Take in rows `[rows, dim]`, their targets `[rows, classes]` and their weights `[rows]`."""
+        weighted = embeddings * weights[:, None]
+        more = (
+            weights.sum(),
+            weighted.sum(dim=0),
+            targets.T @ weights,
+            weighted.T @ embeddings,
+            weighted.T @ targets,
+        )
+        for value, addend in zip(self.values, more, strict=True):
+            value += addend
+
+
+def _heads(sums: Sequence[_Sums], penalties: Sequence[float]) -> Iterator[tuple[float, Head]]:
+    """Yield, for every penalty, weight `[classes, dim]` and bias `[classes]` of ridge regression on all of `sums`."""
+    total, x, y, xx, xy = (reduce(torch.add, values) for values in zip(*(part.values for part in sums), strict=True))
+    covariance = xx / total - torch.outer(x / total, x / total)
+    cross = xy / total - torch.outer(x / total, y / total)
+    for penalty in penalties:
+        factor = torch.linalg.cholesky(covariance + penalty * torch.eye(len(x), dtype=x.dtype))
+        weight = torch.cholesky_solve(cross, factor).T
+        yield penalty, (weight, (y - weight @ x) / total)

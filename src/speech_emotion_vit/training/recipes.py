@@ -92,8 +92,8 @@ class ProbeSettings:
         ConfigError: a value is out of range.
     """
 
-    copies: int = 4
-    """Augmented copies of every training image beside the image itself."""
+    copies: int = 16
+    """Augmented copies of every training image beside the image itself: the more, the less the answer is luck."""
     balanced: bool = True
     """Weigh classes inversely to their number of clips, which is what UA asks for."""
 
