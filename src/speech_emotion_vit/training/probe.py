@@ -94,8 +94,12 @@ def fit_probe(
         unseen = folds == fold
         for penalty, (weight, bias) in _heads([part for part in sums if part is not sums[fold]], PENALTIES):
             margins[penalty][unseen] = (plain[unseen].double() @ weight.T + bias).numpy()
-    scores = {penalty: validation_record(values, train)["validation_ua"] for penalty, values in margins.items()}
-    penalty = max(scores, key=scores.__getitem__)
+    # By likelihood, for the recall of a few hundred clips jumps about from one penalty to the next.
+    temperatures = {
+        penalty: fit_temperature(values, train.owners, train.clip_targets) for penalty, values in margins.items()
+    }
+    records = {penalty: validation_record(values / temperatures[penalty], train) for penalty, values in margins.items()}
+    penalty = min(records, key=lambda each: records[each]["validation_nll"])
     ((_, (weight, bias)),) = _heads(sums, [penalty])
     weight = weight / spread
     with torch.no_grad():
@@ -103,8 +107,9 @@ def fit_probe(
         network.head.bias.copy_(bias - weight @ centre.double())
     return {
         "penalty": penalty,
-        "left_out_ua": scores[penalty],
-        "temperature": fit_temperature(margins[penalty], train.owners, train.clip_targets),
+        "left_out_ua": records[penalty]["validation_ua"],
+        "left_out_nll": records[penalty]["validation_nll"],
+        "temperature": temperatures[penalty],
         "seconds": time.monotonic() - started,
     }
 
