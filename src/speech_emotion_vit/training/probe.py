@@ -24,7 +24,7 @@ from .metrics import fit_temperature
 from .recipes import ProbeSettings
 from .scoring import SCORE_BATCH, Record, validation_record
 
-PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)  # of ridge regression, per unit of weight: what is tried on clips left out
+PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # per unit of weight: what is tried on clips left out
 INNER_FOLDS = 5  # at most: what is left out in turn to choose among them
 FEWEST_CLIPS = 3  # of the most frequent label, else nothing can be left out
 
