@@ -175,9 +175,9 @@ def render(runs: list[dict[str, Any]]) -> str:
         "UA is the mean recall over emotions, in percent, with a 95 % bootstrap interval over speakers. **leak** is",
         "the share of test items with a version of the same recording in training. Epochs are chosen on validation",
         "items, under `speaker` those of speakers that are in no other part; `paper` and folds without them take the",
-        "last epoch. Epochs, costs and temperatures never see the test items; which features a probe reads was decided",
-        "among trials that did (below). One seed per run. A recipe with a star has other values than the preset of its",
-        "name: they are listed at the end.",
+        "last epoch. Epochs, penalties and temperatures never see the test items; what a probe reads and how it is",
+        "fitted was decided among trials that did (below). One seed per run. A recipe with a star has other values",
+        "than the preset of its name: they are listed at the end.",
         "",
     ]
     head = "| run | recipe | network | part | clips, speakers | UA | WA | macro-F1 | ECE | leak |"
