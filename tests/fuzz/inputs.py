@@ -24,7 +24,7 @@ def seeds() -> list[tuple[str, bytes]]:
     rng = np.random.default_rng(0)
     found = []
     for form in soundfile.available_formats():
-        if form == "RAW":  # without a header it cannot be known
+        if form in ("RAW", "SD2"):  # one has no header, the other's is a second file, "._" in the working folder
             continue
         for number, subtype in enumerate(soundfile.available_subtypes(form)):
             channels = 1 + number % 2
