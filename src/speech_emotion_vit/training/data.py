@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,14 +66,8 @@ class Rows:
         """The true class of each clip `[clips]`."""
         self.targets: Indices = self.clip_targets[self.owners]
         """The true class of each row `[rows]`."""
-        self._possible: Tensor | None = None
-        if possible is not None and readable:
-            each = torch.tensor([possible[item.utterance] for item in readable])
-            self._possible = each[torch.from_numpy(self.owners)].to(device)
-        self._votes: Tensor | None = None
-        if votes is not None and readable:
-            of_clips = torch.tensor([votes[item.utterance] for item in readable])
-            self._votes = of_clips[torch.from_numpy(self.owners)].to(device)
+        self._possible = self._of_rows(possible)
+        self._votes = self._of_rows(votes)
         lengths = {version: _lengths(images) for version, images in self._images.items()}
         self.lengths: Indices = np.array([lengths[version][row] for version, row, _ in places], dtype=np.int64)
         """Columns of each row that are not padding `[rows]`."""
@@ -96,6 +91,13 @@ class Rows:
     def votes(self, rows: Indices) -> Tensor | None:
         """Return what listeners heard `[len(rows), 2, classes]`, None where it is not learnt."""
         return None if self._votes is None else self._votes[torch.from_numpy(rows).to(self.device)]
+
+    def _of_rows(self, values: Mapping[str, Any] | None) -> Tensor | None:
+        """Return what is known by utterance, by row and on the device; None where nothing is."""
+        if values is None or not self.items:
+            return None
+        of_clips = torch.tensor([values[item.utterance] for item in self.items])
+        return of_clips[torch.from_numpy(self.owners)].to(self.device)
 
     def _gather(self, rows: Indices) -> npt.NDArray[np.float16]:
         return np.stack([self._images[int(self._version[row])][self._row[row]] for row in rows])
