@@ -92,13 +92,14 @@ def test_rollout_of_networks_that_cannot_collapse() -> None:
     assert weights.sum() == pytest.approx(1, abs=1e-6)
     assert not weights[64:].any()  # padding is no token
     assert (weights[:60] > 0).all()
-    # Two fifths of what a head reads of the stem itself it reads of all columns alike.
-    probed = SpectrogramViT(dataclasses.replace(compact.config, pooling="stem_statistics")).eval()
-    probed.load_state_dict({k: v for k, v in compact.state_dict().items() if "head" not in k}, strict=False)
+    # What a head reads of the stem itself, two of five parts, and of contours, one more, it reads of all columns alike.
     evenly = np.repeat([1 / 64, 0], 64)
-    by_part = rollout(probed, image)[0].numpy()
-    kept = (by_part - evenly * 2 / 5) / (3 / 5)
-    np.testing.assert_allclose(kept, weights, atol=0.02)
+    for pooling, parts in (("stem_statistics", 2), ("contour_statistics", 3)):
+        probed = SpectrogramViT(dataclasses.replace(compact.config, pooling=pooling)).eval()  # type: ignore[arg-type]
+        probed.load_state_dict({k: v for k, v in compact.state_dict().items() if "head" not in k}, strict=False)
+        by_part = rollout(probed, image)[0].numpy()
+        kept = (by_part * (3 + parts) - evenly * parts) / 3
+        np.testing.assert_allclose(kept, weights, atol=0.02)
 
 
 def test_arrays_and_axes(classifier: EmotionClassifier) -> None:

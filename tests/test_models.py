@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speech_emotion_vit import ConfigError, ModelConfig, SpectrogramViT
+from speech_emotion_vit.models.contours import contour_statistics
 
 
 def network(config: ModelConfig, seed: int = 0) -> SpectrogramViT:
@@ -163,8 +166,8 @@ def compact() -> SpectrogramViT:
 
 @pytest.fixture(scope="module")
 def probed(compact: SpectrogramViT) -> SpectrogramViT:
-    """The same with a head that also reads statistics of the stem's output."""
-    model = network(dataclasses.replace(compact.config, pooling="stem_statistics"))
+    """The same with a head that also reads statistics of the stem's output and of contours."""
+    model = network(dataclasses.replace(compact.config, pooling="contour_statistics"))
     model.load_state_dict({k: v for k, v in compact.state_dict().items() if "head" not in k}, strict=False)
     return model
 
@@ -196,7 +199,65 @@ def test_statistics_of_the_stem_come_behind_the_students_own_embedding(
     image = images(1, [70])
     patches = compact.tokenize(image)[0]
     moments = patches.mean(dim=1), (patches.var(dim=1, correction=0) + 1e-5).sqrt()
-    torch.testing.assert_close(probed.embed(image), torch.cat((compact.embed(image), *moments), dim=1))
+    expected = torch.cat((compact.embed(image), *moments, contour_statistics(image, torch.tensor([70]))), dim=1)
+    torch.testing.assert_close(probed.embed(image), expected)
+    torch.testing.assert_close(probed.forward_features(image).embedding, expected)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 70])
+def test_statistics_of_contours_are_what_they_say(columns: int) -> None:
+    """Against the formulas of numpy and scipy, one contour after the other."""
+    image = images(1, [columns])
+    amplitudes = 10 ** (4 * (image[0, 0, :, :columns].double().numpy() - 1))  # 80 dB from 0 to 1
+    amplitude = np.sqrt((amplitudes**2).sum(axis=0))
+    flux = np.sqrt((np.diff(amplitudes, axis=1, prepend=amplitudes[:, :1]) ** 2).sum(axis=0)) / amplitude.max()
+    centre = np.average(np.arange(128)[:, None].repeat(columns, axis=1), axis=0, weights=amplitudes) / 128
+    amplitude /= amplitude.max()
+    level = (80 + 10 * np.log10(amplitude**2 + 1e-8)) / 80
+    place = np.linspace(-1, 1, columns) if columns > 1 else np.zeros(1)
+    expected = []
+    for contour in (amplitude, level, flux, centre):
+        deviation = np.sqrt(contour.var() + 1e-5)
+        expected += [contour.mean(), deviation, scipy.stats.moment(contour, 3) / deviation**3]
+        expected += [np.mean(contour * place), np.mean(contour * (place**2 - 1 / 3))]
+        change = np.diff(contour) if columns > 1 else np.zeros(1)
+        rise, fall = np.maximum(change, 0), np.maximum(-change, 0)
+        peak = np.minimum(rise[:-1], fall[1:]) if columns > 2 else np.zeros(1)
+        height = (peak * contour[1:-1]).mean() / (peak.mean() + 1e-3) if columns > 2 else 0.0
+        expected += [peak.mean(), np.mean(peak / (peak + 0.02)), height]
+        expected += [np.sqrt(each.var() + 1e-5) for each in (rise, fall)]
+        expected += [np.mean(each / (each + 0.02)) for each in (rise, fall)]
+    found = contour_statistics(image, torch.tensor([columns]))
+    np.testing.assert_allclose(found[0], expected, atol=1e-4)  # float32 in the cube
+
+
+def test_contours_are_those_of_a_swelling_tone() -> None:
+    """A tone that rises by 40 dB, the same backwards, the same with two peaks, and the same 8 dB quieter."""
+    image = torch.zeros(4, 1, 128, 128)
+    image[0, 0, 40] = torch.linspace(0.5, 1.0, 128)
+    image[1] = image[0].flip(2)
+    image[2] = image[0]
+    image[2, 0, 40, [30, 90]] += 0.2
+    image[3] = (image[0] - 0.1).clamp(min=0)
+    found = contour_statistics(image, torch.full((4,), 128)).unflatten(1, (4, 12)).numpy()
+    rising, falling, peaked, _ = found[:, 1]  # the level
+    mean, _, _, slope, _, *peaks, rise, fall, rises, falls = rising
+    assert (mean, slope) == pytest.approx((0.75, 0.25 / 3), abs=0.01)
+    assert peaks == pytest.approx([0, 0, 0], abs=1e-6)  # it never falls
+    assert (rise, fall, falls) == pytest.approx((1e-5**0.5, 1e-5**0.5, 0), abs=1e-4)  # and rises evenly
+    assert rises == pytest.approx(0.5 / 127 / (0.5 / 127 + 0.02), abs=1e-3)
+    np.testing.assert_allclose(falling[[0, 1, 2, 4]], rising[[0, 1, 2, 4]], atol=1e-4)
+    np.testing.assert_allclose(falling[3], -rising[3], atol=1e-5)
+    np.testing.assert_allclose(falling[[8, 9, 10, 11]], rising[[9, 8, 11, 10]], atol=1e-5)
+    assert peaked[5] == pytest.approx(2 / 126 * 0.18, rel=0.1)
+    assert peaked[6] == pytest.approx(2 / 126 * 0.9, rel=0.05)
+    np.testing.assert_allclose(found[3, :2], found[0, :2], atol=0.01)  # relative to the loudest, but for the floor
+
+
+def test_statistics_of_a_stem_need_the_strided_one() -> None:
+    for pooling in ("stem_statistics", "contour_statistics"):
+        with pytest.raises(ConfigError, match=f"{pooling} need a strided stem, not stem 'none'"):
+            ModelConfig(num_classes=6, pooling=pooling)  # type: ignore[arg-type]
 
 
 def test_the_compact_student_sees_an_image_that_ends_where_the_clip_ends(compact: SpectrogramViT) -> None:

@@ -62,6 +62,13 @@ MODELS = {
         pooling="stem_statistics",
         **TINY,  # type: ignore[arg-type]
     ),
+    "contours": ModelConfig(
+        num_classes=3,
+        stem="strided",
+        patch_width=1,
+        pooling="contour_statistics",
+        **TINY,  # type: ignore[arg-type]
+    ),
     "statistics": ModelConfig(num_classes=3, pooling="statistics", **TINY),  # type: ignore[arg-type]
     "teacher": ModelConfig(num_classes=3, stem="conv6", coordinates=True, **TINY),  # type: ignore[arg-type]
 }

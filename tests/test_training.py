@@ -279,7 +279,7 @@ def test_a_probe_changes_the_head_alone_and_tells_what_is_linear(classes: int) -
         {name: i % classes for i, name in enumerate(names)},
         device=torch.device("cpu"),
     )
-    probed = network(dataclasses.replace(COMPACT, num_classes=classes, pooling="stem_statistics")).eval()
+    probed = network(dataclasses.replace(COMPACT, num_classes=classes, pooling="contour_statistics")).eval()
     before = {name: tensor.clone() for name, tensor in probed.state_dict().items()}
     speakers = [str(i // classes) for i in range(len(images))]
     settings = ProbeSettings(copies=1)
@@ -307,6 +307,26 @@ def test_a_probe_is_ridge_regression_on_standardised_embeddings(balanced: bool) 
     np.testing.assert_allclose(score_rows(probed, rows), np.stack((-margins, margins), axis=1), atol=1e-3)
 
 
+@pytest.mark.parametrize("weight", [0.5, 8.0])
+def test_a_probe_hears_contours_by_their_weight(weight: float) -> None:
+    """Ridge regression on standardised values, of which the contours' have `weight` times the variance of the rest."""
+    from sklearn.linear_model import Ridge
+    from sklearn.preprocessing import StandardScaler
+
+    rows = eight_clips()
+    probed = network(dataclasses.replace(COMPACT, pooling="contour_statistics")).eval()
+    settings = ProbeSettings(copies=0, balanced=False, contour_weight=weight)
+    record = fit_probe(probed, rows, list("abcdefgh"), settings, Augmentation(), seed=0)
+    with torch.no_grad():
+        embeddings = probed.embed(rows.images(np.arange(8))).double().numpy()
+    scaled = StandardScaler().fit_transform(embeddings)
+    scaled[:, embeddings.std(axis=0) < 1e-6] = 0
+    others = scaled.shape[1] - 48
+    scaled[:, -48:] *= np.sqrt(weight * others / 48)
+    margins = Ridge(alpha=record["penalty"] * 8).fit(scaled, 2 * rows.targets - 1).predict(scaled)
+    np.testing.assert_allclose(score_rows(probed, rows), np.stack((-margins, margins), axis=1), atol=1e-3)
+
+
 def test_a_probe_needs_every_class_and_some_clips_to_leave_out() -> None:
     rows = eight_clips()
     probed = network(dataclasses.replace(COMPACT, num_classes=3)).eval()
@@ -316,6 +336,8 @@ def test_a_probe_needs_every_class_and_some_clips_to_leave_out() -> None:
     few = Rows([Item("a", 0), Item("b", 0)], {0: store}, {"a": 0, "b": 1}, device=torch.device("cpu"))
     with pytest.raises(DatasetError, match="no label has 3 training clips"):
         fit_probe(network(COMPACT), few, ["a", "b"], ProbeSettings(), Augmentation(), seed=0)
+    with pytest.raises(ConfigError, match=r"probe\.contour_weight must be above 0 and at most 100, not 0\.0"):
+        RECIPES["robust"].with_values({"probe.contour_weight": "0"})
     with pytest.raises(ConfigError, match=r"probe\.copies must be from 0 to 100, not 101"):
         RECIPES["robust"].with_values({"probe.copies": "101"})
 

@@ -20,7 +20,7 @@ MelNorm = Literal["slaney", "none"]
 Interpolation = Literal["antialias", "linear"]
 LongClips = Literal["windows", "truncate"]
 Stem = Literal["none", "conv6", "strided"]
-Pooling = Literal["cls", "statistics", "stem_statistics"]
+Pooling = Literal["cls", "statistics", "stem_statistics", "contour_statistics"]
 
 STEM_CHANNELS = (1, 16, 32, 64, 32, 16, 1)
 """Channels of the teacher's six convolutions (*paper*)."""
@@ -30,6 +30,12 @@ STRIDED_CHANNELS = (32, 64, 128, 192)
 columns too."""
 
 STATISTICS_EPSILON = 1e-5  # added to a variance over tokens, so that its root has a gradient at zero
+
+CONTOUR_STATISTICS = 48
+"""How many values `contour_statistics` gives: twelve of each of four contours."""
+
+CONTOUR_DECADES = 4.0  # of amplitude between 0 and 1 in the image: 80 dB, the default of `FrontendConfig.top_db`
+CONTOUR_STEP = 0.02  # a rise or a peak of this size counts half
 
 TIMELINE_HOP = 1.0  # seconds between the segments of a timeline
 
@@ -227,7 +233,9 @@ class ModelConfig:
     pooling: Pooling = "cls"
     """What the head reads. ``cls``: the CLS token (*paper*); ``statistics``: with it, mean and deviation of the tokens
     by their likeness to it; ``stem_statistics``: with these, mean and deviation of what the strided stem gives the
-    transformer. The last two are not in the paper."""
+    transformer; ``contour_statistics``: with these, how loudness and pitch of the spectrum run
+    through the clip. The last three are not in the
+    paper."""
     dropout: float = 0.0
     """Share of the values left out behind every residual branch in training (*paper*: none)."""
 
@@ -260,7 +268,7 @@ class ModelConfig:
         )
         _require(0.0 <= self.dropout < 1.0, f"dropout must be from 0 to below 1, not {self.dropout}")
         _require(
-            self.stem == "strided" or self.pooling != "stem_statistics", "stem_statistics are those of a strided stem"
+            self.stem == "strided" or not self.pools_stem, f"{self.pooling} need a strided stem, not stem {self.stem!r}"
         )
         if self.stem == "strided":
             _require(not self.coordinates, "a strided stem takes no coordinates")
@@ -313,7 +321,17 @@ class ModelConfig:
     def embedding_dim(self) -> int:
         """Values in the embedding that the head reads."""
         width = self.dim * (1 if self.pooling == "cls" else 3)
-        return width + (2 * self.patch_dim if self.pooling == "stem_statistics" else 0)
+        return width + (2 * self.patch_dim if self.pools_stem else 0) + self.contour_dim
+
+    @property
+    def pools_stem(self) -> bool:
+        """Whether the head also reads statistics of the strided stem's output."""
+        return self.pooling in ("stem_statistics", "contour_statistics")
+
+    @property
+    def contour_dim(self) -> int:
+        """Values at the end of the embedding that are statistics of contours."""
+        return CONTOUR_STATISTICS if self.pooling == "contour_statistics" else 0
 
     @property
     def collapsible(self) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import onnx_proto
-from .config import STATISTICS_EPSILON, ClassifierConfig, FrontendConfig, ModelConfig
+from .config import CONTOUR_DECADES, CONTOUR_STEP, STATISTICS_EPSILON, ClassifierConfig, FrontendConfig, ModelConfig
 from .filters import FLOOR_LEVEL, SILENCE_POWER, analysis_window, interpolation_matrix, mel_filterbank
 from .onnx_proto import Attribute
 
@@ -217,14 +217,89 @@ class _Network:
         """Return the embedding `[batch, embedding_dim]` of images `[batch, 1, height, width]`."""
         if self.config.stem != "strided":
             return self._embedding(*self._tokens(self._patches(image), None))
-        patches, bias = self._strided_patches(image)
-        embedding = self._embedding(*self._tokens(patches, bias))
-        if self.config.pooling != "stem_statistics":
-            return embedding
-        mean, deviation = self._mean_and_deviation(self.graph("Softmax", self._bias_of_others(bias), axis=-1), patches)
-        both = self.graph("Concat", mean, deviation, axis=2)
-        both = self.graph.reshape(both, 0, 2 * self.config.patch_dim)
-        return self.graph("Concat", embedding, both, axis=1)
+        columns = self._filled_columns(image)
+        patches, bias = self._strided_patches(image, columns)
+        parts = [self._embedding(*self._tokens(patches, bias))]
+        if self.config.pools_stem:
+            shares = self.graph("Softmax", self._bias_of_others(bias), axis=-1)
+            both = self.graph("Concat", *self._mean_and_deviation(shares, patches), axis=2)
+            parts.append(self.graph.reshape(both, 0, 2 * self.config.patch_dim))
+        if self.config.contour_dim:
+            parts.append(self._contour_statistics(image, columns))
+        return self.graph("Concat", *parts, axis=1)
+
+    def _filled_columns(self, image: str) -> str:
+        """Return how many columns end with the last that is not padding, at least 1, `[batch, 1]` floats."""
+        g = self.graph
+        filled = g("Cast", g("Greater", g("ReduceMax", image, [1, 2], keepdims=0), 0.0), to=onnx_proto.FLOAT)
+        return g("Max", g("ReduceMax", g("Mul", filled, self._numbers(image)), [1], keepdims=1), 1.0)
+
+    def _numbers(self, image: str) -> str:
+        """Return the numbers of the columns from 1 on, `[width]` floats."""
+        numbers = self.graph.constant(np.arange(1, self.config.image_width + 1, dtype=np.float32))
+        return self.graph.first(numbers, self.graph.size(image, 3), 0)
+
+    def _contour_statistics(self, image: str, columns: str) -> str:
+        """Return what `models.contours.contour_statistics` does, `[batch, 48]`."""
+        g, c = self.graph, self.config
+        end = np.iinfo(np.int64).max
+
+        def mean(values: str, share: str) -> str:
+            return g("ReduceSum", g("Mul", values, share), [2], keepdims=1)
+
+        def moments(values: str, share: str) -> tuple[str, str]:
+            centre = mean(values, share)
+            from_mean = g("Sub", values, centre)
+            return centre, g("Sqrt", g("Add", mean(g("Mul", from_mean, from_mean), share), STATISTICS_EPSILON))
+
+        def counted(steps: str) -> str:
+            return g("Div", steps, g("Add", steps, CONTOUR_STEP))
+
+        def cut(values: str, start: int, stop: int) -> str:
+            return g("Slice", values, [start], [stop], [2])
+
+        scale = CONTOUR_DECADES * np.log(10.0)
+        amplitudes = g("Exp", g("Mul", g("Sub", g("Squeeze", image, [1]), 1.0), scale))
+        amplitude = g("ReduceL2", amplitudes, [1], keepdims=1)  # [batch, 1, width]
+        loudest = g("ReduceMax", amplitude, [2], keepdims=1)
+        amplitude = g("Div", amplitude, loudest)
+        power = g("Add", g("Mul", amplitude, amplitude), 10.0 ** (-2 * CONTOUR_DECADES))
+        level = g("Add", g("Mul", g("Log", power), 1 / (2 * scale)), 1.0)
+        before = g("Concat", g.first(amplitudes, [1], 2), cut(amplitudes, 0, -1), axis=2)
+        flux = g("Div", g("ReduceL2", g("Sub", amplitudes, before), [1], keepdims=1), loudest)
+        moment = g("MatMul", np.arange(c.image_height)[None] / c.image_height, amplitudes)
+        centre_of_gravity = g("Div", moment, g("ReduceSum", amplitudes, [1], keepdims=1))
+        contours = g("Concat", amplitude, level, flux, centre_of_gravity, axis=1)
+
+        number, count = g("Reshape", self._numbers(image), [1, 1, -1]), g("Unsqueeze", columns, [2])
+
+        def share_of(numbers: str, less: float) -> str:
+            """Return 1 over the clip's columns but `less` where a column has one of `numbers`, else 0."""
+            inside = g("Cast", g("LessOrEqual", numbers, count), to=onnx_proto.FLOAT)
+            return g("Div", inside, g("Max", g("Sub", count, less), 1.0))
+
+        share = share_of(number, 0.0)
+        place = g("Sub", g("Mul", number, 2.0), g("Add", count, 1.0))
+        place = g("Div", place, g("Max", g("Sub", count, 1.0), 1.0))
+        centre, deviation = moments(contours, share)
+        standing = g("Div", g("Sub", contours, centre), deviation)
+        skewness = mean(g("Mul", standing, g("Mul", standing, standing)), share)
+        slope = mean(g("Mul", contours, place), share)
+        curvature = mean(g("Mul", contours, g("Sub", g("Mul", place, place), 1 / 3)), share)
+
+        share = share_of(cut(number, 1, end), 1.0)
+        change = g("Sub", cut(contours, 1, end), cut(contours, 0, -1))
+        rise, fall = g("Relu", change), g("Relu", g("Neg", change))
+        steps = [moments(each, share)[1] for each in (rise, fall)]
+        steps += [mean(counted(each), share) for each in (rise, fall)]
+
+        share = share_of(cut(number, 2, end), 2.0)
+        peak = g("Min", cut(rise, 0, -1), cut(fall, 1, end))
+        prominence = mean(peak, share)
+        height = g("Div", mean(g("Mul", peak, cut(contours, 1, -1)), share), g("Add", prominence, 1e-3))
+        peaks = [prominence, mean(counted(peak), share), height]
+        values = g("Concat", centre, deviation, skewness, slope, curvature, *peaks, *steps, axis=2)
+        return g.reshape(values, 0, c.contour_dim)
 
     def _tokens(self, patches: str, bias: str | None) -> tuple[str, str | None]:
         """Return the tokens `[batch, 1 + patches, dim]`, the CLS token first, and the bias of every key, if any."""
@@ -302,12 +377,10 @@ class _Network:
         grid = g.reshape(image, 0, c.channels, c.image_height // c.patch_height, c.patch_height, -1, c.patch_width)
         return g.reshape(g.transpose(grid, 0, 2, 4, 3, 5, 1), 0, -1, c.patch_dim)
 
-    def _strided_patches(self, image: str) -> tuple[str, str]:
+    def _strided_patches(self, image: str, columns: str) -> tuple[str, str]:
         """Return the features `[batch, patches, patch_dim]` of the strided stem and the bias of every key."""
         g, c = self.graph, self.config
-        filled = g("Cast", g("Greater", g("ReduceMax", image, [1, 2], keepdims=0), 0.0), to=onnx_proto.FLOAT)
-        numbers = g.first(g.constant(np.arange(1, c.image_width + 1, dtype=np.float32)), g.size(image, 3), 0)
-        columns = g("Max", g("ReduceMax", g("Mul", filled, numbers), [1], keepdims=1), 1.0)
+        numbers = self._numbers(image)
         halvings = c.patch_width.bit_length() - 1
         for index in range(sum(name.endswith("running_var") for name in self.weights)):
             values = self.weights[f"stem.convolutions.{index}.weight"].astype(np.float64)

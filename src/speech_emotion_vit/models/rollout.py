@@ -39,8 +39,8 @@ def rollout(network: SpectrogramViT, image: Tensor) -> Tensor:
         bias = torch.zeros_like(tokens[:, 1:, 0]) if key_bias is None else key_bias[:, 1:]
         cls_token, normed = network.norm(tokens).split([1, tokens.shape[1] - 1], dim=1)
         weights = weights + 2 * (pooling_weights(cls_token, normed, bias) @ flow[:, 1:, 1:])[:, 0]
-        if c.pooling == "stem_statistics":  # and two over what came before the blocks, in which all count alike
-            weights = weights + 2 * bias.softmax(dim=-1)
+        if c.pools_stem:  # and two over what came before the blocks, and maybe contours, in which all count alike
+            weights = weights + (3 if c.contour_dim else 2) * bias.softmax(dim=-1)
     if c.collapsible:
         real = ~constant(network.patches(image))
         count = real.sum(dim=1, keepdim=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..errors import ConfigError
+from .contours import contour_statistics
 from .layers import Block, attentive_statistics, statistics
 from .stem import ConvStem, StridedStem, coordinate_channels
 
@@ -19,7 +20,8 @@ class Features(NamedTuple):
 
     embedding: Tensor
     """What the head reads and what distillation matches, `[batch, embedding_dim]`: the CLS vector, and where the
-    network pools statistics, mean and deviation of the tokens behind it, and maybe of the stem's output."""
+    network pools statistics, mean and deviation of the tokens behind it, maybe of the stem's output, and maybe
+    `contour_statistics` last."""
     tokens: Tensor
     """The patch tokens `[batch, patches, dim]`."""
 
@@ -27,6 +29,16 @@ class Features(NamedTuple):
 def constant(patches: Tensor) -> Tensor:
     """Return which patches have the same value throughout, `[batch, patches]` of `[batch, patches, patch_dim]`."""
     return patches.amax(dim=-1) == patches.amin(dim=-1)  # a patch with a NaN is not
+
+
+def _filled_columns(image: Tensor) -> Tensor:
+    """Return how many columns of images `[batch, 1, height, width]` end with the last that is not padding, `[batch]`.
+
+    At least one: of silence, the first.
+    """
+    filled = image.amax(dim=(1, 2)) > 0
+    position = torch.arange(1, image.shape[3] + 1, device=image.device)
+    return (filled * position).amax(dim=1).clamp(min=1)
 
 
 class PatchEmbedding(nn.Module):
@@ -117,9 +129,7 @@ class SpectrogramViT(nn.Module):
             patches = self.patches(image)
             return self.collapse(patches) if self.config.collapsible else (patches, None)
         self._require_image(image)
-        filled = image.amax(dim=(1, 2)) > 0
-        position = torch.arange(1, image.shape[3] + 1, device=image.device)
-        columns = (filled * position).amax(dim=1).clamp(min=1)
+        columns = _filled_columns(image)
         step = self.config.patch_width
         width = -(-int(columns.max()) // step) * step
         features = self.stem(image[..., :width], columns)  # type: ignore[misc]  # not None
@@ -128,7 +138,7 @@ class SpectrogramViT(nn.Module):
         return patches, torch.where(inside, 0.0, float("-inf")).to(patches.dtype)
 
     def forward_patches(self, patches: Tensor, key_bias: Tensor | None = None) -> Features:
-        """Return the features of flattened patches `[batch, patches, patch_dim]`.
+        """Return the features of flattened patches `[batch, patches, patch_dim]`, without those of contours.
 
         `key_bias` `[batch, patches]` is the logarithm of how many equal patches each one stands for, minus infinity
         where there is none: the same result as repeating the patches, for fewer operations.
@@ -141,7 +151,7 @@ class SpectrogramViT(nn.Module):
             return Features(embedding=cls_token[:, 0], tokens=tokens)
         key_bias = None if key_bias is None else key_bias[:, 1:]
         embedding = attentive_statistics(cls_token, tokens, key_bias)
-        if self.config.pooling == "stem_statistics":
+        if self.config.pools_stem:
             embedding = torch.cat((embedding, statistics(patches, key_bias)), dim=1)
         return Features(embedding=embedding, tokens=tokens)
 
@@ -168,8 +178,15 @@ class SpectrogramViT(nn.Module):
     def forward_features(self, image: Tensor) -> Features:
         """Return the features of images `[batch, 1, height, width]` with values in 0..1."""
         if self.config.stem == "strided":
-            return self.forward_patches(*self.tokenize(image))
-        return self.forward_patches(self.patches(image))
+            features = self.forward_patches(*self.tokenize(image))
+        else:
+            features = self.forward_patches(self.patches(image))
+        return features._replace(embedding=self._with_contours(features.embedding, image))
+
+    def _with_contours(self, embedding: Tensor, image: Tensor) -> Tensor:
+        if not self.config.contour_dim:
+            return embedding
+        return torch.cat((embedding, contour_statistics(image, _filled_columns(image))), dim=1)
 
     def collapse(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return fewer patches `[batch, fewer, patch_dim]` and the `key_bias` `[batch, fewer]` that makes up for it.
@@ -195,7 +212,7 @@ class SpectrogramViT(nn.Module):
 
     def embed(self, image: Tensor) -> Tensor:
         """Return the embedding `[batch, embedding_dim]` of `[batch, 1, height, width]`, with padding collapsed."""
-        return self.embed_patches(*self.tokenize(image))
+        return self._with_contours(self.embed_patches(*self.tokenize(image)), image)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits `[batch, num_classes]` of images `[batch, 1, height, width]` with values in 0..1."""

@@ -63,7 +63,7 @@ def headless(model: str | None, num_classes: int, frontend: FrontendConfig) -> t
     """Return a trained network with an untrained head, which reads all there is to read, and its full name.
 
     Behind a strided stem that is more than the network's own head reads: the statistics of the stem's output too,
-    which are closer to the sound and further from the labels that the network was trained for.
+    which are closer to the sound and further from the labels that the network was trained for, and those of contours.
 
     Raises:
         WeightsError: the model cannot be found, verified or read.
@@ -71,7 +71,7 @@ def headless(model: str | None, num_classes: int, frontend: FrontendConfig) -> t
     """
     source, config, name = load_model(model)
     require_frontend(name, config, frontend)
-    pooling: Pooling = "stem_statistics" if config.model.stem == "strided" else config.model.pooling
+    pooling: Pooling = "contour_statistics" if config.model.stem == "strided" else config.model.pooling
     network = SpectrogramViT(dataclasses.replace(config.model, num_classes=num_classes, pooling=pooling))
     network.load_state_dict(without_head(source), strict=False)
     return network, name

@@ -24,7 +24,7 @@ from .metrics import fit_temperature
 from .recipes import ProbeSettings
 from .scoring import SCORE_BATCH, Record, validation_record
 
-PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # per unit of weight: what is tried on clips left out
+PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # per unit of weight: what is tried on clips left out
 INNER_FOLDS = 5  # at most: what is left out in turn to choose among them
 FEWEST_CLIPS = 3  # of the most frequent label, else nothing can be left out
 
@@ -75,6 +75,8 @@ def fit_probe(
     plain = embed_rows(network, train, Augmentation(), 0)
     spread, centre = torch.std_mean(plain, dim=0, correction=0)
     spread[spread < 1e-6] = 1.0  # what never changes tells nothing
+    if few := network.config.contour_dim:  # among thousands of values a penalty would hide so few
+        spread[-few:] /= (settings.contour_weight * (len(spread) - few) / few) ** 0.5
     plain = (plain - centre) / spread
     targets = 2.0 * torch.nn.functional.one_hot(torch.from_numpy(train.targets), classes).float() - 1.0
     weights = torch.from_numpy(1.0 / counts if settings.balanced else np.ones(classes)).float()[train.targets]
