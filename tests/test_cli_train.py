@@ -254,8 +254,13 @@ def test_a_probe_leaves_out_what_its_score_is_about(place: Path, savee: Path, tm
     arguments += ("--stage", "probe", "--set", "probe.copies=0")
     result = succeed(*arguments, "--protocol", "random", "--output", tmp_path / "random")
     assert "on training clips left out" in result.stderr
-    result = succeed(*arguments, "--fold", "0", "--output", tmp_path / "speaker")
+    arguments += ("--set", "probe.contour_weight=0", "--fold", "0")
+    result = succeed(*arguments, "--output", tmp_path / "speaker")
     assert "on training speakers left out" in result.stderr
+    configs = [
+        json.loads((tmp_path / each / "config.json").read_text())["model"] for each in ("random", "speaker/fold-0")
+    ]
+    assert [config["pooling"] for config in configs] == ["contour_statistics", "stem_statistics"]
 
 
 def test_a_probe_takes_one_corpus(place: Path, general: Path, tmp_path: Path) -> None:

@@ -327,6 +327,20 @@ def test_a_probe_hears_contours_by_their_weight(weight: float) -> None:
     np.testing.assert_allclose(score_rows(probed, rows), np.stack((-margins, margins), axis=1), atol=1e-3)
 
 
+def test_a_penalty_that_is_lost_in_rounding_is_raised() -> None:
+    from speech_emotion_vit.training.probe import _heads, _Sums
+
+    sums = _Sums(2, 1)
+    covariance = torch.tensor([[1.0, 1.0001], [1.0001, 1.0]], dtype=torch.float64)  # of no data, but for rounding
+    cross = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    for value, found in zip(sums.values, (1.0, torch.zeros(2), torch.zeros(1), covariance, cross), strict=True):
+        value += found
+    (low, (lost, _)), (high, (kept, _)) = _heads([sums], [1e-5, 1e-3])
+    assert (low, high) == (1e-5, 1e-3)
+    torch.testing.assert_close(kept, torch.linalg.solve(covariance + 1e-3 * torch.eye(2), cross).T)
+    torch.testing.assert_close(lost, kept)
+
+
 def test_a_probe_needs_every_class_and_some_clips_to_leave_out() -> None:
     rows = eight_clips()
     probed = network(dataclasses.replace(COMPACT, num_classes=3)).eval()
@@ -336,8 +350,8 @@ def test_a_probe_needs_every_class_and_some_clips_to_leave_out() -> None:
     few = Rows([Item("a", 0), Item("b", 0)], {0: store}, {"a": 0, "b": 1}, device=torch.device("cpu"))
     with pytest.raises(DatasetError, match="no label has 3 training clips"):
         fit_probe(network(COMPACT), few, ["a", "b"], ProbeSettings(), Augmentation(), seed=0)
-    with pytest.raises(ConfigError, match=r"probe\.contour_weight must be above 0 and at most 100, not 0\.0"):
-        RECIPES["robust"].with_values({"probe.contour_weight": "0"})
+    with pytest.raises(ConfigError, match=r"probe\.contour_weight must be from 0 to 100, not -1\.0"):
+        RECIPES["robust"].with_values({"probe.contour_weight": "-1"})
     with pytest.raises(ConfigError, match=r"probe\.copies must be from 0 to 100, not 101"):
         RECIPES["robust"].with_values({"probe.copies": "101"})
 

@@ -59,11 +59,14 @@ def load_teacher(model: str, labels: tuple[str, ...], frontend: FrontendConfig) 
     return FrozenTeacher(network), name
 
 
-def headless(model: str | None, num_classes: int, frontend: FrontendConfig) -> tuple[SpectrogramViT, str]:
+def headless(
+    model: str | None, num_classes: int, frontend: FrontendConfig, *, contours: bool = True
+) -> tuple[SpectrogramViT, str]:
     """Return a trained network with an untrained head, which reads all there is to read, and its full name.
 
     Behind a strided stem that is more than the network's own head reads: the statistics of the stem's output too,
-    which are closer to the sound and further from the labels that the network was trained for, and those of contours.
+    which are closer to the sound and further from the labels that the network was trained for, and, with `contours`,
+    how loudness and brightness run through the clip.
 
     Raises:
         WeightsError: the model cannot be found, verified or read.
@@ -71,7 +74,9 @@ def headless(model: str | None, num_classes: int, frontend: FrontendConfig) -> t
     """
     source, config, name = load_model(model)
     require_frontend(name, config, frontend)
-    pooling: Pooling = "contour_statistics" if config.model.stem == "strided" else config.model.pooling
+    pooling: Pooling = config.model.pooling
+    if config.model.stem == "strided":
+        pooling = "contour_statistics" if contours else "stem_statistics"
     network = SpectrogramViT(dataclasses.replace(config.model, num_classes=num_classes, pooling=pooling))
     network.load_state_dict(without_head(source), strict=False)
     return network, name

@@ -97,14 +97,14 @@ class ProbeSettings:
     balanced: bool = True
     """Weigh classes inversely to their number of clips, which is what UA asks for."""
     contour_weight: float = 1.0
-    """Variance of the few statistics of contours over that of all else that the head reads: they tell more than their
-    number."""
+    """Variance of the few statistics of contours over that of all else that the head reads, for they tell more than
+    their number; 0: it does not read them."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.copies <= 100:
             raise ConfigError(f"probe.copies must be from 0 to 100, not {self.copies}")
-        if not 0.0 < self.contour_weight <= 100.0:
-            raise ConfigError(f"probe.contour_weight must be above 0 and at most 100, not {self.contour_weight}")
+        if not 0.0 <= self.contour_weight <= 100.0:
+            raise ConfigError(f"probe.contour_weight must be from 0 to 100, not {self.contour_weight}")
 
 
 @dataclass(frozen=True, kw_only=True)

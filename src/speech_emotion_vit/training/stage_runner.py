@@ -124,7 +124,12 @@ class StageRunner:
         run, train = self.run_, self.rows["train"]
         if run.data.possible is not None:
             raise ConfigError(f"a probe takes one corpus, not {', '.join(run.data.members)} with different labels")
-        network, name = headless(run.recipe.initial_weights or None, self.classes, run.recipe.frontend)
+        network, name = headless(
+            run.recipe.initial_weights or None,
+            self.classes,
+            run.recipe.frontend,
+            contours=run.recipe.probe.contour_weight > 0,
+        )
         self.networks["student"] = network.to(self.accelerator.device)
         # What is left out in turn is what the score will be about: voices, or clips of known voices.
         what = "speakers" if run.protocol == "speaker" else "clips"
