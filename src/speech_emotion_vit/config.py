@@ -233,9 +233,8 @@ class ModelConfig:
     pooling: Pooling = "cls"
     """What the head reads. ``cls``: the CLS token (*paper*); ``statistics``: with it, mean and deviation of the tokens
     by their likeness to it; ``stem_statistics``: with these, mean and deviation of what the strided stem gives the
-    transformer; ``contour_statistics``: with these, how loudness and pitch of the spectrum run
-    through the clip. The last three are not in the
-    paper."""
+    transformer; ``contour_statistics``: with these, how loudness and brightness run through the clip. The last three
+    are not in the paper."""
     dropout: float = 0.0
     """Share of the values left out behind every residual branch in training (*paper*: none)."""
 

@@ -13,9 +13,10 @@ def contour_statistics(image: Tensor, columns: Tensor) -> Tensor:
 
     The contours are the amplitude of every column, relative to the clip's loudest; its logarithm; how much the
     spectrum changes from the column before (spectral flux); and its centre of gravity. Of each, twelve numbers: mean,
-    standard deviation and skewness; slope and curvature, as correlations with the place in the clip and its square;
-    the mean prominence, the share and the mean height of peaks; and deviation and share of rises and of falls. None
-    depends on the clip's level or on its length, and all are continuous, so that rounding stays rounding.
+    standard deviation and skewness; slope and curvature, as mean products with the place in the clip, from -1 to 1,
+    and its square; the mean prominence, the share and the mean height of peaks; and deviation and share of rises and
+    of falls. None depends on the clip's level or on its length, and all are continuous, so that rounding stays
+    rounding.
 
     Args:
         image: values in 0..1.
