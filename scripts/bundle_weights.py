@@ -91,6 +91,9 @@ def scored_parts(folder: Path, run: dict[str, Any], scores: dict[str, Any], name
         if "test" not in scores:
             return metrics(pooled["test"], protocol, "cross-validation")
         note = "a network that never heard them"
+        if run["mode"] == "probe":  # of the same kind, on another network
+            beside = read_json(folder.parent / RUN_FILE)["recipe"]["initial_weights"]
+            note = f"the same on {Path(beside).name}, which never heard them"
         return metrics(scores["test"], protocol, "test") + metrics(pooled["validation"], protocol, "validation", note)
     found = []
     for member in MEMBERS if name == "general" else [name]:
@@ -106,15 +109,25 @@ def scored_parts(folder: Path, run: dict[str, Any], scores: dict[str, Any], name
     return found
 
 
-def backbone(network: SpectrogramViT, run: dict[str, Any], models: Mapping[str, WeightEntry]) -> WeightEntry | None:
-    """Return the bundled model under a probe, whose tensors need no second copy; None where there is none."""
-    under = models.get(run["recipe"]["initial_weights"]) if run["mode"] == "probe" else None
-    if under is None or under.backbone is not None:
+def backbone(
+    name: str, network: SpectrogramViT, run: dict[str, Any], models: Mapping[str, WeightEntry]
+) -> WeightEntry | None:
+    """Return the bundled model under a probe, whose tensors need no second copy; None where there is none.
+
+    A probe that takes its model's own place is the whole network.
+    """
+    under = models.get(under_probe(run)) if run["mode"] == "probe" else None
+    if under is None or under.backbone is not None or under.name == name:
         return None
     theirs, own = without_head(load_model(under.name)[0]), without_head(network)
     if theirs.keys() != own.keys() or not all(torch.equal(theirs[key], own[key]) for key in own):
         sys.exit(f"{under.name} is not the network that the probe was fitted on: fit the probe again")
     return under
+
+
+def under_probe(run: dict[str, Any]) -> str:
+    """Return the model that a probe is of."""
+    return str(run["recipe"]["initial_weights"] or load_manifest().default)
 
 
 def recipe_of(folder: Path, run: dict[str, Any]) -> str:
@@ -165,21 +178,22 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
     target = WEIGHTS_FOLDER / f"{name}.safetensors"
     corpora = list(MEMBERS) if run["corpus"] == "general" else [run["corpus"]]
     heard = f"{CORPORA[run['corpus']].title}, {run['split']['train']} clips ({run['split']['note']})"
-    if run["mode"] == "probe":  # everything but the head comes from a bundled model, which has heard CREMA-D
+    if run["mode"] == "probe" and under_probe(run) != name:  # all but the head is a bundled model's, of CREMA-D
         corpora.insert(0, "crema-d")
-        heard = f"head: {heard}; all else: as {run['recipe']['initial_weights']}"
+        heard = f"head: {heard}; all else: as {under_probe(run)}"
     try:
         manifest = load_manifest(ROOT / MANIFEST_FILE)
     except WeightsError:
         manifest = Manifest(default=name, models={})
     place = folder if role == results["model"] else folder / role
     network, config = load_checkpoint(place / WEIGHTS_FILE)
+    speakers = speakers_heard(place)  # before the file of a model that this one was trained from is replaced
     under = None
     if run["corpus"] == "general" and name != "general":
         temperature = read_json(folder.parent / RESULTS_FILE)["temperature_by_corpus"][role].get(name)
         network, config = restricted(network, config, MEMBERS[name], temperature)
         save_checkpoint(target, network, config)
-    elif under := backbone(network, run, manifest.models):
+    elif under := backbone(name, network, run, manifest.models):
         save_checkpoint(target, network, config, backbone=under.name)
     else:
         shutil.copyfile(place / WEIGHTS_FILE, target)
@@ -192,7 +206,7 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
         size_bytes=target.stat().st_size,
         config=config,
         trained_on=heard,
-        heard=speakers_heard(place),
+        heard=speakers,
         recipe=f"{recipe_of(folder, run)}, stage {stage}, seed {run['seed']}",
         metrics=tuple(scored_parts(folder, run, results["scores"][role], name, role)),
         license="; ".join(LICENSES[corpus] for corpus in reversed(corpora)),

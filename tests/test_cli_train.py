@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from corpus_factory import labelled_csv, labelled_folder, write_clip
+from speech_emotion_vit.checkpoint import load_checkpoint
 from speech_emotion_vit.cli import main
 from speech_emotion_vit.training.catalogue import find_corpus
 from speech_emotion_vit.training.corpora import CREMA_D_LABELS, EMODB_LABELS, SAVEE_LABELS
@@ -261,6 +262,56 @@ def test_a_probe_leaves_out_what_its_score_is_about(place: Path, savee: Path, tm
         json.loads((tmp_path / each / "config.json").read_text())["model"] for each in ("random", "speaker/fold-0")
     ]
     assert [config["pooling"] for config in configs] == ["contour_statistics", "stem_statistics"]
+
+
+def test_a_probe_beside_the_networks_own_head(tmp_path: Path) -> None:
+    """On speakers it has heard, calibrated on others; not where there is nothing to add."""
+    table = labelled_csv(tmp_path / "mine", ["anger", "neutral"], ["a", "b", "c", "d", "e"], 2)
+    common = ("train", "--dataset", "folder", "--data-dir", table, "--cache-dir", tmp_path / "cache", *SMALL)
+    common += ("--set", "probe.copies=0", "--set", "probe.keep=0.5")
+    succeed(*common, "--stage", "supervised", "--output", tmp_path / "own")
+    probe = ("--stage", "probe", "--set", f"initial_weights={tmp_path / 'own'}")
+    result = succeed(*common, *probe, "--output", tmp_path / "both")
+    assert f"probe: a head beside that of {tmp_path / 'own'}" in result.stderr
+    assert "12 training, 4 validation, 4 test items" in result.stderr
+    own, both = (load_checkpoint(tmp_path / each / "model.safetensors") for each in ("own", "both"))
+    width = own[1].model.embedding_dim
+    expected = 0.5 / own[1].temperature * own[0].head.weight
+    torch.testing.assert_close(both[0].head.weight[:, :width], expected, rtol=1e-3, atol=1e-4)  # half precision
+    assert (own[1].model.pooling, both[1].model.pooling) == ("statistics", "contour_statistics")
+    assert "fitted on the validation clips" in (tmp_path / "both" / "README.md").read_text()
+    probe = ("--stage", "probe", "--set", f"initial_weights={tmp_path / 'both'}")
+    error = fail(*common, *probe, "--output", tmp_path / "again")
+    assert f"probe.keep: the head of {tmp_path / 'both'}" in error
+    assert "reads all there is: there is nothing to add, set it to 0" in error
+    result = succeed(*common, "--stage", "supervised", *probe[2:], "--output", tmp_path / "on")
+    assert f"student: starts from {tmp_path / 'both'}" in result.stderr
+    assert ", but for the head, since what it reads differs" in result.stderr
+
+
+def test_copies_of_a_probe_are_masked_unless_told_otherwise(tmp_path: Path) -> None:
+    table = labelled_csv(tmp_path / "mine", ["anger", "neutral"], ["a", "b", "c", "d", "e"], 2)
+    common = ("train", "--dataset", "folder", "--data-dir", table, "--cache-dir", tmp_path / "cache", *SMALL)
+    succeed(*common, "--stage", "supervised", "--output", tmp_path / "own")
+    common += ("--stage", "probe", "--set", f"initial_weights={tmp_path / 'own'}", "--set", "probe.copies=1")
+    recipes = {
+        "masked": [],
+        "told": ["probe.masks=false"],
+        "none": ["augmentation.frequency_masks=0", "augmentation.time_masks=0"],
+    }
+    for name, changes in recipes.items():
+        succeed(*common, *(part for change in changes for part in ("--set", change)), "--output", tmp_path / name)
+    masked, told, none = (load_checkpoint(tmp_path / name / "model.safetensors")[0].head.weight for name in recipes)
+    torch.testing.assert_close(told, none, rtol=0, atol=0)
+    assert not torch.equal(masked, told)
+
+
+def test_a_head_for_other_labels_cannot_be_kept(place: Path, savee: Path, tmp_path: Path) -> None:
+    arguments = ("train", "--dataset", "savee", "--data-dir", savee, "--cache-dir", place / "cache", "--device", "cpu")
+    arguments += ("--stage", "probe", "--set", "probe.keep=0.5", "--output", tmp_path, "--fold", "0")
+    error = fail(*arguments)
+    assert "probe.keep: crema-d@" in error
+    assert "knows anger, disgust, fear, happiness, neutral, sadness: its head cannot be kept, set it to 0" in error
 
 
 def test_a_probe_takes_one_corpus(place: Path, general: Path, tmp_path: Path) -> None:

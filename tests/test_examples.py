@@ -62,7 +62,7 @@ def test_predict_array() -> None:
     result = run(EXAMPLES / "predict_array.py", CLIPS[0])
     assert result.returncode == 0, result.stderr
     assert re.search(rf"^<Prediction ({LABELS}) 0\.\d\d, ", result.stdout)
-    assert result.stdout.splitlines()[1] == "embedding: 576 values"
+    assert result.stdout.splitlines()[1] == "embedding: 3648 values"
 
 
 def test_stream_file() -> None:

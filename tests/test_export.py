@@ -42,7 +42,7 @@ def test_inputs_outputs_and_metadata_say_how_to_use_it(exported: Path) -> None:
         ("waveform", "tensor(float)", ["batch", "samples"])
     ]
     outputs = [(each.name, each.shape) for each in session.get_outputs()]
-    assert outputs == [("probabilities", ["batch", 6]), ("embedding", ["batch", 576])]
+    assert outputs == [("probabilities", ["batch", 6]), ("embedding", ["batch", 3648])]
     (entry,) = (entry for entry in list_models() if entry.name == "crema-d")
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["labels"]) == list(entry.config.labels)
@@ -73,16 +73,18 @@ def test_clips_at_several_lengths_and_batches_agree_with_torch(exported: Path, c
     assert cases == 12
 
 
-def test_int8_is_smaller_and_says_nearly_the_same(exported: Path, tmp_path: Path) -> None:
-    small = export_onnx("crema-d", tmp_path / "small.onnx", int8=True)
-    assert small.stat().st_size < 0.45 * exported.stat().st_size
-    sessions = [open_session(path) for path in (exported, small)]
+@pytest.mark.parametrize("model", ["crema-d", "emodb"])
+def test_int8_is_smaller_and_says_nearly_the_same(model: str, tmp_path: Path) -> None:
+    """Also of a head that reads values of many scales."""
+    large, small = (export_onnx(model, tmp_path / f"{int8}.onnx", int8=int8) for int8 in (False, True))
+    assert small.stat().st_size < 0.45 * large.stat().st_size
+    sessions = [open_session(path) for path in (large, small)]
     assert sessions[1].get_modelmeta().custom_metadata_map["weights"] == "int8"
     for clip in CLIPS:
         waveform = soundfile.read(clip, dtype="float32")[0][None]
         one, other = (session.run(["probabilities"], {"waveform": waveform})[0][0] for session in sessions)
         assert one.argmax() == other.argmax()
-        assert 0 < np.abs(one - other).max() < 0.02
+        assert 0 < np.abs(one - other).max() < 0.03
 
 
 def test_a_folder_is_exported_under_its_digest(tmp_path: Path, classifier: EmotionClassifier) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import scipy.stats
 import torch
@@ -10,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speech_emotion_vit import ConfigError, ModelConfig, SpectrogramViT
+from speech_emotion_vit.contour_bands import contour_bands
+from speech_emotion_vit.filters import mel_edges
 from speech_emotion_vit.models.contours import contour_statistics
 
 
@@ -208,27 +212,54 @@ def test_statistics_of_the_stem_come_behind_the_students_own_embedding(
 def test_statistics_of_contours_are_what_they_say(columns: int) -> None:
     """Against the formulas of numpy and scipy, one contour after the other."""
     image = images(1, [columns])
-    amplitudes = 10 ** (4 * (image[0, 0, :, :columns].double().numpy() - 1))  # 80 dB from 0 to 1
+    levels = image[0, 0, :, :columns].double().numpy()
+    amplitudes = 10 ** (4 * (levels - 1))  # 80 dB from 0 to 1
     amplitude = np.sqrt((amplitudes**2).sum(axis=0))
-    flux = np.sqrt((np.diff(amplitudes, axis=1, prepend=amplitudes[:, :1]) ** 2).sum(axis=0)) / amplitude.max()
-    centre = np.average(np.arange(128)[:, None].repeat(columns, axis=1), axis=0, weights=amplitudes) / 128
-    amplitude /= amplitude.max()
-    level = (80 + 10 * np.log10(amplitude**2 + 1e-8)) / 80
+    loudest = amplitude.max()
+    flux = np.sqrt((np.diff(amplitudes, axis=1, prepend=amplitudes[:, :1]) ** 2).sum(axis=0)) / loudest
+
+    def centre(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        places = np.arange(len(weights)) / len(weights)
+        return np.array([np.average(places, weights=column) for column in weights.T])
+
+    def level(amplitude: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return (80 + 10 * np.log10((amplitude / loudest) ** 2 + 1e-8)) / 80
+
+    contours = [amplitude / loudest, level(amplitude), flux, centre(amplitudes)]
+    places = np.arange(128) / 128
+    contours.append(np.array([np.sqrt(np.cov(places, aweights=column, ddof=0)) for column in amplitudes.T]))
+    contours.append(centre(amplitudes[:42]))
+    contours += [centre(np.exp(20 * levels[first:last])) for first, last in ((2, 16), (10, 42))]
+    octaves = np.split(amplitudes, [10, 21, 42, 71, 100])
+    contours += [level(np.sqrt((octave**2).sum(axis=0))) for octave in octaves]
+
     place = np.linspace(-1, 1, columns) if columns > 1 else np.zeros(1)
     expected = []
-    for contour in (amplitude, level, flux, centre):
+    for contour in contours:
         deviation = np.sqrt(contour.var() + 1e-5)
-        expected += [contour.mean(), deviation, scipy.stats.moment(contour, 3) / deviation**3]
-        expected += [np.mean(contour * place), np.mean(contour * (place**2 - 1 / 3))]
+        numbers = [contour.mean(), deviation, scipy.stats.moment(contour, 3) / deviation**3]
+        numbers += [np.mean(contour * place), np.mean(contour * (place**2 - 1 / 3))]
         change = np.diff(contour) if columns > 1 else np.zeros(1)
         rise, fall = np.maximum(change, 0), np.maximum(-change, 0)
         peak = np.minimum(rise[:-1], fall[1:]) if columns > 2 else np.zeros(1)
         height = (peak * contour[1:-1]).mean() / (peak.mean() + 1e-3) if columns > 2 else 0.0
-        expected += [peak.mean(), np.mean(peak / (peak + 0.02)), height]
-        expected += [np.sqrt(each.var() + 1e-5) for each in (rise, fall)]
-        expected += [np.mean(each / (each + 0.02)) for each in (rise, fall)]
+        numbers += [peak.mean(), np.mean(peak / (peak + 0.02)), height]
+        numbers += [np.sqrt(each.var() + 1e-5) for each in (rise, fall)]
+        expected.append([*numbers, *(np.mean(each / (each + 0.02)) for each in (rise, fall))])
     found = contour_statistics(image, torch.tensor([columns]))
-    np.testing.assert_allclose(found[0], expected, atol=1e-4)  # float32 in the cube
+    np.testing.assert_allclose(found[0], np.transpose(expected).ravel(), atol=1e-4)  # float32 in the cube
+
+
+def test_the_bands_of_contours_are_what_they_say() -> None:
+    """Bands of the default front-end whose centres are between two frequencies; in a lower image the same parts."""
+    centres = mel_edges(128, 0.0, 8000.0, "slaney")[1:-1]
+    edges = (0, 250, 500, 1000, 2000, 4000, 8000)
+    bands = contour_bands(128)
+    found = (bands.low, bands.fundamental, bands.formant, *bands.octaves)
+    hertz = ((0, 1000), (60, 390), (250, 1000), *pairwise(edges))
+    assert found == tuple(tuple(np.searchsorted(centres, bounds)) for bounds in hertz)
+    assert contour_bands(16).octaves == ((0, 1), (1, 2), (2, 5), (5, 8), (8, 12), (12, 16))
+    assert contour_bands(16).fundamental == (0, 2)
 
 
 def test_contours_are_those_of_a_swelling_tone() -> None:
@@ -239,7 +270,7 @@ def test_contours_are_those_of_a_swelling_tone() -> None:
     image[2] = image[0]
     image[2, 0, 40, [30, 90]] += 0.2
     image[3] = (image[0] - 0.1).clamp(min=0)
-    found = contour_statistics(image, torch.full((4,), 128)).unflatten(1, (4, 12)).numpy()
+    found = contour_statistics(image, torch.full((4,), 128)).unflatten(1, (12, 14)).transpose(1, 2).numpy()
     rising, falling, peaked, _ = found[:, 1]  # the level
     mean, _, _, slope, _, *peaks, rise, fall, rises, falls = rising
     assert (mean, slope) == pytest.approx((0.75, 0.25 / 3), abs=0.01)

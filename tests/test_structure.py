@@ -16,6 +16,7 @@ PACKAGE = ROOT / "src" / "speech_emotion_vit"
 FLOORS = {
     "errors": 0,
     "config": 1,
+    "contour_bands": 1,
     "extras": 1,
     "files": 1,
     "filters": 1,
@@ -48,6 +49,7 @@ FLOORS = {
 WITHOUT_TORCH = {
     "errors",
     "config",
+    "contour_bands",
     "extras",
     "files",
     "filters",

@@ -33,7 +33,7 @@ from speech_emotion_vit.training.experiment import make_accelerator
 from speech_emotion_vit.training.features import FeatureStore
 from speech_emotion_vit.training.loop import Job, fit, learning_rate, seed_of
 from speech_emotion_vit.training.losses import cross_entropy, feature_distance, restrict, soft_cross_entropy
-from speech_emotion_vit.training.probe import fit_probe
+from speech_emotion_vit.training.probe import embed_rows, fit_probe
 from speech_emotion_vit.training.protocols import Item
 from speech_emotion_vit.training.recipes import RECIPES, ProbeSettings, Recipe, StageSettings
 from speech_emotion_vit.training.runs import locked, open_run
@@ -307,23 +307,50 @@ def test_a_probe_is_ridge_regression_on_standardised_embeddings(balanced: bool) 
     np.testing.assert_allclose(score_rows(probed, rows), np.stack((-margins, margins), axis=1), atol=1e-3)
 
 
-@pytest.mark.parametrize("weight", [0.5, 8.0])
-def test_a_probe_hears_contours_by_their_weight(weight: float) -> None:
-    """Ridge regression on standardised values, of which the contours' have `weight` times the variance of the rest."""
+def test_a_head_that_is_kept_has_its_share_beside_one_that_reads_the_rest() -> None:
     from sklearn.linear_model import Ridge
     from sklearn.preprocessing import StandardScaler
 
     rows = eight_clips()
+    own = torch.randn(2, COMPACT.dim), torch.randn(2)
+    both = network(dataclasses.replace(COMPACT, pooling="stem_statistics")).eval()
+    settings = ProbeSettings(copies=0, balanced=False, keep=0.75)
+    record = fit_probe(both, rows, list("abcdefgh"), settings, Augmentation(), seed=0, own=own)
+    embeddings = embed_rows(both, rows, Augmentation(), 0)
+    kept = embeddings[:, : COMPACT.dim] @ own[0].T + own[1]
+    rest = StandardScaler().fit_transform(embeddings[:, COMPACT.dim :].double())
+    margins = Ridge(alpha=record["penalty"] * 8).fit(rest, 2 * rows.targets - 1).predict(rest)
+    factors = (score_rows(both, rows) - 0.75 * kept.numpy()) / np.stack((-margins, margins), axis=1)
+    # A quarter over the temperature that fits what is left out: high, for there is nothing to learn in these images.
+    np.testing.assert_allclose(factors, factors.mean(), rtol=0.02)
+    assert 0 < factors.mean() < 0.25
+    contours = network(dataclasses.replace(COMPACT, pooling="contour_statistics")).eval()
+    all_else = contours.config.embedding_dim - contours.config.contour_dim
+    own = torch.randn(2, all_else), torch.randn(2)
+    fit_probe(contours, rows, list("abcdefgh"), settings, Augmentation(), seed=0, own=own)
+    assert contours.head.weight[:, all_else:].abs().amax() > 0  # also where contours are all there is to add
+    assert record["temperature"] == 1.0
+
+
+@pytest.mark.parametrize(("contour_weight", "copies_weight"), [(0.5, 0.5), (8.0, 4.0)])
+def test_a_probe_hears_contours_and_copies_by_their_weights(contour_weight: float, copies_weight: float) -> None:
+    """Ridge regression on values standardised by the images, those of contours stretched, copies as weighted clips."""
+    from sklearn.linear_model import Ridge
+    from sklearn.preprocessing import StandardScaler
+
+    rows, augmentation = eight_clips(), Augmentation(equalizer=0.05)
     probed = network(dataclasses.replace(COMPACT, pooling="contour_statistics")).eval()
-    settings = ProbeSettings(copies=0, balanced=False, contour_weight=weight)
-    record = fit_probe(probed, rows, list("abcdefgh"), settings, Augmentation(), seed=0)
-    with torch.no_grad():
-        embeddings = probed.embed(rows.images(np.arange(8))).double().numpy()
-    scaled = StandardScaler().fit_transform(embeddings)
-    scaled[:, embeddings.std(axis=0) < 1e-6] = 0
-    others = scaled.shape[1] - 48
-    scaled[:, -48:] *= np.sqrt(weight * others / 48)
-    margins = Ridge(alpha=record["penalty"] * 8).fit(scaled, 2 * rows.targets - 1).predict(scaled)
+    settings = ProbeSettings(copies=2, balanced=False, contour_weight=contour_weight, copies_weight=copies_weight)
+    record = fit_probe(probed, rows, list("abcdefgh"), settings, augmentation, seed=0)
+    plain = embed_rows(probed, rows, Augmentation(), 0).double().numpy()
+    copies = [embed_rows(probed, rows, augmentation, seed_of(0, f"probe {copy}")).double().numpy() for copy in (0, 1)]
+    scaled = StandardScaler().fit(plain).transform(np.concatenate((plain, *copies)))
+    scaled[:, plain.std(axis=0) < 1e-6] = 0
+    contours = probed.config.contour_dim
+    scaled[:, -contours:] *= np.sqrt(contour_weight * (scaled.shape[1] - contours) / contours)
+    weights = np.repeat([1.0, copies_weight / 2, copies_weight / 2], 8)
+    ridge = Ridge(alpha=record["penalty"] * weights.sum()).fit(scaled, np.tile(2 * rows.targets - 1, 3), weights)
+    margins = ridge.predict(scaled[:8])
     np.testing.assert_allclose(score_rows(probed, rows), np.stack((-margins, margins), axis=1), atol=1e-3)
 
 
@@ -354,6 +381,10 @@ def test_a_probe_needs_every_class_and_some_clips_to_leave_out() -> None:
         RECIPES["robust"].with_values({"probe.contour_weight": "-1"})
     with pytest.raises(ConfigError, match=r"probe\.copies must be from 0 to 100, not 101"):
         RECIPES["robust"].with_values({"probe.copies": "101"})
+    with pytest.raises(ConfigError, match=r"probe\.copies_weight must be from 0 to 100, not -0\.5"):
+        RECIPES["robust"].with_values({"probe.copies_weight": "-0.5"})
+    with pytest.raises(ConfigError, match=r"probe\.keep must be from 0 to 0\.95, not 1\.0"):
+        RECIPES["robust"].with_values({"probe.keep": "1"})
 
 
 def test_classes_can_be_weighed() -> None:

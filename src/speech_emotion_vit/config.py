@@ -31,11 +31,8 @@ columns too."""
 
 STATISTICS_EPSILON = 1e-5  # added to a variance over tokens, so that its root has a gradient at zero
 
-CONTOUR_STATISTICS = 48
-"""How many values `contour_statistics` gives: twelve of each of four contours."""
-
-CONTOUR_DECADES = 4.0  # of amplitude between 0 and 1 in the image: 80 dB, the default of `FrontendConfig.top_db`
-CONTOUR_STEP = 0.02  # a rise or a peak of this size counts half
+CONTOUR_STATISTICS = 168
+"""How many values `contour_statistics` gives: twelve of each of fourteen contours."""
 
 TIMELINE_HOP = 1.0  # seconds between the segments of a timeline
 
@@ -233,8 +230,8 @@ class ModelConfig:
     pooling: Pooling = "cls"
     """What the head reads. ``cls``: the CLS token (*paper*); ``statistics``: with it, mean and deviation of the tokens
     by their likeness to it; ``stem_statistics``: with these, mean and deviation of what the strided stem gives the
-    transformer; ``contour_statistics``: with these, how loudness and brightness run through the clip. The last three
-    are not in the paper."""
+    transformer; ``contour_statistics``: with these, how loudness, brightness and pitch run through the clip. The last
+    three are not in the paper."""
     dropout: float = 0.0
     """Share of the values left out behind every residual branch in training (*paper*: none)."""
 

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import onnx_proto
-from .config import CONTOUR_DECADES, CONTOUR_STEP, STATISTICS_EPSILON, ClassifierConfig, FrontendConfig, ModelConfig
+from .config import STATISTICS_EPSILON, ClassifierConfig, FrontendConfig, ModelConfig
+from .contour_bands import CONTOUR_DECADES, CONTOUR_STEP, PEAK_SHARPNESS, contour_bands
 from .filters import FLOOR_LEVEL, SILENCE_POWER, analysis_window, interpolation_matrix, mel_filterbank
 from .onnx_proto import Attribute
 
@@ -36,8 +37,8 @@ def build_model(
     Args:
         config: labels, temperature, front-end and network.
         weights: the network's state dict in float32, complete and of the right shapes.
-        int8: store the network's matrices and kernels with 8 bits a value. ONNX Runtime computes in float32 all the
-            same: it expands them once, when it loads the file.
+        int8: store the network's matrices and kernels, but for the head, with 8 bits a value. ONNX Runtime computes in
+            float32 all the same: it expands them once, when it loads the file.
         metadata: properties of the file.
     """
     graph = Graph(int8=int8)
@@ -46,7 +47,8 @@ def build_model(
     image = _image(graph, config.frontend, mel_power, n_frames, network.column_step)
     embedding = network.embedding(image)
     head = (weights["head.weight"].T / config.temperature, weights["head.bias"] / config.temperature)
-    logits = graph("Add", graph("MatMul", embedding, graph.matrix(head[0])), head[1])
+    # In float32 with int8 too: what it reads has many scales, so its weights have, and it is small.
+    logits = graph("Add", graph("MatMul", embedding, head[0]), head[1])
     graph("Softmax", logits, outputs=[PROBABILITIES], axis=-1)
     graph("Identity", embedding, outputs=[EMBEDDING])
     return onnx_proto.model(
@@ -239,67 +241,86 @@ class _Network:
         numbers = self.graph.constant(np.arange(1, self.config.image_width + 1, dtype=np.float32))
         return self.graph.first(numbers, self.graph.size(image, 3), 0)
 
-    def _contour_statistics(self, image: str, columns: str) -> str:
-        """Return what `models.contours.contour_statistics` does, `[batch, 48]`."""
-        g, c = self.graph, self.config
-        end = np.iinfo(np.int64).max
-
-        def mean(values: str, share: str) -> str:
-            return g("ReduceSum", g("Mul", values, share), [2], keepdims=1)
-
-        def moments(values: str, share: str) -> tuple[str, str]:
-            centre = mean(values, share)
-            from_mean = g("Sub", values, centre)
-            return centre, g("Sqrt", g("Add", mean(g("Mul", from_mean, from_mean), share), STATISTICS_EPSILON))
-
-        def counted(steps: str) -> str:
-            return g("Div", steps, g("Add", steps, CONTOUR_STEP))
-
-        def cut(values: str, start: int, stop: int) -> str:
-            return g("Slice", values, [start], [stop], [2])
-
+    def _contours(self, image: str) -> str:
+        """Return what `models.contours.contours` does, `[batch, width, 14]`."""
+        g = self.graph
+        bands = contour_bands(self.config.image_height)
         scale = CONTOUR_DECADES * np.log(10.0)
-        amplitudes = g("Exp", g("Mul", g("Sub", g("Squeeze", image, [1]), 1.0), scale))
-        amplitude = g("ReduceL2", amplitudes, [1], keepdims=1)  # [batch, 1, width]
+
+        def part(values: str, bounds: tuple[int, int]) -> str:
+            return g("Slice", values, [bounds[0]], [bounds[1]], [1])
+
+        def sum_of(values: str) -> str:
+            return g("ReduceSum", values, [1], keepdims=1)  # [batch, 1, width]
+
+        def centre_of(values: str, height: int) -> str:
+            return g("Div", g("MatMul", np.arange(height)[None] / height, values), sum_of(values))
+
+        def level_of(amplitude: str) -> str:
+            power = g("Add", g("Mul", amplitude, amplitude), 10.0 ** (-2 * CONTOUR_DECADES))
+            return g("Add", g("Mul", g("Log", power), 1 / (2 * scale)), 1.0)
+
+        image = g("Squeeze", image, [1])
+        amplitudes = g("Exp", g("Mul", g("Sub", image, 1.0), scale))
+        amplitude = g("ReduceL2", amplitudes, [1], keepdims=1)
         loudest = g("ReduceMax", amplitude, [2], keepdims=1)
         amplitude = g("Div", amplitude, loudest)
-        power = g("Add", g("Mul", amplitude, amplitude), 10.0 ** (-2 * CONTOUR_DECADES))
-        level = g("Add", g("Mul", g("Log", power), 1 / (2 * scale)), 1.0)
-        before = g("Concat", g.first(amplitudes, [1], 2), cut(amplitudes, 0, -1), axis=2)
+        before = g("Concat", g.first(amplitudes, [1], 2), g("Slice", amplitudes, [0], [-1], [2]), axis=2)
         flux = g("Div", g("ReduceL2", g("Sub", amplitudes, before), [1], keepdims=1), loudest)
-        moment = g("MatMul", np.arange(c.image_height)[None] / c.image_height, amplitudes)
-        centre_of_gravity = g("Div", moment, g("ReduceSum", amplitudes, [1], keepdims=1))
-        contours = g("Concat", amplitude, level, flux, centre_of_gravity, axis=1)
+        height = self.config.image_height
+        centre = centre_of(amplitudes, height)
+        distance = g("Sub", np.arange(height)[:, None] / height, centre)
+        spread = sum_of(g("Mul", amplitudes, g("Mul", distance, distance)))
+        width = g("Sqrt", g("Div", spread, sum_of(amplitudes)))
+        low = centre_of(part(amplitudes, bands.low), bands.low[1] - bands.low[0])
+        sharp = g("Exp", g("Mul", image, PEAK_SHARPNESS))
+        peaks = [centre_of(part(sharp, each), each[1] - each[0]) for each in (bands.fundamental, bands.formant)]
+        octaves = [g("ReduceL2", part(amplitudes, bounds), [1], keepdims=1) for bounds in bands.octaves]
+        contours = [amplitude, level_of(amplitude), flux, centre, width, low, *peaks]
+        contours += [level_of(g("Div", octave, loudest)) for octave in octaves]
+        return g.transpose(g("Concat", *contours, axis=1), 0, 2, 1)
 
-        number, count = g("Reshape", self._numbers(image), [1, 1, -1]), g("Unsqueeze", columns, [2])
+    def _contour_statistics(self, image: str, columns: str) -> str:
+        """Return what `models.contours.contour_statistics` does, `[batch, 168]`."""
+        g = self.graph
+        end = np.iinfo(np.int64).max
+        contours = self._contours(image)
+        number = g.reshape(self._numbers(image), 1, 1, -1)
+        count = g("Unsqueeze", columns, [2])  # [batch, 1, 1]
 
         def share_of(numbers: str, less: float) -> str:
             """Return 1 over the clip's columns but `less` where a column has one of `numbers`, else 0."""
             inside = g("Cast", g("LessOrEqual", numbers, count), to=onnx_proto.FLOAT)
             return g("Div", inside, g("Max", g("Sub", count, less), 1.0))
 
+        def counted(steps: str) -> str:
+            return g("Div", steps, g("Add", steps, CONTOUR_STEP))
+
+        def cut(values: str, start: int, stop: int, axis: int = 1) -> str:
+            return g("Slice", values, [start], [stop], [axis])
+
         share = share_of(number, 0.0)
         place = g("Sub", g("Mul", number, 2.0), g("Add", count, 1.0))
-        place = g("Div", place, g("Max", g("Sub", count, 1.0), 1.0))
-        centre, deviation = moments(contours, share)
+        place = g.transpose(g("Div", place, g("Max", g("Sub", count, 1.0), 1.0)), 0, 2, 1)
+        centre, deviation = self._mean_and_deviation(share, contours)
         standing = g("Div", g("Sub", contours, centre), deviation)
-        skewness = mean(g("Mul", standing, g("Mul", standing, standing)), share)
-        slope = mean(g("Mul", contours, place), share)
-        curvature = mean(g("Mul", contours, g("Sub", g("Mul", place, place), 1 / 3)), share)
+        skewness = g("MatMul", share, g("Mul", standing, g("Mul", standing, standing)))
+        slope = g("MatMul", share, g("Mul", contours, place))
+        curvature = g("MatMul", share, g("Mul", contours, g("Sub", g("Mul", place, place), 1 / 3)))
 
-        share = share_of(cut(number, 1, end), 1.0)
+        share = share_of(cut(number, 1, end, 2), 1.0)
         change = g("Sub", cut(contours, 1, end), cut(contours, 0, -1))
         rise, fall = g("Relu", change), g("Relu", g("Neg", change))
-        steps = [moments(each, share)[1] for each in (rise, fall)]
-        steps += [mean(counted(each), share) for each in (rise, fall)]
+        steps = [self._mean_and_deviation(share, each)[1] for each in (rise, fall)]
+        steps += [g("MatMul", share, counted(each)) for each in (rise, fall)]
 
-        share = share_of(cut(number, 2, end), 2.0)
+        share = share_of(cut(number, 2, end, 2), 2.0)
         peak = g("Min", cut(rise, 0, -1), cut(fall, 1, end))
-        prominence = mean(peak, share)
-        height = g("Div", mean(g("Mul", peak, cut(contours, 1, -1)), share), g("Add", prominence, 1e-3))
-        peaks = [prominence, mean(counted(peak), share), height]
-        values = g("Concat", centre, deviation, skewness, slope, curvature, *peaks, *steps, axis=2)
-        return g.reshape(values, 0, c.contour_dim)
+        prominence = g("MatMul", share, peak)
+        height = g("MatMul", share, g("Mul", peak, cut(contours, 1, -1)))
+        peaks = [prominence, g("MatMul", share, counted(peak)), g("Div", height, g("Add", prominence, 1e-3))]
+        values = g("Concat", centre, deviation, skewness, slope, curvature, *peaks, *steps, axis=1)
+        return g.reshape(values, 0, self.config.contour_dim)
 
     def _tokens(self, patches: str, bias: str | None) -> tuple[str, str | None]:
         """Return the tokens `[batch, 1 + patches, dim]`, the CLS token first, and the bias of every key, if any."""

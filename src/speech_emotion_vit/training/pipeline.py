@@ -45,7 +45,8 @@ def run_training(run: Run, accelerator: Accelerator) -> dict[str, Any]:
         fold=run.fold,
         seed=run.seed,
     )
-    if not run.recipe.validation or run.stages == "probe":  # a probe leaves out training speakers in turn
+    # A probe leaves out training speakers in turn; beside a head that has heard them it needs others to be calibrated.
+    if not run.recipe.validation or (run.stages == "probe" and not run.recipe.probe.keep):
         split = without_validation(split, run.recipe.versions)
     models = learnt_from(run.mode, run.recipe.initial_weights, run.recipe.teachers)
     corpus = run.data.corpus.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -32,12 +33,16 @@ def start_from(network: SpectrogramViT, model: str, labels: tuple[str, ...]) -> 
         WeightsError: the model cannot be found, verified or read.
     """
     source, config, name = load_model(model)
-    shape = dataclasses.replace(network.config, num_classes=config.model.num_classes, dropout=config.model.dropout)
-    if shape != config.model:
+    # Neither the head nor what it reads changes the shape of all else.
+    of_head = {key: getattr(config.model, key) for key in ("num_classes", "pooling")}
+    if dataclasses.replace(network.config, **of_head, dropout=config.model.dropout) != config.model:
         return f"random weights, for {name} has another shape"
-    same = config.labels == labels
-    network.load_state_dict(source.state_dict() if same else without_head(source), strict=same)
-    return f"starts from {name}{'' if same else ', but for the head, since the labels differ'}"
+    if config.labels != labels or config.model.pooling != network.config.pooling:
+        network.load_state_dict(without_head(source), strict=False)
+        differs = "what it reads differs" if config.labels == labels else "the labels differ"
+        return f"starts from {name}, but for the head, since {differs}"
+    network.load_state_dict(source.state_dict())
+    return f"starts from {name}"
 
 
 def load_teacher(model: str, labels: tuple[str, ...], frontend: FrontendConfig) -> tuple[FrozenTeacher, str]:
@@ -59,14 +64,25 @@ def load_teacher(model: str, labels: tuple[str, ...], frontend: FrontendConfig) 
     return FrozenTeacher(network), name
 
 
+class OwnHead(NamedTuple):
+    """What the head of a trained model reads and says."""
+
+    labels: tuple[str, ...]
+    """Its labels."""
+    weight: Tensor
+    """Of calibrated logits `[classes, values]`; it reads the first `values` of the embedding."""
+    bias: Tensor
+    """Of calibrated logits `[classes]`."""
+
+
 def headless(
     model: str | None, num_classes: int, frontend: FrontendConfig, *, contours: bool = True
-) -> tuple[SpectrogramViT, str]:
-    """Return a trained network with an untrained head, which reads all there is to read, and its full name.
+) -> tuple[SpectrogramViT, OwnHead, str]:
+    """Return a trained network with an untrained head, which reads all there is to read, its own head, and its name.
 
     Behind a strided stem that is more than the network's own head reads: the statistics of the stem's output too,
     which are closer to the sound and further from the labels that the network was trained for, and, with `contours`,
-    how loudness and brightness run through the clip.
+    how loudness, brightness and pitch run through the clip.
 
     Raises:
         WeightsError: the model cannot be found, verified or read.
@@ -79,7 +95,8 @@ def headless(
         pooling = "contour_statistics" if contours else "stem_statistics"
     network = SpectrogramViT(dataclasses.replace(config.model, num_classes=num_classes, pooling=pooling))
     network.load_state_dict(without_head(source), strict=False)
-    return network, name
+    weight, bias = source.head.weight.detach(), source.head.bias.detach()
+    return network, OwnHead(config.labels, weight / config.temperature, bias / config.temperature), name
 
 
 def without_head(network: SpectrogramViT) -> dict[str, Tensor]:

@@ -94,17 +94,28 @@ class ProbeSettings:
 
     copies: int = 16
     """Augmented copies of every training image beside the image itself: the more, the less the answer is luck."""
+    copies_weight: float = 1.0
+    """Weight of an image's copies together over that of the image itself: they are other voices, but not heard ones."""
+    masks: bool = True
+    """Whether copies are masked as the recipe's augmentation says."""
     balanced: bool = True
     """Weigh classes inversely to their number of clips, which is what UA asks for."""
     contour_weight: float = 1.0
     """Variance of the few statistics of contours over that of all else that the head reads, for they tell more than
     their number; 0: it does not read them."""
+    keep: float = 0.0
+    """Share of the network's own head in the answer, for a network trained on the same labels: the new head reads only
+    what that one does not, and the two, each calibrated, err differently. 0: it is replaced."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.copies <= 100:
             raise ConfigError(f"probe.copies must be from 0 to 100, not {self.copies}")
-        if not 0.0 <= self.contour_weight <= 100.0:
-            raise ConfigError(f"probe.contour_weight must be from 0 to 100, not {self.contour_weight}")
+        for name in ("copies_weight", "contour_weight"):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 100.0:
+                raise ConfigError(f"probe.{name} must be from 0 to 100, not {value}")
+        if not 0.0 <= self.keep <= 0.95:
+            raise ConfigError(f"probe.keep must be from 0 to 0.95, not {self.keep}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,12 +124,19 @@ class StageRunner:
         run, train = self.run_, self.rows["train"]
         if run.data.possible is not None:
             raise ConfigError(f"a probe takes one corpus, not {', '.join(run.data.members)} with different labels")
-        network, name = headless(
+        settings = run.recipe.probe
+        network, own, name = headless(
             run.recipe.initial_weights or None,
             self.classes,
             run.recipe.frontend,
-            contours=run.recipe.probe.contour_weight > 0,
+            contours=settings.contour_weight > 0,
         )
+        if settings.keep and own.labels != run.data.labels:
+            raise ConfigError(f"probe.keep: {name} knows {', '.join(own.labels)}: its head cannot be kept, set it to 0")
+        if settings.keep and own.weight.shape[1] == network.config.embedding_dim:
+            raise ConfigError(
+                f"probe.keep: the head of {name} reads all there is: there is nothing to add, set it to 0"
+            )
         self.networks["student"] = network.to(self.accelerator.device)
         # What is left out in turn is what the score will be about: voices, or clips of known voices.
         what = "speakers" if run.protocol == "speaker" else "clips"
@@ -138,6 +145,9 @@ class StageRunner:
         if fitted.get("network") == name:  # else the name stands for another network by now
             network.head.load_state_dict(groups["head"])
         else:
+            augmentation = dataclasses.replace(run.recipe.augmentation, mixup=0.0)
+            if not settings.masks:
+                augmentation = dataclasses.replace(augmentation, frequency_masks=0, time_masks=0)
             left_out = [
                 run.data.speakers[item.utterance] if what == "speakers" else item.utterance for item in train.items
             ]
@@ -145,16 +155,18 @@ class StageRunner:
                 network,
                 train,
                 left_out,
-                run.recipe.probe,
-                dataclasses.replace(run.recipe.augmentation, frequency_masks=0, time_masks=0, mixup=0.0),
+                settings,
+                augmentation,
                 run.seed,
+                (own.weight, own.bias) if settings.keep else None,
             )
             if self.accelerator.is_main_process:
                 path.parent.mkdir(exist_ok=True)
                 save_state(path, {"head": network.head.state_dict()}, fitted)
         record = {key: value for key, value in fitted.items() if key != "network"}
         self.temperature = self.temperature or record["temperature"]
-        run.say(f"probe: a new head for {name}, UA {record['left_out_ua']:.1%} on training {what} left out")
+        head = "a head beside that of" if settings.keep else "a new head for"
+        run.say(f"probe: {head} {name}, UA {record['left_out_ua']:.1%} on training {what} left out")
         return [record]
 
     def _stage(self, name: str, settings: StageSettings) -> Supervised | Matching:
