@@ -110,24 +110,19 @@ def scored_parts(folder: Path, run: dict[str, Any], scores: dict[str, Any], name
 
 
 def backbone(
-    name: str, network: SpectrogramViT, run: dict[str, Any], models: Mapping[str, WeightEntry]
+    name: str, network: SpectrogramViT, probed: str | None, models: Mapping[str, WeightEntry]
 ) -> WeightEntry | None:
     """Return the bundled model under a probe, whose tensors need no second copy; None where there is none.
 
     A probe that takes its model's own place is the whole network.
     """
-    under = models.get(under_probe(run)) if run["mode"] == "probe" else None
-    if under is None or under.backbone is not None or under.name == name:
+    under = None if probed is None or probed == name else models.get(probed)
+    if under is None or under.backbone is not None:
         return None
     theirs, own = without_head(load_model(under.name)[0]), without_head(network)
     if theirs.keys() != own.keys() or not all(torch.equal(theirs[key], own[key]) for key in own):
         sys.exit(f"{under.name} is not the network that the probe was fitted on: fit the probe again")
     return under
-
-
-def under_probe(run: dict[str, Any]) -> str:
-    """Return the model that a probe is of."""
-    return str(run["recipe"]["initial_weights"] or load_manifest().default)
 
 
 def recipe_of(folder: Path, run: dict[str, Any]) -> str:
@@ -178,13 +173,14 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
     target = WEIGHTS_FOLDER / f"{name}.safetensors"
     corpora = list(MEMBERS) if run["corpus"] == "general" else [run["corpus"]]
     heard = f"{CORPORA[run['corpus']].title}, {run['split']['train']} clips ({run['split']['note']})"
-    if run["mode"] == "probe" and under_probe(run) != name:  # all but the head is a bundled model's, of CREMA-D
-        corpora.insert(0, "crema-d")
-        heard = f"head: {heard}; all else: as {under_probe(run)}"
     try:
         manifest = load_manifest(ROOT / MANIFEST_FILE)
     except WeightsError:
         manifest = Manifest(default=name, models={})
+    probed = (run["recipe"]["initial_weights"] or manifest.default) if run["mode"] == "probe" else None
+    if probed not in (None, name):  # all but the head is a bundled model's, of CREMA-D
+        corpora.insert(0, "crema-d")
+        heard = f"head: {heard}; all else: as {probed}"
     place = folder if role == results["model"] else folder / role
     network, config = load_checkpoint(place / WEIGHTS_FILE)
     speakers = speakers_heard(place)  # before the file of a model that this one was trained from is replaced
@@ -193,7 +189,7 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
         temperature = read_json(folder.parent / RESULTS_FILE)["temperature_by_corpus"][role].get(name)
         network, config = restricted(network, config, MEMBERS[name], temperature)
         save_checkpoint(target, network, config)
-    elif under := backbone(name, network, run, manifest.models):
+    elif under := backbone(name, network, probed, manifest.models):
         save_checkpoint(target, network, config, backbone=under.name)
     else:
         shutil.copyfile(place / WEIGHTS_FILE, target)
@@ -217,6 +213,7 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
         if other.backbone_sha256 != entry.sha256:
             del models[other.name]
             print(f"{other.name} is no longer bundled: its head was fitted on another {name}, so fit it again")
+    models = dict(sorted(models.items(), key=lambda item: (item[0] != manifest.default, item[0])))
     manifest = dataclasses.replace(manifest, models=models)
     write_manifest(ROOT / MANIFEST_FILE, manifest)
 

@@ -33,6 +33,7 @@ from speech_emotion_vit.training.experiment import make_accelerator
 from speech_emotion_vit.training.features import FeatureStore
 from speech_emotion_vit.training.loop import Job, fit, learning_rate, seed_of
 from speech_emotion_vit.training.losses import cross_entropy, feature_distance, restrict, soft_cross_entropy
+from speech_emotion_vit.training.pretrained import OwnHead
 from speech_emotion_vit.training.probe import embed_rows, fit_probe
 from speech_emotion_vit.training.protocols import Item
 from speech_emotion_vit.training.recipes import RECIPES, ProbeSettings, Recipe, StageSettings
@@ -312,12 +313,12 @@ def test_a_head_that_is_kept_has_its_share_beside_one_that_reads_the_rest() -> N
     from sklearn.preprocessing import StandardScaler
 
     rows = eight_clips()
-    own = torch.randn(2, COMPACT.dim), torch.randn(2)
+    own = OwnHead(("a", "b"), torch.randn(2, COMPACT.dim), torch.randn(2))
     both = network(dataclasses.replace(COMPACT, pooling="stem_statistics")).eval()
     settings = ProbeSettings(copies=0, balanced=False, keep=0.75)
     record = fit_probe(both, rows, list("abcdefgh"), settings, Augmentation(), seed=0, own=own)
     embeddings = embed_rows(both, rows, Augmentation(), 0)
-    kept = embeddings[:, : COMPACT.dim] @ own[0].T + own[1]
+    kept = embeddings[:, : COMPACT.dim] @ own.weight.T + own.bias
     rest = StandardScaler().fit_transform(embeddings[:, COMPACT.dim :].double())
     margins = Ridge(alpha=record["penalty"] * 8).fit(rest, 2 * rows.targets - 1).predict(rest)
     factors = (score_rows(both, rows) - 0.75 * kept.numpy()) / np.stack((-margins, margins), axis=1)
@@ -326,7 +327,7 @@ def test_a_head_that_is_kept_has_its_share_beside_one_that_reads_the_rest() -> N
     assert 0 < factors.mean() < 0.25
     contours = network(dataclasses.replace(COMPACT, pooling="contour_statistics")).eval()
     all_else = contours.config.embedding_dim - contours.config.contour_dim
-    own = torch.randn(2, all_else), torch.randn(2)
+    own = OwnHead(("a", "b"), torch.randn(2, all_else), torch.randn(2))
     fit_probe(contours, rows, list("abcdefgh"), settings, Augmentation(), seed=0, own=own)
     assert contours.head.weight[:, all_else:].abs().amax() > 0  # also where contours are all there is to add
     assert record["temperature"] == 1.0

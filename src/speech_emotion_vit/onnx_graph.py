@@ -253,8 +253,8 @@ class _Network:
         def sum_of(values: str) -> str:
             return g("ReduceSum", values, [1], keepdims=1)  # [batch, 1, width]
 
-        def centre_of(values: str, height: int) -> str:
-            return g("Div", g("MatMul", np.arange(height)[None] / height, values), sum_of(values))
+        def centre_of(values: str, height: int, total: str | None = None) -> str:
+            return g("Div", g("MatMul", np.arange(height)[None] / height, values), total or sum_of(values))
 
         def level_of(amplitude: str) -> str:
             power = g("Add", g("Mul", amplitude, amplitude), 10.0 ** (-2 * CONTOUR_DECADES))
@@ -268,10 +268,11 @@ class _Network:
         before = g("Concat", g.first(amplitudes, [1], 2), g("Slice", amplitudes, [0], [-1], [2]), axis=2)
         flux = g("Div", g("ReduceL2", g("Sub", amplitudes, before), [1], keepdims=1), loudest)
         height = self.config.image_height
-        centre = centre_of(amplitudes, height)
+        total = sum_of(amplitudes)
+        centre = centre_of(amplitudes, height, total)
         distance = g("Sub", np.arange(height)[:, None] / height, centre)
         spread = sum_of(g("Mul", amplitudes, g("Mul", distance, distance)))
-        width = g("Sqrt", g("Div", spread, sum_of(amplitudes)))
+        width = g("Sqrt", g("Div", spread, total))
         low = centre_of(part(amplitudes, bands.low), bands.low[1] - bands.low[0])
         sharp = g("Exp", g("Mul", image, PEAK_SHARPNESS))
         peaks = [centre_of(part(sharp, each), each[1] - each[0]) for each in (bands.fundamental, bands.formant)]

@@ -24,12 +24,13 @@ def contours(image: Tensor) -> Tensor:
     loudest = amplitude.amax(dim=1, keepdim=True)
     amplitude = amplitude / loudest
     flux = amplitudes.diff(dim=2, prepend=amplitudes[:, :, :1]).square().sum(dim=1).sqrt() / loudest
-    centre = _centre(amplitudes)
+    centre, total = _centre(amplitudes)
     distance = _places(image) - centre[:, None]
-    width = ((amplitudes * distance.square()).sum(dim=1) / amplitudes.sum(dim=1)).sqrt()
-    peaks = [_centre((PEAK_SHARPNESS * image[:, slice(*part)]).exp()) for part in (bands.fundamental, bands.formant)]
+    width = ((amplitudes * distance.square()).sum(dim=1) / total).sqrt()
+    low, _ = _centre(amplitudes[:, slice(*bands.low)])
+    peaks = [_centre((PEAK_SHARPNESS * image[:, slice(*part)]).exp())[0] for part in (bands.fundamental, bands.formant)]
     octaves = [amplitudes[:, slice(*part)].square().sum(dim=1).sqrt() / loudest for part in bands.octaves]
-    found = [amplitude, _level(amplitude), flux, centre, width, _centre(amplitudes[:, slice(*bands.low)]), *peaks]
+    found = [amplitude, _level(amplitude), flux, centre, width, low, *peaks]
     return torch.stack(found + [_level(octave) for octave in octaves], dim=2)
 
 
@@ -84,10 +85,10 @@ def _places(values: Tensor) -> Tensor:
     return torch.arange(values.shape[1], device=values.device, dtype=values.dtype)[:, None] / values.shape[1]
 
 
-def _centre(weights: Tensor) -> Tensor:
-    """Return the mean place of rows by weights `[batch, height, width]`, `[batch, width]`."""
-    centre: Tensor = (weights * _places(weights)).sum(dim=1) / weights.sum(dim=1)
-    return centre
+def _centre(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean place of rows by weights `[batch, height, width]`, and their sum, both `[batch, width]`."""
+    total = weights.sum(dim=1)
+    return (weights * _places(weights)).sum(dim=1) / total, total
 
 
 def _level(amplitude: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from .augment import Augmentation, augment
 from .data import Indices, Rows
 from .loop import seed_of
 from .metrics import fit_temperature
+from .pretrained import OwnHead
 from .recipes import ProbeSettings
 from .scoring import SCORE_BATCH, Record, validation_record
 
@@ -50,7 +51,7 @@ def fit_probe(
     settings: ProbeSettings,
     augmentation: Augmentation,
     seed: int,
-    own: Head | None = None,
+    own: OwnHead | None = None,
 ) -> Record:
     """Fit the head of `network` in place, all else as it is, and return the record of what was done.
 
@@ -65,8 +66,7 @@ def fit_probe(
         settings: how it is fitted.
         augmentation: of the copies.
         seed: of the copies.
-        own: calibrated weight `[classes, values]` and bias `[classes]` of the head that is kept, which reads the first
-            `values` of the embedding; None where none is.
+        own: the head that is kept, with the same classes; None where none is.
 
     Raises:
         DatasetError: a class has no training clip, or too few speakers or clips are there to leave some out.
@@ -79,7 +79,7 @@ def fit_probe(
     if np.bincount(train.clip_targets).max() < FEWEST_CLIPS:
         raise DatasetError(f"no label has {FEWEST_CLIPS} training clips, too few to leave some out: add clips")
     network.eval()
-    first = 0 if own is None else own[0].shape[1]
+    first = 0 if own is None else own.weight.shape[1]
     plain = embed_rows(network, train, Augmentation(), 0)[:, first:]
     spread, centre = torch.std_mean(plain, dim=0, correction=0)
     spread[spread < 1e-6] = 1.0  # what never changes tells nothing
@@ -115,9 +115,7 @@ def fit_probe(
     bias = bias - weight @ centre.double()
     temperature = temperatures[penalty]
     if own is not None:
-        share = (1.0 - settings.keep) / temperature
-        weight = torch.cat((settings.keep * own[0].double(), share * weight), dim=1)
-        bias = settings.keep * own[1].double() + share * bias
+        weight, bias = _joined(own, (weight / temperature, bias / temperature), settings.keep)
         temperature = 1.0
     with torch.no_grad():
         network.head.weight.copy_(weight)
@@ -129,6 +127,12 @@ def fit_probe(
         "temperature": temperature,
         "seconds": time.monotonic() - started,
     }
+
+
+def _joined(own: OwnHead, other: Head, keep: float) -> Head:
+    """Return the weighted mean of two calibrated heads, the second of which reads what the first does not."""
+    weight = torch.cat((keep * own.weight.double(), (1.0 - keep) * other[0]), dim=1)
+    return weight, keep * own.bias.double() + (1.0 - keep) * other[1]
 
 
 def _folds(train: Rows, left_out: npt.NDArray[np.str_]) -> Indices:

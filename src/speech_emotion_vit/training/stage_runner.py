@@ -158,7 +158,7 @@ class StageRunner:
                 settings,
                 augmentation,
                 run.seed,
-                (own.weight, own.bias) if settings.keep else None,
+                own if settings.keep else None,
             )
             if self.accelerator.is_main_process:
                 path.parent.mkdir(exist_ok=True)
