@@ -39,6 +39,7 @@ def network_costs(name: str, speech: np.ndarray, budget: float) -> list[dict[str
 
     classifier = EmotionClassifier(name, device="cpu")
     network, frontend = classifier.network, classifier.frontend
+    graph = EmotionClassifier(name, backend="onnx").backend
     rows = []
     for seconds in LENGTHS:
         waveform = torch.from_numpy(speech[None, : round(seconds * 16_000)])
@@ -58,6 +59,8 @@ def network_costs(name: str, speech: np.ndarray, budget: float) -> list[dict[str
         needed = multiply_accumulates(lambda image=image: network.embed(image))  # type: ignore[misc]
         with torch.inference_mode():
             times = repeat(lambda image=image: network.embed(image), budget=budget, least=5, most=300)  # type: ignore[misc]
+        window = waveform.numpy()
+        whole = repeat(lambda window=window: graph.infer(window), budget=budget, least=5, most=300)  # type: ignore[misc]
         rows.append(
             {
                 "seconds": seconds,
@@ -67,6 +70,7 @@ def network_costs(name: str, speech: np.ndarray, budget: float) -> list[dict[str
                 else multiply_accumulates(lambda image=image: network.forward_patches(*network.tokenize(image))),  # type: ignore[misc]
                 "needed": needed,
                 "time": median(times),
+                "whole": median(whole),
                 "frames": frontend.mel_power(waveform).shape[1],
                 "all_frames": frontend.config.n_frames,
                 "bound": needed / matrix_rate(),
