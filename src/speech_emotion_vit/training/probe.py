@@ -99,21 +99,10 @@ def fit_probe(
             embeddings = (embeddings - centre) / spread
         for fold, part in enumerate(sums):
             part.add(embeddings[folds == fold], targets[folds == fold], share * weights[folds == fold])
-    margins = {penalty: np.zeros((len(train), classes)) for penalty in PENALTIES}
-    for fold in range(len(sums)):
-        unseen = folds == fold
-        for penalty, (weight, bias) in _heads([part for part in sums if part is not sums[fold]], PENALTIES):
-            margins[penalty][unseen] = (plain[unseen].double() @ weight.T + bias).numpy()
-    # By likelihood, for the recall of a few hundred clips jumps about from one penalty to the next.
-    temperatures = {
-        penalty: fit_temperature(values, train.owners, train.clip_targets) for penalty, values in margins.items()
-    }
-    records = {penalty: validation_record(values / temperatures[penalty], train) for penalty, values in margins.items()}
-    penalty = min(records, key=lambda each: records[each]["validation_nll"])
+    penalty, temperature, record = _best_penalty(sums, folds, plain, train)
     ((_, (weight, bias)),) = _heads(sums, [penalty])
     weight = weight / spread
     bias = bias - weight @ centre.double()
-    temperature = temperatures[penalty]
     if own is not None:
         weight, bias = _joined(own, (weight / temperature, bias / temperature), settings.keep)
         temperature = 1.0
@@ -122,11 +111,26 @@ def fit_probe(
         network.head.bias.copy_(bias)
     return {
         "penalty": penalty,
-        "left_out_ua": records[penalty]["validation_ua"],
-        "left_out_nll": records[penalty]["validation_nll"],
+        "left_out_ua": record["validation_ua"],
+        "left_out_nll": record["validation_nll"],
         "temperature": temperature,
         "seconds": time.monotonic() - started,
     }
+
+
+def _best_penalty(sums: Sequence[_Sums], folds: Indices, plain: Tensor, train: Rows) -> tuple[float, float, Record]:
+    """Return the penalty of the likeliest answers to what is left out in turn, their temperature, and their scores."""
+    margins = {penalty: np.zeros((len(train), int(train.targets.max()) + 1)) for penalty in PENALTIES}
+    for fold in range(len(sums)):
+        unseen = folds == fold
+        for penalty, (weight, bias) in _heads([part for part in sums if part is not sums[fold]], PENALTIES):
+            margins[penalty][unseen] = (plain[unseen].double() @ weight.T + bias).numpy()
+    found = []
+    for penalty, values in margins.items():
+        temperature = fit_temperature(values, train.owners, train.clip_targets)
+        found.append((penalty, temperature, validation_record(values / temperature, train)))
+    # By likelihood, for the recall of a few hundred clips jumps about from one penalty to the next.
+    return min(found, key=lambda each: each[2]["validation_nll"])
 
 
 def _joined(own: OwnHead, other: Head, keep: float) -> Head:
