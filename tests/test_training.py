@@ -308,6 +308,34 @@ def test_a_probe_is_ridge_regression_on_standardised_embeddings(balanced: bool) 
     np.testing.assert_allclose(score_rows(probed, rows), np.stack((-margins, margins), axis=1), atol=1e-3)
 
 
+def test_corpora_of_a_mixture_weigh_the_same_in_a_probe() -> None:
+    """And so do the labels of each; a label that a corpus does not have is learnt from it as absent."""
+    from sklearn.linear_model import Ridge
+    from sklearn.preprocessing import StandardScaler
+
+    images = np.random.default_rng(0).random((13, SIZE, SIZE)).astype(np.float16)
+    labels = [0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 1, 1]  # of nine clips and of four
+    weights = [1 / 6] * 6 + [1 / 3] * 3 + [1 / 2] * 4
+    names = [f"clip{i}" for i in range(13)]
+    store = FeatureStore(images, {name: (i, i + 1) for i, name in enumerate(names)}, {}, "made-up")
+    possible = {name: (i < 9, True, i >= 9) for i, name in enumerate(names)}
+    rows = Rows(
+        [Item(name, 0) for name in names],
+        {0: store},
+        dict(zip(names, labels, strict=True)),
+        device=torch.device("cpu"),
+        possible=possible,
+    )
+    probed = network(dataclasses.replace(COMPACT, num_classes=3)).eval()
+    record = fit_probe(probed, rows, names, ProbeSettings(copies=0), Augmentation(), seed=0)
+    scaled = StandardScaler().fit_transform(embed_rows(probed, rows, Augmentation(), 0).double())
+    targets = 2 * np.eye(3)[labels] - 1
+    ridge = Ridge(alpha=record["penalty"] * sum(weights)).fit(scaled, targets, weights)
+    allowed = np.array(list(possible.values()))
+    np.testing.assert_allclose(score_rows(probed, rows)[allowed], ridge.predict(scaled)[allowed], atol=1e-3)
+    assert record["left_out_nll"] < np.log(3)  # of two labels each, not of three
+
+
 def test_a_head_that_is_kept_has_its_share_beside_one_that_reads_the_rest() -> None:
     from sklearn.linear_model import Ridge
     from sklearn.preprocessing import StandardScaler

@@ -45,8 +45,10 @@ def run_training(run: Run, accelerator: Accelerator) -> dict[str, Any]:
         fold=run.fold,
         seed=run.seed,
     )
-    # A probe leaves out training speakers in turn; beside a head that has heard them it needs others to be calibrated.
-    if not run.recipe.validation or (run.stages == "probe" and not run.recipe.probe.keep):
+    # A probe leaves out training speakers in turn. Where its network has heard these, as beside its own head and in a
+    # mixture with the corpus it was trained on, others are needed to calibrate it.
+    heard = bool(run.recipe.probe.keep) or run.data.possible is not None
+    if not run.recipe.validation or (run.stages == "probe" and not heard):
         split = without_validation(split, run.recipe.versions)
     models = learnt_from(run.mode, run.recipe.initial_weights, run.recipe.teachers)
     corpus = run.data.corpus.name

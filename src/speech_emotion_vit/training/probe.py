@@ -21,6 +21,7 @@ from ..models import SpectrogramViT
 from .augment import Augmentation, augment
 from .data import Indices, Rows
 from .loop import seed_of
+from .losses import restrict
 from .metrics import fit_temperature
 from .pretrained import OwnHead
 from .recipes import ProbeSettings
@@ -88,7 +89,7 @@ def fit_probe(
         spread[-few:] /= (settings.contour_weight * (len(spread) - few) / few) ** 0.5
     plain = (plain - centre) / spread
     targets = 2.0 * torch.nn.functional.one_hot(torch.from_numpy(train.targets), classes).float() - 1.0
-    weights = torch.from_numpy(1.0 / counts if settings.balanced else np.ones(classes)).float()[train.targets]
+    weights = torch.from_numpy(_weights(train, classes) if settings.balanced else np.ones(len(train))).float()
     folds = _folds(train, np.asarray(left_out))
     sums = [_Sums(plain.shape[1], classes) for _ in range(folds.max() + 1)]
     shares = [1.0] + [settings.copies_weight / settings.copies for _ in range(settings.copies)]
@@ -125,8 +126,10 @@ def _best_penalty(sums: Sequence[_Sums], folds: Indices, plain: Tensor, train: R
         unseen = folds == fold
         for penalty, (weight, bias) in _heads([part for part in sums if part is not sums[fold]], PENALTIES):
             margins[penalty][unseen] = (plain[unseen].double() @ weight.T + bias).numpy()
+    possible = train.possible(np.arange(len(train)))
     found = []
     for penalty, values in margins.items():
+        values = restrict(torch.from_numpy(values), None if possible is None else possible.cpu()).numpy()
         temperature = fit_temperature(values, train.owners, train.clip_targets)
         found.append((penalty, temperature, validation_record(values / temperature, train)))
     # By likelihood, for the recall of a few hundred clips jumps about from one penalty to the next.
@@ -137,6 +140,18 @@ def _joined(own: OwnHead, other: Head, keep: float) -> Head:
     """Return the weighted mean of two calibrated heads, the second of which reads what the first does not."""
     weight = torch.cat((keep * own.weight.double(), (1.0 - keep) * other[0]), dim=1)
     return weight, keep * own.bias.double() + (1.0 - keep) * other[1]
+
+
+def _weights(train: Rows, classes: int) -> npt.NDArray[np.float64]:
+    """Return weights `[rows]` by which all labels of a corpus weigh the same, and all corpora of a mixture."""
+    possible = train.possible(np.arange(len(train)))
+    if possible is None:
+        clips = np.bincount(train.targets)[train.targets]
+    else:  # corpora are known by the labels their clips can have
+        known, corpus = np.unique(possible.cpu().numpy(), axis=0, return_inverse=True)
+        cell = corpus.reshape(-1) * classes + train.targets
+        clips = np.bincount(cell)[cell] * known.sum(axis=1)[corpus.reshape(-1)]
+    return np.reciprocal(clips, dtype=np.float64)
 
 
 def _folds(train: Rows, left_out: npt.NDArray[np.str_]) -> Indices:

@@ -151,7 +151,7 @@ def make_split(
             left_out=left_out,
             note=note,
         )
-        if fold == "final" and corpus == "crema-d":
+        if fold == "final":
             split = without_validation(split, versions)
     check_leaks(split, ordered)
     return split

@@ -122,8 +122,6 @@ class StageRunner:
 
     def _probe(self) -> list[Record]:
         run, train = self.run_, self.rows["train"]
-        if run.data.possible is not None:
-            raise ConfigError(f"a probe takes one corpus, not {', '.join(run.data.members)} with different labels")
         settings = run.recipe.probe
         network, own, name = headless(
             run.recipe.initial_weights or None,
