@@ -99,8 +99,7 @@ def scored_parts(folder: Path, run: dict[str, Any], scores: dict[str, Any], name
     for member in MEMBERS if name == "general" else [name]:
         title = CORPORA[member].title if name == "general" else None
         if f"test {member}" in scores:
-            for part in ("test", "validation"):
-                found += metrics(scores[f"{part} {member}"], protocol, part, title)
+            found += metrics(scores[f"test {member}"], protocol, "test", title)
         else:
             note = f"{title}, networks" if title else "networks"
             there = metrics(pooled[f"test {member}"], protocol, "cross-validation", f"{note} of the folds")
@@ -179,7 +178,7 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
         manifest = Manifest(default=name, models={})
     probed = (run["recipe"]["initial_weights"] or manifest.default) if run["mode"] == "probe" else None
     if probed not in (None, name):  # all but the head is a bundled model's, of CREMA-D
-        corpora.insert(0, "crema-d")
+        corpora = ["crema-d", *(corpus for corpus in corpora if corpus != "crema-d")]
         heard = f"head: {heard}; all else: as {probed}"
     place = folder if role == results["model"] else folder / role
     network, config = load_checkpoint(place / WEIGHTS_FILE)

@@ -242,44 +242,44 @@ class _Network:
         return self.graph.first(numbers, self.graph.size(image, 3), 0)
 
     def _contours(self, image: str) -> str:
-        """Return what `models.contours.contours` does, `[batch, width, 14]`."""
+        """Return what `models.contours.contours` does, `[batch, width, 14]`; sums over bands are rows of products."""
         g = self.graph
-        bands = contour_bands(self.config.image_height)
+        height = self.config.image_height
+        bands = contour_bands(height)
         scale = CONTOUR_DECADES * np.log(10.0)
 
-        def part(values: str, bounds: tuple[int, int]) -> str:
-            return g("Slice", values, [bounds[0]], [bounds[1]], [1])
+        def rows(values: str, first: int, end: int) -> str:
+            return g("Slice", values, [first], [end], [1])
 
-        def sum_of(values: str) -> str:
-            return g("ReduceSum", values, [1], keepdims=1)  # [batch, 1, width]
-
-        def centre_of(values: str, height: int, total: str | None = None) -> str:
-            return g("Div", g("MatMul", np.arange(height)[None] / height, values), total or sum_of(values))
-
-        def level_of(amplitude: str) -> str:
-            power = g("Add", g("Mul", amplitude, amplitude), 10.0 ** (-2 * CONTOUR_DECADES))
-            return g("Add", g("Mul", g("Log", power), 1 / (2 * scale)), 1.0)
+        def centres(values: str, *parts: tuple[int, int]) -> tuple[str, str]:
+            """Return the centre of gravity and the sum of each part, both `[batch, parts, width]`."""
+            place, inside = np.zeros((2, len(parts), height))
+            for row, (first, end) in enumerate(parts):
+                place[row, first:end] = np.arange(end - first) / (end - first)
+                inside[row, first:end] = 1.0
+            both = g("MatMul", np.concatenate((place, inside)), values)
+            total = rows(both, len(parts), 2 * len(parts))
+            return g("Div", rows(both, 0, len(parts)), total), total
 
         image = g("Squeeze", image, [1])
         amplitudes = g("Exp", g("Mul", g("Sub", image, 1.0), scale))
-        amplitude = g("ReduceL2", amplitudes, [1], keepdims=1)
-        loudest = g("ReduceMax", amplitude, [2], keepdims=1)
+        sums = np.zeros((1 + len(bands.octaves), height))
+        for row, (first, end) in enumerate(((0, height), *bands.octaves)):
+            sums[row, first:end] = 1.0
+        amplitude = g("Sqrt", g("MatMul", sums, g("Mul", amplitudes, amplitudes)))  # of all, and of the octaves
+        loudest = g("ReduceMax", rows(amplitude, 0, 1), [2], keepdims=1)
         amplitude = g("Div", amplitude, loudest)
+        power = g("Add", g("Mul", amplitude, amplitude), 10.0 ** (-2 * CONTOUR_DECADES))
+        level = g("Add", g("Mul", g("Log", power), 1 / (2 * scale)), 1.0)
         before = g("Concat", g.first(amplitudes, [1], 2), g("Slice", amplitudes, [0], [-1], [2]), axis=2)
         flux = g("Div", g("ReduceL2", g("Sub", amplitudes, before), [1], keepdims=1), loudest)
-        height = self.config.image_height
-        total = sum_of(amplitudes)
-        centre = centre_of(amplitudes, height, total)
-        distance = g("Sub", np.arange(height)[:, None] / height, centre)
-        spread = sum_of(g("Mul", amplitudes, g("Mul", distance, distance)))
-        width = g("Sqrt", g("Div", spread, total))
-        low = centre_of(part(amplitudes, bands.low), bands.low[1] - bands.low[0])
-        sharp = g("Exp", g("Mul", image, PEAK_SHARPNESS))
-        peaks = [centre_of(part(sharp, each), each[1] - each[0]) for each in (bands.fundamental, bands.formant)]
-        octaves = [g("ReduceL2", part(amplitudes, bounds), [1], keepdims=1) for bounds in bands.octaves]
-        contours = [amplitude, level_of(amplitude), flux, centre, width, low, *peaks]
-        contours += [level_of(g("Div", octave, loudest)) for octave in octaves]
-        return g.transpose(g("Concat", *contours, axis=1), 0, 2, 1)
+        centre, total = centres(amplitudes, (0, height), bands.low)
+        distance = g("Sub", np.arange(height)[:, None] / height, rows(centre, 0, 1))
+        spread = g("ReduceSum", g("Mul", amplitudes, g("Mul", distance, distance)), [1], keepdims=1)
+        width = g("Sqrt", g("Div", spread, rows(total, 0, 1)))
+        peaks, _ = centres(g("Exp", g("Mul", image, PEAK_SHARPNESS)), bands.fundamental, bands.formant)
+        contours = [rows(amplitude, 0, 1), rows(level, 0, 1), flux, rows(centre, 0, 1), width, rows(centre, 1, 2)]
+        return g.transpose(g("Concat", *contours, peaks, rows(level, 1, len(sums)), axis=1), 0, 2, 1)
 
     def _contour_statistics(self, image: str, columns: str) -> str:
         """Return what `models.contours.contour_statistics` does, `[batch, 168]`."""
