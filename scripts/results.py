@@ -44,15 +44,27 @@ CLAIMS = {
             ("emodb-speaker-claim-alone", "emodb-speaker-claim-16x16"),
         ],
     ),
-    "coordinates": ("teacher", [("savee-speaker-claim-all", "savee-speaker-claim-no-ice")]),
-    "convolutional stem": ("teacher", [("savee-speaker-claim-all", "savee-speaker-claim-no-stem")]),
-    "coordinates and stem": ("teacher", [("savee-speaker-claim-all", "savee-speaker-claim-neither")]),
+    **{
+        claim: (
+            "teacher",
+            [
+                (f"{base}-{'claim-all' if base.endswith('speaker') else 'paper'}", f"{base}-claim-{without}")
+                for base in ("savee-speaker", "emodb-speaker", "savee-paper", "emodb-paper")
+            ],
+        )
+        for claim, without in (
+            ("coordinates", "no-ice"),
+            ("convolutional stem", "no-stem"),
+            ("coordinates and stem", "neither"),
+        )
+    },
     "teacher and matching": (
         "student",
         [
             ("savee-paper-paper", "savee-paper-alone"),
             ("emodb-paper-paper", "emodb-paper-alone"),
             ("savee-speaker-claim-all", "savee-speaker-claim-alone"),
+            ("emodb-speaker-claim-all", "emodb-speaker-claim-alone"),
         ],
     ),
 }
@@ -158,7 +170,7 @@ def claim_lines(runs: list[dict[str, Any]]) -> list[str]:
             corpus, protocol = pair[0].split("-")[:2]
             about = f"| {claim} | {role} | {corpus}, `{protocol}` | "
             if missing := [name for name in pair if name not in by_name]:
-                lines.append(f"{about} not run: {', '.join(missing)} | | |")
+                lines.append(f"{about}not run: {', '.join(missing)} | | |")
                 continue
             scores = [by_name[name]["scores"][role]["test"] for name in pair]
             cells = [f"{percent(s['ua'], s['ua_interval'])}, {percent(s['wa'])}" for s in scores]
