@@ -27,6 +27,7 @@ from fuzz import inputs
 from helpers import CLIPS, tone
 from speech_emotion_vit import AudioError
 from speech_emotion_vit.audio import AudioReader, describe
+from speech_emotion_vit.decoding import announced_seconds
 
 TONE = tone(440, 1.0)
 
@@ -205,6 +206,16 @@ def test_a_file_exchanged_for_a_fifo_is_not_waited_for(tmp_path: Path, monkeypat
     os.mkfifo(path)
     monkeypatch.setattr(os, "stat", lambda *_, **__: status)
     assert "is not a regular file" in refused(path)
+
+
+def test_the_length_to_expect_is_asked_of_the_file_alone(tmp_path: Path) -> None:
+    """libsndfile looks for a companion of what it does not know, by name, and would wait for this one for ever."""
+    (tmp_path / "clip.wav").write_bytes(wav())
+    (tmp_path / "garbage.wav").write_bytes(b"garbage" * 9)
+    os.mkfifo(tmp_path / "._garbage.wav")
+    assert announced_seconds(str(tmp_path / "clip.wav")) == soundfile.info(tmp_path / "clip.wav").duration
+    for name in ("garbage.wav", "._garbage.wav", "none.wav", "", "nul\0"):
+        assert announced_seconds(str(tmp_path / name)) is None
 
 
 def test_names_are_harmless_in_messages(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -151,7 +152,7 @@ def test_files_and_arrays_come_together(classifier: EmotionClassifier) -> None:
         assert_same(one, other)
 
 
-@pytest.mark.parametrize("one", ["clip.wav", CLIPS[0], b"RIFF"])
+@pytest.mark.parametrize("one", ["clip.wav", CLIPS[0], b"RIFF", io.BytesIO(b"RIFF"), np.zeros(8), torch.zeros(8)])
 def test_a_single_piece_is_not_a_batch(classifier: EmotionClassifier, one: object) -> None:
     with pytest.raises(ConfigError, match="is one piece of audio: pass a list of such, or call predict"):
         classifier.predict_batch(one)  # type: ignore[call-overload]

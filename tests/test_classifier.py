@@ -4,6 +4,7 @@ import io
 import pickle
 import re
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,15 @@ import pytest
 import soundfile
 import torch
 
-from helpers import CLIPS, ROOT, tone
-from speech_emotion_vit import AudioError, ConfigError, EmotionClassifier, Prediction, WeightsError
+from helpers import CLIPS, ROOT, speech, tone
+from speech_emotion_vit import (
+    AudioError,
+    ConfigError,
+    EmotionClassifier,
+    Prediction,
+    SpeechEmotionError,
+    WeightsError,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -232,6 +240,30 @@ def test_a_prediction_ranks_prints_and_travels() -> None:
         prediction.duration = 2.0  # type: ignore[misc]
     with pytest.raises(ConfigError, match="at least 1, not 0"):
         prediction.top(0)
+    with pytest.raises(ConfigError, match=r"whole k of at least 1, not 1\.5"):
+        prediction.top(1.5)  # type: ignore[arg-type]
+
+
+def test_channels_that_cancel_each_other_are_silent(classifier: EmotionClassifier) -> None:
+    stereo = 0.5 * np.stack((speech(1.0), -speech(1.0)))
+    assert classifier.predict(stereo, sampling_rate=16_000).warnings == ("silent",)
+
+
+@pytest.mark.parametrize("model", [Path("a\0.safetensors"), Path("~nobody-of-this-name/model")])
+def test_a_path_that_cannot_be_one_is_refused(model: Path) -> None:
+    with pytest.raises(SpeechEmotionError):
+        EmotionClassifier(model)
+
+
+def test_a_device_without_that_many_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot be used"):
+        EmotionClassifier(device=10**30)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("audio", [np.ndarray, torch.Tensor])
+def test_what_has_no_shape_is_refused_as_audio(classifier: EmotionClassifier, audio: object) -> None:
+    with pytest.raises(AudioError):
+        classifier.predict(audio, sampling_rate=16_000)  # type: ignore[arg-type]
 
 
 def test_golden_probabilities_of_the_bundled_clips(classifier: EmotionClassifier) -> None:

@@ -8,10 +8,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from faults import unprivileged
 from helpers import CLIPS, ROOT
 from speech_emotion_vit import EmotionClassifier
 from speech_emotion_vit.checkpoint import save_folder
@@ -19,8 +21,10 @@ from speech_emotion_vit.checkpoint import save_folder
 LABELS = ["anger", "disgust", "fear", "happiness", "neutral", "sadness"]
 
 
-def run(*arguments: object, stdin: bytes = b"", **options: object) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "speech_emotion_vit", *map(str, arguments)]
+def run(
+    *arguments: object, stdin: bytes = b"", prefix: Sequence[str] = (), **options: object
+) -> subprocess.CompletedProcess[bytes]:
+    command = [*prefix, sys.executable, "-m", "speech_emotion_vit", *map(str, arguments)]
     return subprocess.run(command, input=stdin, capture_output=True, timeout=120, **options)  # type: ignore[call-overload, no-any-return]
 
 
@@ -172,6 +176,15 @@ def test_doctor_names_a_cache_that_cannot_be_written() -> None:
     if os.geteuid() != 0 or not os.access("/proc", os.W_OK):
         assert "cannot be written" in line
     assert "/proc/nowhere" in line
+
+
+def test_doctor_reports_all_else_where_a_folder_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "closed" / "hub")}
+    result = run("doctor", prefix=unprivileged(), env=environment)
+    states = {line.split()[1]: line.split()[0] for line in result.stdout.decode().splitlines()}
+    assert states["cache"] == "optional"
+    assert states["crema-d"] == "ok"
 
 
 def test_the_version_is_the_packages() -> None:

@@ -287,7 +287,7 @@ def test_a_decoder_that_prints_does_not_spoil_the_results(tmp_path: Path) -> Non
     assert [json.loads(line)["file"] for line in result.stdout.splitlines()][-1] == str(CLIP)
 
 
-NAMES = ["line\nbreak.flac", "\x1b[31mred\x07.flac", os.fsdecode(b"caf\xe9.flac"), "日本.flac"]
+NAMES = ["line\nbreak.flac", "\x1b[31mred\x07\x9b2J.flac", os.fsdecode(b"caf\xe9.flac"), "日本.flac"]
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "table"])
@@ -296,6 +296,9 @@ def test_names_arrive_whole_and_harmless(tmp_path: Path, form: str) -> None:
     for path in paths:
         path.symlink_to(CLIP)
     (tmp_path / "gone\n\x1b[2J.wav").symlink_to("nowhere")
+    if form == "jsonl":
+        result = run("predict", tmp_path, "--format", form, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
+        assert result.stdout.decode().replace("\n", "").isprintable()
     result = run("predict", tmp_path, "--format", form, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert result.returncode == 1
     text = result.stdout.decode("ascii")

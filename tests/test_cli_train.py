@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -623,6 +625,33 @@ def test_a_corpus_that_is_not_there_is_one_message(tmp_path: Path, monkeypatch: 
             assert part in error
 
 
+@pytest.mark.parametrize("missing", ["accelerate", "audiomentations", "matplotlib", "sklearn", "tensorboard"])
+def test_what_training_needs_is_said_before_it_begins(
+    savee: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    error = fail("train", "--dataset", "savee", "--data-dir", savee, "--output", tmp_path / "run")
+    assert f"{missing} cannot be imported" in error
+    assert "pip install 'speech-emotion-vit[train]'" in error
+    assert not (tmp_path / "run").exists()
+    if missing == "matplotlib":
+        error = fail("evaluate", "--dataset", "savee", "--data-dir", savee, "--output", tmp_path / "run")
+        assert "pip install 'speech-emotion-vit[train]'" in error
+
+
+def test_one_recording_under_two_names_is_a_leak(tmp_path: Path) -> None:
+    folder = labelled_folder(tmp_path / "mine", ["anger", "neutral"], 6)
+    (folder / "neutral" / "again.wav").write_bytes(next(iter(sorted((folder / "anger").iterdir()))).read_bytes())
+    arguments = ("train", "--dataset", "folder", "--data-dir", folder, "--cache-dir", tmp_path / "cache", *SMALL)
+    arguments += ("--stage", "supervised", "--protocol", "random")
+    found = [run(*arguments, "--seed", seed, "--output", tmp_path / str(seed)) for seed in range(4)]
+    refused = [result for result in found if result.exit_code]
+    assert refused  # with some seeds both train
+    for result in refused:
+        assert result.exit_code == 1
+        assert re.search(r"the random split leaks: .+ \(\w+\) and .+ \(\w+\) are one and the same file", result.stderr)
+
+
 @pytest.mark.parametrize(
     ("options", "status", "complaint"),
     [
@@ -633,6 +662,9 @@ def test_a_corpus_that_is_not_there_is_one_message(tmp_path: Path, monkeypatch: 
         (["--dataset", "savee", "--set", "beta=1"], 1, "the recipe has no value 'beta'"),
         (["--dataset", "savee", "--recipe", "best"], 1, "recipe must be one of paper, robust or a .json file"),
         (["--dataset", "savee", "--recipe", "none.json"], 1, "none.json: is no recipe"),
+        (["--dataset", "savee", "--set", f"alpha=1{'0' * 400}"], 1, "alpha must be float, not 1000"),
+        (["--dataset", "savee", "--set", f"alpha={'9' * 5000}"], 1, "alpha must be float, not '9999"),
+        (["--dataset", "savee", "--set", f"alpha={'[' * 100_000}"], 1, "alpha must be float, not '[[["),
         (["--dataset", "savee", "--fold", "9"], 1, "has folds 0 to 3"),
     ],
 )
@@ -653,6 +685,12 @@ def test_a_recipe_file_is_taken(savee: Path, place: Path, tmp_path: Path) -> Non
         *("--recipe", tmp_path / "mine.json", "--cache-dir", place / "cache", "--output", tmp_path / "run", *SMALL[:8]),
     )
     assert json.loads((tmp_path / "run" / "fold-1" / "run.json").read_text())["recipe"]["name"] == "mine"
+
+
+def test_a_recipe_file_too_deep_to_read_is_refused(savee: Path, tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    error = fail("train", "--dataset", "savee", "--data-dir", savee, "--recipe", tmp_path / "deep.json")
+    assert "deep.json: is no recipe" in error
 
 
 def test_help_has_examples() -> None:

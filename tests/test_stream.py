@@ -195,10 +195,10 @@ def test_nothing_follows_a_flush(classifier: EmotionClassifier) -> None:
     ("options", "message"),
     [
         ({"hop": 0}, "hop must be at least one sample"),
-        ({"hop": -2}, "hop must be finite and not negative"),
-        ({"hop": float("nan")}, "hop must be finite"),
+        ({"hop": -2}, "hop must be from 0"),
+        ({"hop": float("nan")}, "hop must be from 0"),
         ({"window": 0.02}, "shorter than one frame of 0.032 s"),
-        ({"smoothing": float("inf")}, "smoothing must be finite"),
+        ({"smoothing": float("inf")}, "smoothing must be from 0"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(

@@ -5,6 +5,7 @@ Nothing here trusts a header: memory is bounded by the block, not by the length 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     import torch
 
 Samples: TypeAlias = npt.NDArray[np.float32]
-AudioInput: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | npt.NDArray[Any] | torch.Tensor"
+AudioInput: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | npt.NDArray[Any] | torch.Tensor"
+)
 
 MIN_RATE = 4_000  # Hz; below it there is no speech band left
 MAX_RATE = 384_000  # Hz; the highest rate converters are sold for
@@ -55,8 +58,8 @@ def describe(source: object) -> str:
         return printable(os.fsdecode(source))
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"<{len(source)} bytes>"
-    if hasattr(source, "shape"):
-        return f"<{type(source).__name__} {list(source.shape)}>"
+    with contextlib.suppress(AttributeError, TypeError, RuntimeError):  # a class has none, a nested tensor no sizes
+        return f"<{type(source).__name__} {list(source.shape)}>"  # type: ignore[attr-defined]
     name = getattr(source, "name", None)
     return printable(name) if isinstance(name, str) else f"<{type(source).__name__}>"
 
@@ -95,7 +98,9 @@ class Intake:
             self._refuse_value(block)
         mono = block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0]
         self.frames += len(mono)
-        self._peak = max(self._peak, highest)
+        # Channels may cancel each other: what is heard is then silent.
+        heard = highest if block.shape[1] == 1 else float(np.abs(mono).max(initial=0.0))
+        self._peak = max(self._peak, heard)
         if highest >= CLIPPED_LEVEL:
             self._clipped += int((np.abs(block) >= CLIPPED_LEVEL).any(axis=1).sum())
         return np.ascontiguousarray(mono if self._resampler is None else self._resampler.resample_chunk(mono))

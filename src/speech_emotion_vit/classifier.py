@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from .audio import AudioInput, AudioReader, describe
+from .audio import AudioInput, AudioReader, describe, is_encoded
 from .backend import Backend, Floats
 from .batches import Batcher, Clip
 from .config import TIMELINE_HOP, ClassifierConfig
@@ -172,6 +172,26 @@ class EmotionClassifier:
         """
         return list(self.iter_predictions(audios, sampling_rate=sampling_rate, batch_size=batch_size, errors=errors))
 
+    @overload
+    def iter_predictions(
+        self,
+        audios: Iterable[AudioInput],
+        *,
+        sampling_rate: int | None = None,
+        batch_size: int = 64,
+        errors: Literal["raise"] = "raise",
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def iter_predictions(
+        self,
+        audios: Iterable[AudioInput],
+        *,
+        sampling_rate: int | None = None,
+        batch_size: int = 64,
+        errors: Literal["return"],
+    ) -> Iterator[Prediction | AudioError]: ...
+
     def iter_predictions(
         self,
         audios: Iterable[AudioInput],
@@ -183,7 +203,7 @@ class EmotionClassifier:
         """Yield what `predict_batch` returns, in order, as it becomes known; memory does not grow with their number."""
         if errors not in ("raise", "return"):
             raise ConfigError(f"errors must be 'raise' or 'return', not {errors!r}")
-        if isinstance(audios, (str, os.PathLike, bytes, bytearray, memoryview)):
+        if is_encoded(audios) or getattr(audios, "ndim", 2) < 2:  # the rows of a matrix are clips
             raise ConfigError(f"{describe(audios)} is one piece of audio: pass a list of such, or call predict")
         batch_size = require_batch_size(batch_size)
         batcher = Batcher(

@@ -114,9 +114,11 @@ def _read_state(path: str) -> Mapping[str, Tensor]:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}): check the path and its permissions") from error
     except Exception as error:  # bytes that are no pickle, or a hostile one, end in any exception
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        first, *_ = (
+            (str(error).strip() or type(error).__name__).replace("\n", ". ").split(". ")
+        )  # torch goes on for a page
         raise WeightsError(
-            f"{path}: not a checkpoint of tensors alone, so nothing of it was loaded ({reason[0][:160]}): "
+            f"{path}: not a checkpoint of tensors alone, so nothing of it was loaded ({first[:160]}): "
             "give an official checkpoint as published"
         ) from error
     state = content.get(_STATE) if isinstance(content, dict) else None

@@ -292,6 +292,15 @@ class _Calm:
             raise error
 
 
+def announced_seconds(path: str) -> float | None:
+    """Return the length that a file says it has, to show how far one is; None where it does not say."""
+    try:
+        with open_regular(path) as file:
+            return float(soundfile.info(_Calm(file)).duration)
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError):
+        return None
+
+
 def _announced_frames(sound: _Sequential) -> int | None:
     """Return how many frames the header promises, None where it does not say."""
     promised: int | None = sound.frames if sound.frames < 1 << 62 else None  # streamed FLAC: the largest integer

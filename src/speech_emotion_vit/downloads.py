@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import CONFIG_FILE, WEIGHTS_FILE
-from .errors import DownloadError, IntegrityError, WeightsError
+from .errors import DownloadError, IntegrityError, WeightsError, one_line
 from .files import open_regular
 
 MAX_WAIT = 60  # seconds a server may ask to wait before the next try; beyond, the caller decides
@@ -33,8 +33,8 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
         with open_regular(path) as file:
             while block := file.read(2**20):
                 digest.update(block)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror}): check the path and its permissions") from error
+    except (OSError, ValueError) as error:  # no file can have a name with a zero in it
+        raise WeightsError(f"{path}: cannot be read ({one_line(error)}): check the path and its permissions") from error
     return digest.hexdigest()
 
 
@@ -123,6 +123,8 @@ class HubRepository:
                     etag = get_hf_file_metadata(hf_hub_url(self.repo_id, filename, revision=revision)).etag
             except _client_errors() as error:
                 _log.warning("%s is not verified: %s", path, self._explain(error, filename, revision))
+        elif etag is None:
+            _log.warning("%s is not verified: offline nobody says what it should be, for its cache has no links", path)
         return etag if etag is not None and _SHA256.fullmatch(etag) else None
 
     def _explain(self, error: Exception, filename: str, revision: str | None) -> str:

@@ -7,6 +7,9 @@ from typing import Any
 
 from .errors import ConfigError
 
+TRAINING = ("accelerate", "audiomentations", "matplotlib", "sklearn", "tensorboard")
+"""What the extra `train` brings."""
+
 
 def require(module: str, extra: str) -> Any:
     """Return an optional module.

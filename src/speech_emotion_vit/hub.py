@@ -180,7 +180,7 @@ def _published(
 def _local(path: Path, revision: str | None) -> ResolvedModel:
     if revision is not None:
         raise WeightsError(f"{path} has no revision {revision!r}, it is on this machine: leave revision out")
-    place = path.expanduser()
+    place = Path(os.path.expanduser(path))
     if place.is_dir():
         missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (place / name).is_file()]
         if missing:

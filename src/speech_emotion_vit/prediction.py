@@ -41,10 +41,10 @@ class _Ranked:
         """Return the `k` most probable labels with their probabilities, best first.
 
         Raises:
-            ConfigError: `k` is less than 1.
+            ConfigError: `k` is not a whole number of at least 1.
         """
-        if k < 1:
-            raise ConfigError(f"top(k) needs k of at least 1, not {k}")
+        if not isinstance(k, int) or k < 1:
+            raise ConfigError(f"top(k) needs a whole k of at least 1, not {k!r}")
         return sorted(self.probabilities.items(), key=lambda item: -item[1])[:k]
 
 

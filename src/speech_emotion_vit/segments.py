@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from reprlib import repr as shown
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from .backend import Backend, Floats
 from .config import TIMELINE_HOP, FrontendConfig
 from .errors import ConfigError
 from .prediction import Segment
+
+MAX_SECONDS = 1e9  # 31 years
 
 
 class Segmenter:
@@ -146,12 +148,12 @@ def seconds(name: str, value: float) -> float:
     """Return `value` as a float.
 
     Raises:
-        ConfigError: it is not a finite number of at least 0.
+        ConfigError: it is not a number from 0 to 1e9.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ConfigError(f"{name} must be a number of seconds, not {value!r}")
-    if not 0 <= value <= sys.float_info.max:  # also true for NaN
-        raise ConfigError(f"{name} must be finite and not negative, in seconds, not {value!r}")
+    if not 0 <= value <= MAX_SECONDS:  # also true for NaN
+        raise ConfigError(f"{name} must be from 0 to {MAX_SECONDS:,.0f} seconds, not {shown(value)}")
     return float(value)
 
 

@@ -149,7 +149,7 @@ def find_device(device: str | torch.device) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).cpu()  # there and back: the device "meta" has no values to give
-    except (RuntimeError, AssertionError, TypeError, ImportError) as error:  # each means that it is not there
+    except (RuntimeError, AssertionError, TypeError, ValueError, ImportError) as error:  # each means it is not there
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(f"device {str(device)!r} cannot be used ({reason}): pass 'auto' or 'cpu'") from error
     return chosen

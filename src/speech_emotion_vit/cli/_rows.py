@@ -16,6 +16,12 @@ C = TypeVar("C", bound=Callable[..., Any])
 Row = Mapping[str, object]
 
 
+def json_line(values: Mapping[str, object]) -> str:
+    """Return one line of JSON that commands no terminal: what cannot be printed is escaped, and read as it was."""
+    text = json.dumps(values, ensure_ascii=False)
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
 def format_option(command: C) -> C:
     """Add ``--format`` as the argument ``form``."""
     option = click.option(
@@ -31,7 +37,7 @@ def echo_rows(rows: Sequence[Row], form: str | None, *, columns: Sequence[str] |
     """Print rows of equal keys; a table shows `columns`, JSON Lines everything."""
     if (form or ("table" if sys.stdout.isatty() else "jsonl")) == "jsonl":
         for row in rows:
-            click.echo(json.dumps(row, ensure_ascii=False))
+            click.echo(json_line(row))
         return
     shown = list(columns or (rows[0] if rows else ()))
     cells = [shown, *([_cell(row[key]) for key in shown] for row in rows)]
@@ -43,7 +49,7 @@ def echo_rows(rows: Sequence[Row], form: str | None, *, columns: Sequence[str] |
 def echo_record(record: Row, form: str | None) -> None:
     """Print one record: a line per value in a table, one line of JSON elsewhere."""
     if (form or ("table" if sys.stdout.isatty() else "jsonl")) == "jsonl":
-        click.echo(json.dumps(record, ensure_ascii=False))
+        click.echo(json_line(record))
         return
     width = max(map(len, record))
     for key, value in record.items():

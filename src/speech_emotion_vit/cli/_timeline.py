@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..prediction import timeline_header
+from ._rows import json_line
 
 if TYPE_CHECKING:
     from ..audio import AudioInput
@@ -31,7 +30,7 @@ def rows(form: str, width: int, timeline: Timeline) -> str:
         return timeline.to_csv(header=False)
     if form == "jsonl":
         lines = [{"file": timeline.file, **segment.to_dict(), "model": timeline.model} for segment in timeline]
-        return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        return "".join(f"{json_line(line)}\n" for line in lines)
     text = ""
     for segment in timeline:
         (label, score), (second, less) = [*segment.top(2), ("", 0.0)][:2]
@@ -50,14 +49,17 @@ def run(classifier: EmotionClassifier, name: str, audio: AudioInput, **options: 
     from tqdm import tqdm
 
     from ..audio import describe
+    from ..decoding import announced_seconds
 
+    shown = sys.stderr.isatty()
+    total = announced_seconds(audio) if shown and isinstance(audio, str) else None
     with tqdm(
-        total=_announced(audio),
+        total=total,
         unit="s",
         desc=describe(name),
         leave=False,
-        disable=not sys.stderr.isatty(),
-        bar_format="{desc}: {n:.0f} of {total:.0f} s |{bar}| {elapsed} < {remaining}" if _announced(audio) else None,
+        disable=not shown,
+        bar_format="{desc}: {n:.0f} of {total:.0f} s |{bar}| {elapsed} < {remaining}" if total else None,
     ) as bar:
 
         def progress(seconds: float) -> None:
@@ -67,16 +69,6 @@ def run(classifier: EmotionClassifier, name: str, audio: AudioInput, **options: 
     for warning in timeline.warnings:
         click.echo(f"Warning: {describe(name)}: {warning}", err=True)
     return dataclasses.replace(timeline, file=name)
-
-
-def _announced(audio: AudioInput) -> float | None:
-    """Return the length in seconds that a file says it has, for the progress bar alone."""
-    import soundfile
-
-    try:
-        return float(soundfile.info(audio).duration) if isinstance(audio, str) and os.path.isfile(audio) else None
-    except (soundfile.SoundFileError, TypeError, ValueError):
-        return None
 
 
 def _clock(seconds: float) -> str:

@@ -15,13 +15,16 @@ import click
 
 from ..errors import printable
 
-# What each optional distribution is for: import name, extra that brings it, purpose.
+# What each optional distribution is for: its name, that of its module, the extra that brings it, purpose.
 _EXTRAS = (
-    ("av", "formats", "m4a, aac, webm"),
-    ("matplotlib", "plot", "pictures"),
-    ("pandas", "frame", "data frames"),
-    ("onnxruntime", "onnx", "ONNX backend"),
-    ("sklearn", "train", "training"),
+    ("av", "av", "formats", "m4a, aac, webm"),
+    ("matplotlib", "matplotlib", "plot", "pictures"),
+    ("pandas", "pandas", "frame", "data frames"),
+    ("onnxruntime", "onnxruntime", "onnx", "ONNX backend"),
+    ("scikit-learn", "sklearn", "train", "training"),
+    ("accelerate", "accelerate", "train", "training"),
+    ("audiomentations", "audiomentations", "train", "training"),
+    ("tensorboard", "tensorboard", "train", "training"),
 )
 
 
@@ -39,7 +42,7 @@ class Check(NamedTuple):
 def command() -> None:
     """Check this installation: versions, devices, decoders, cache and bundled models.
 
-    Every line that is not ok ends with the command that mends it. The exit status is 1 if something essential is
+    Every line that is not ok ends with what mends it. The exit status is 1 if something essential is
     broken.
 
     \b
@@ -57,7 +60,8 @@ def command() -> None:
 
 def _versions() -> Iterator[Check]:
     yield Check("ok", "python", f"{platform.python_version()} on {platform.platform(terse=True)}")
-    for name in ("speech-emotion-vit", "torch", "numpy", "soundfile", "soxr", "huggingface-hub", "safetensors"):
+    needed = ("speech-emotion-vit", "torch", "numpy", "soundfile", "soxr", "huggingface-hub", "safetensors")
+    for name in (*needed, "click", "tqdm"):
         try:
             yield Check("ok", name, metadata.version(name))
         except metadata.PackageNotFoundError:
@@ -100,14 +104,15 @@ def _decoders() -> Iterator[Check]:
 
 
 def _extras() -> Iterator[Check]:
-    for name, extra, purpose in _EXTRAS:
+    for name, module_name, extra, purpose in _EXTRAS:
         install = f"pip install 'speech-emotion-vit[{extra}]'"
         try:
-            module = importlib.import_module(name)
+            module = importlib.import_module(module_name)
         except ModuleNotFoundError:
             yield Check("optional", name, f"not installed: {purpose}", install)
         except (ImportError, OSError, RuntimeError) as error:
-            yield Check("optional", name, f"cannot be imported: {_first_line(error)}", f"pip uninstall {name}")
+            mend = f"pip install --force-reinstall {name}"
+            yield Check("optional", name, f"cannot be imported: {_first_line(error)}", mend)
         else:
             yield Check("ok", name, f"{getattr(module, '__version__', '')}: {purpose}")
 
@@ -118,7 +123,7 @@ def _cache() -> Iterator[Check]:
     except ImportError:
         return  # reported above
     folder = Path(HF_HUB_CACHE)
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    existing = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))  # False where closed
     if os.access(existing, os.W_OK):
         yield Check("ok", "cache", f"{folder}{' (offline by HF_HUB_OFFLINE)' if HF_HUB_OFFLINE else ''}")
     else:
@@ -130,10 +135,11 @@ def _models() -> Iterator[Check]:
     from ..hub import verify_model
     from ..manifest import load_manifest
 
+    reinstall = f"{Path(sys.executable).name} -m pip install --force-reinstall speech-emotion-vit"
     try:
         manifest = load_manifest()
     except WeightsError as error:
-        yield Check("BROKEN", "manifest", str(error))
+        yield Check("BROKEN", "manifest", str(error), reinstall)
         return
     for name, entry in manifest.models.items():
         if entry.file is None:
@@ -142,12 +148,7 @@ def _models() -> Iterator[Check]:
         try:
             verify_model(name)
         except WeightsError as error:
-            yield Check(
-                "BROKEN",
-                name,
-                str(error),
-                f"{Path(sys.executable).name} -m pip install --force-reinstall speech-emotion-vit",
-            )
+            yield Check("BROKEN", name, str(error), reinstall)
         else:
             yield Check("ok", name, f"bundled, SHA-256 verified{default}")
 

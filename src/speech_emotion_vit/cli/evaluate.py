@@ -48,20 +48,23 @@ def command(
       speech-emotion-vit evaluate --dataset savee --model runs/student --output scores
       speech-emotion-vit evaluate --dataset emodb --model crema-d
     """
-    import json
     import sys
     from pathlib import Path
     from typing import Any, cast
 
     from ..checkpoint import load_checkpoint
     from ..errors import ConfigError, SpeechEmotionError, one_line
+    from ..extras import require
     from ..hub import resolve_model
     from ..torch_backend import find_device
     from ..training.assessment import assess
     from ..training.catalogue import find_corpus
     from ..training.report import confusion_table, scores_table, write_assessment
     from ._corpus import feature_progress
+    from ._rows import json_line
 
+    if output:
+        require("matplotlib", "train")  # now, not after the scoring
     corpus, folder = find_corpus(dataset, Path(data_dir) if data_dir else None)
     resolved = resolve_model(model, revision=revision)
     place = find_device(device)
@@ -95,10 +98,9 @@ def command(
         click.echo(confusion_table(result.scores))
     else:
         click.echo(
-            json.dumps(
+            json_line(
                 {"model": name, "dataset": dataset, "protocol": protocol, "part": part, "heard": result.heard}
-                | result.scores.to_dict(),
-                ensure_ascii=False,
+                | result.scores.to_dict()
             )
         )
     if output:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import click
 from ..config import TIMELINE_HOP
 from ..prediction import csv_lines
 from . import _timeline
+from ._rows import json_line
 from ._streams import error_line, keep_inputs, results, standard_input
 
 if TYPE_CHECKING:
@@ -88,11 +88,13 @@ def command(
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if not timeline and (misplaced := sorted(set(options) - {"batch_size"})):
         raise click.UsageError(f"--{misplaced[0]} goes with --timeline")
-    form = form or ("table" if output is None and sys.stdout.isatty() else "jsonl")
+    shown = output is None and sys.stdout.isatty()
+    form = form or ("table" if shown else "jsonl")
     classifier = EmotionClassifier(model, device=device, revision=revision, backend=backend)
     sources = [source for clip in clips for source in _sources(clip)]
     keep_inputs(output, [0 if name == "-" else name for name, _ in sources], model, revision)
-    names = [describe(name) if form == "table" else name for name, _ in sources]
+    escaped = form == "table" or (form == "csv" and shown)  # JSON has its own way
+    names = [describe(name) if escaped else name for name, _ in sources]
     width = max(map(len, names))
     failures = 0
 
@@ -194,4 +196,4 @@ def _row(form: str, width: int, name: str, prediction: Prediction) -> str:
     if form == "csv":
         values = [*prediction.probabilities.values(), prediction.duration, prediction.model]
         return csv_lines([[name, prediction.label, prediction.score, *values, "; ".join(prediction.warnings)]])
-    return json.dumps({"file": name, **prediction.to_dict()}, ensure_ascii=False) + "\n"
+    return json_line({"file": name, **prediction.to_dict()}) + "\n"

@@ -74,25 +74,26 @@ def command(
       speech-emotion-vit train --dataset emodb --stage probe
       accelerate launch --multi_gpu --num_processes 2 -m speech_emotion_vit train --dataset emodb
     """
-    import json
     import sys
     from pathlib import Path
     from typing import Any, cast
 
-    from ..errors import ConfigError, printable
+    from ..errors import ConfigError, WeightsError, printable
+    from ..manifest import parse_json
     from ..training.catalogue import find_corpus
     from ..training.experiment import make_accelerator, train_corpus
     from ..training.recipes import RECIPES, Recipe
     from ..training.report import flat_scores, scores_table
     from ._corpus import feature_progress
+    from ._rows import json_line
 
     corpus, folder = find_corpus(dataset, Path(data_dir) if data_dir else None)
     if preset in RECIPES:
         recipe = RECIPES[preset]
     elif preset.endswith(".json"):
         try:
-            recipe = Recipe.from_dict(json.loads(Path(preset).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+            recipe = Recipe.from_dict(parse_json(Path(preset).read_text(encoding="utf-8"), preset))
+        except (OSError, ValueError, WeightsError) as error:
             raise ConfigError(f"{preset}: is no recipe ({error})") from error
     else:
         raise ConfigError(f"recipe must be one of {', '.join(RECIPES)} or a .json file, not {preset!r}")
@@ -122,7 +123,7 @@ def command(
         click.echo(scores_table(scores))
     else:
         for name, values in scores.items():
-            click.echo(json.dumps({"scores": name, **values.to_dict()}, ensure_ascii=False))
+            click.echo(json_line({"scores": name, **values.to_dict()}))
     click.echo(f"written to {printable(str(target))}", err=True)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..extras import TRAINING, require
 from .catalogue import Corpus
 from .dataset import load_data
 from .folds import pool_folds, pooled_temperature
@@ -21,10 +22,17 @@ if TYPE_CHECKING:
 
 
 def make_accelerator(device: str, precision: Literal["no", "bf16"]) -> Accelerator:
-    """Return the accelerator for this process: device, precision and, under ``accelerate launch``, its companions."""
-    from accelerate import Accelerator
+    """Return the accelerator for this process: device, precision and, under ``accelerate launch``, its companions.
 
-    return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    Raises:
+        ConfigError: a package is missing that training needs.
+    """
+    for module in TRAINING:  # now, not after an hour
+        require(module, "train")
+    accelerator: Accelerator = require("accelerate", "train").Accelerator(
+        cpu=device == "cpu", mixed_precision=precision
+    )
+    return accelerator
 
 
 def train_corpus(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, TrainingError
 from .data import Rows
-from .protocols import Item, Split, make_split, without_validation
+from .protocols import Item, Split, check_contents, make_split, without_validation
 from .provenance import learnt_from, require_unheard
 from .results import write_results
 from .runs import RESULTS_FILE, SPLIT_FILE, hardware, locked, open_run, read_json, versions, write_csv
@@ -50,6 +50,7 @@ def run_training(run: Run, accelerator: Accelerator) -> dict[str, Any]:
     heard = bool(run.recipe.probe.keep) or run.data.possible is not None
     if not run.recipe.validation or (run.stages == "probe" and not heard):
         split = without_validation(split, run.recipe.versions)
+    check_contents(split, run.data.contents)
     models = learnt_from(run.mode, run.recipe.initial_weights, run.recipe.teachers)
     corpus = run.data.corpus.name
     for remark in (remarks := require_unheard(models, split, run.data.utterances, corpus, run.data.contents)):

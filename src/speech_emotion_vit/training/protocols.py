@@ -163,6 +163,31 @@ def without_validation(split: Split, versions: Sequence[int]) -> Split:
     return replace(split, train=split.train + also, validation=(), note=f"{split.note}; but what would validate trains")
 
 
+def check_contents(split: Split, contents: Mapping[str, str]) -> None:
+    """Refuse a split that has one and the same file on two sides, under whatever names; ``paper`` has versions anyway.
+
+    Args:
+        split: what is refused.
+        contents: SHA-256 of the files by utterance.
+
+    Raises:
+        DatasetError: it has.
+    """
+    if split.protocol == "paper":
+        return
+    seen: dict[str, tuple[str, str]] = {}
+    for part, items in (("training", split.train), ("validation", split.validation), ("test", split.test)):
+        for item in items:
+            if (content := contents.get(item.utterance)) is None:
+                continue
+            other, name = seen.setdefault(content, (part, item.utterance))
+            if other != part:
+                raise DatasetError(
+                    f"the {split.protocol} split leaks: {item.utterance} ({part}) and {name} ({other}) are one and the "
+                    "same file: keep one of them"
+                )
+
+
 def check_leaks(split: Split, utterances: Sequence[Utterance]) -> None:
     """Refuse a split whose parts share what its protocol keeps apart.
 

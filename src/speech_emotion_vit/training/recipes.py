@@ -9,10 +9,11 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from reprlib import repr as shown
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
-from ..config import FrontendConfig, ModelConfig
+from ..config import FrontendConfig, ModelConfig, as_float
 from ..errors import ConfigError
 from .augment import Augmentation
 from .waveforms import VERSIONS
@@ -277,7 +278,7 @@ class Recipe:
                 raise ConfigError(f"the recipe has no value {name!r}: it has {', '.join(self.value_names())}")
             try:
                 target[last] = json.loads(text)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 target[last] = text
         return self.from_dict(values)
 
@@ -316,14 +317,14 @@ def _build(cls: type[T], values: object, what: str) -> T:
         elif hint in (tuple[int, ...], tuple[str, ...]):
             kind, said = (int, "whole numbers") if hint == tuple[int, ...] else (str, "names")
             if not isinstance(value, (list, tuple)) or not all(type(item) is kind for item in value):
-                raise ConfigError(f"{what}: {name} must be a list of {said}, not {value!r}")
+                raise ConfigError(f"{what}: {name} must be a list of {said}, not {shown(value)}")
             value = tuple(value)
         else:
             expected = hint if isinstance(hint, type) else str
-            if expected is float and type(value) is int:
-                value = float(value)
+            if expected is float:
+                value = as_float(value)
             if type(value) is not expected:
-                raise ConfigError(f"{what}: {name} must be {expected.__name__}, not {value!r}")
+                raise ConfigError(f"{what}: {name} must be {expected.__name__}, not {shown(value)}")
         checked[name] = value
     try:
         return cls(**checked)

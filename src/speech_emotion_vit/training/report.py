@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..extras import require
 from ..files import whole_file
 from .catalogue import Corpus
 from .evaluation import Scores
@@ -69,13 +70,12 @@ def write_confusion(folder: Path, name: str, scores: Scores) -> None:
 
 
 def _draw_confusion(path: Path, scores: Scores) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    figures = require("matplotlib.figure", "train")
+    canvases = require("matplotlib.backends.backend_agg", "train")
     count = len(scores.labels)
     size = 1.8 + 0.75 * count  # inches
-    figure = Figure(figsize=(size, size), layout="constrained")
-    FigureCanvasAgg(figure)  # draws without a display
+    figure = figures.Figure(figsize=(size, size), layout="constrained")
+    canvases.FigureCanvasAgg(figure)  # draws without a display
     axes = figure.add_subplot()
     shares = [[value / max(1, sum(row)) for value in row] for row in scores.confusion]
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)

@@ -48,7 +48,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path}: cannot be read ({error}): choose another --output") from error
     if not isinstance(values, dict):
         raise TrainingError(f"{path}: is not a JSON object: choose another --output")
