@@ -114,9 +114,8 @@ def _read_state(path: str) -> Mapping[str, Tensor]:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}): check the path and its permissions") from error
     except Exception as error:  # bytes that are no pickle, or a hostile one, end in any exception
-        first, *_ = (
-            (str(error).strip() or type(error).__name__).replace("\n", ". ").split(". ")
-        )  # torch goes on for a page
+        words = str(error).strip() or type(error).__name__
+        first = re.split(r"\.\s|\n", words)[0]  # torch goes on for a page
         raise WeightsError(
             f"{path}: not a checkpoint of tensors alone, so nothing of it was loaded ({first[:160]}): "
             "give an official checkpoint as published"
