@@ -14,7 +14,8 @@ on the machine below. Each system runs in a process of its own, in turns, with t
 path of a 16 kHz WAV file to its answer. The peers' weights are random: the time is the same, the answer is not. The run
 stops where an answer is wrong: both backends must agree within 1e-4, a batch with single clips and the short way through
 the network with the long one within 1e-5, and the Mel powers with librosa's. That three hours need no
-more memory than three minutes is asserted in the tests.
+more memory than three minutes is asserted in the tests. Tables are minutes apart, and so are the rows of the first; on
+a machine shared with others the same call may take twice as long in one as in the next.
 """
 THROUGHPUT = """The installed size is that of the distribution and all it requires, as pip installed it here; `torch` is a
 requirement of this package whichever backend runs. The first answer of a cold start is a clip of 2.5 s.
