@@ -248,38 +248,41 @@ class _Network:
         bands = contour_bands(height)
         scale = CONTOUR_DECADES * np.log(10.0)
 
+        def inside(*parts: tuple[int, int]) -> npt.NDArray[np.bool_]:
+            """Return which bands are in each part, `[parts, height]`."""
+            first, end = np.array(parts).T[:, :, None]
+            found: npt.NDArray[np.bool_] = (np.arange(height) >= first) & (np.arange(height) < end)
+            return found
+
         def rows(values: str, first: int, end: int) -> str:
             return g("Slice", values, [first], [end], [1])
 
         def centres(values: str, *parts: tuple[int, int]) -> tuple[str, str]:
             """Return the centre of gravity and the sum of each part, both `[batch, parts, width]`."""
-            place, inside = np.zeros((2, len(parts), height))
-            for row, (first, end) in enumerate(parts):
-                place[row, first:end] = np.arange(end - first) / (end - first)
-                inside[row, first:end] = 1.0
-            both = g("MatMul", np.concatenate((place, inside)), values)
+            first, end = np.array(parts).T[:, :, None]
+            place = np.where(inside(*parts), (np.arange(height) - first) / (end - first), 0.0)
+            both = g("MatMul", np.concatenate((place, inside(*parts))), values)
             total = rows(both, len(parts), 2 * len(parts))
             return g("Div", rows(both, 0, len(parts)), total), total
 
         image = g("Squeeze", image, [1])
         amplitudes = g("Exp", g("Mul", g("Sub", image, 1.0), scale))
-        sums = np.zeros((1 + len(bands.octaves), height))
-        for row, (first, end) in enumerate(((0, height), *bands.octaves)):
-            sums[row, first:end] = 1.0
-        amplitude = g("Sqrt", g("MatMul", sums, g("Mul", amplitudes, amplitudes)))  # of all, and of the octaves
+        everywhere = (0, height)
+        of_octaves = inside(everywhere, *bands.octaves)
+        amplitude = g("Sqrt", g("MatMul", of_octaves, g("Mul", amplitudes, amplitudes)))  # of all, and of the octaves
         loudest = g("ReduceMax", rows(amplitude, 0, 1), [2], keepdims=1)
         amplitude = g("Div", amplitude, loudest)
         power = g("Add", g("Mul", amplitude, amplitude), 10.0 ** (-2 * CONTOUR_DECADES))
         level = g("Add", g("Mul", g("Log", power), 1 / (2 * scale)), 1.0)
         before = g("Concat", g.first(amplitudes, [1], 2), g("Slice", amplitudes, [0], [-1], [2]), axis=2)
         flux = g("Div", g("ReduceL2", g("Sub", amplitudes, before), [1], keepdims=1), loudest)
-        centre, total = centres(amplitudes, (0, height), bands.low)
+        centre, total = centres(amplitudes, everywhere, bands.low)
         distance = g("Sub", np.arange(height)[:, None] / height, rows(centre, 0, 1))
         spread = g("ReduceSum", g("Mul", amplitudes, g("Mul", distance, distance)), [1], keepdims=1)
         width = g("Sqrt", g("Div", spread, rows(total, 0, 1)))
         peaks, _ = centres(g("Exp", g("Mul", image, PEAK_SHARPNESS)), bands.fundamental, bands.formant)
         contours = [rows(amplitude, 0, 1), rows(level, 0, 1), flux, rows(centre, 0, 1), width, rows(centre, 1, 2)]
-        return g.transpose(g("Concat", *contours, peaks, rows(level, 1, len(sums)), axis=1), 0, 2, 1)
+        return g.transpose(g("Concat", *contours, peaks, rows(level, 1, len(of_octaves)), axis=1), 0, 2, 1)
 
     def _contour_statistics(self, image: str, columns: str) -> str:
         """Return what `models.contours.contour_statistics` does, `[batch, 168]`."""

@@ -29,10 +29,9 @@ def make_accelerator(device: str, precision: Literal["no", "bf16"]) -> Accelerat
     """
     for module in TRAINING:  # now, not after an hour
         require(module, "train")
-    accelerator: Accelerator = require("accelerate", "train").Accelerator(
-        cpu=device == "cpu", mixed_precision=precision
-    )
-    return accelerator
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=device == "cpu", mixed_precision=precision)
 
 
 def train_corpus(
