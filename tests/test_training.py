@@ -383,6 +383,16 @@ def test_a_probe_hears_contours_and_copies_by_their_weights(contour_weight: floa
     np.testing.assert_allclose(score_rows(probed, rows), np.stack((-margins, margins), axis=1), atol=1e-3)
 
 
+def test_a_probe_tries_the_penalties_of_its_recipe() -> None:
+    rows = eight_clips()
+    recipe = RECIPES["robust"].with_values({"probe.penalties": "[7, 0.5]"})
+    assert Recipe.from_dict(recipe.to_dict()).probe.penalties == (7.0, 0.5)
+    for penalties in ((7.0,), (0.01,)):
+        settings = ProbeSettings(copies=0, penalties=penalties)
+        record = fit_probe(network(COMPACT).eval(), rows, list("abcdefgh"), settings, Augmentation(), seed=0)
+        assert record["penalty"] == penalties[0]
+
+
 def test_a_penalty_that_is_lost_in_rounding_is_raised() -> None:
     from speech_emotion_vit.training.probe import _heads, _Sums
 
@@ -636,6 +646,10 @@ def test_values_are_changed_by_name() -> None:
         ({"student.optimizer": "sgd"}, r"optimizer must be one of adam, adamw, not 'sgd'"),
         ({"versions": "[1]"}, r"versions must be different and contain 0"),
         ({"versions": "[0, 7]"}, r"versions must be from 0 to 3"),
+        ({"probe.penalties": "[]"}, r"probe\.penalties must be numbers above 0 and up to 1e6, not \(\)"),
+        ({"probe.penalties": "[1, 0]"}, r"probe\.penalties must be numbers above 0"),
+        ({"probe.penalties": "[true]"}, r"penalties must be a list of numbers"),
+        ({"probe.penalties": "1"}, r"penalties must be a list of numbers, not 1"),
         ({"student_network": "paper", "patch_width": "5"}, r"not a multiple"),
         (
             {"compact_patch_width": "32"},
@@ -686,6 +700,9 @@ def test_a_run_is_resumed_only_by_the_same_run(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"another run \(recipe: alpha differ\)"):
         open_run(tmp_path, description | {"recipe": {"alpha": 5.0}}, resume=True)
     open_run(tmp_path, description | {"recipe": {"alpha": 10.0, "repeats": 1}}, resume=True)  # a default of later
+    open_run(tmp_path, description | {"recipe": {"alpha": 10.0, "probe": ProbeSettings().__dict__}}, resume=True)
+    with pytest.raises(TrainingError, match=r"another run \(recipe: probe differ\)"):
+        open_run(tmp_path, description | {"recipe": {"alpha": 10.0, "probe": {"penalties": [1.0]}}}, resume=True)
     with pytest.raises(TrainingError, match=r"another run \(recipe: repeats differ\)"):
         open_run(tmp_path, description | {"recipe": {"alpha": 10.0, "repeats": 2}}, resume=True)
     (tmp_path / "other").mkdir()

@@ -220,8 +220,8 @@ class EmotionClassifier:
     def embed(self, audio: AudioInput, *, sampling_rate: int | None = None) -> Floats:
         """Return what the head reads, float32 `[embedding_dim]`, the mean over the windows of audio longer than one.
 
-        That is the CLS token of the paper's networks, of this project's own the CLS token with mean and deviation of
-        the others, of a probe with statistics of the stem's output, too.
+        That is the CLS token of the paper's networks. Of this project's own it is the CLS token, mean and deviation of
+        the others, and, as ``config.model.pooling`` says, those of the stem's output and the statistics of contours.
 
         Args:
             audio: as in `predict`.

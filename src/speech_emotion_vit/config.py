@@ -368,7 +368,8 @@ class ClassifierConfig:
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     """The front-end it was trained with."""
     temperature: float = 1.0
-    """Logits are divided by this before the softmax; fitted on validation speakers."""
+    """Logits are divided by this before the softmax; fitted on speakers that the network, or those of a
+    cross-validation, had not heard."""
 
     def __post_init__(self) -> None:
         _require(

@@ -67,7 +67,7 @@ def main() -> None:
     speech-emotion-vit predict clip.wav          one file, or many, or folders
     speech-emotion-vit explain clip.wav -o x.png where in time the network looked
     speech-emotion-vit models list               the models there are
-    speech-emotion-vit train --dataset savee     reproduce the training
+    speech-emotion-vit train --dataset savee     teacher, matching, student
     speech-emotion-vit doctor                    when something does not work
     """
 

@@ -39,15 +39,15 @@ def pooled_temperature(output: Path) -> float | None:
 def pool_folds(output: Path, data: Data, folds: int) -> dict[str, Any]:
     """Score the test clips of all folds together and write the result beside them.
 
-    A corpus without validation clips of its own gets a temperature by cross-fitting: the clips of a fold are scored
-    with the one that fits those of the other folds, and what fits all of them is for a network that is trained on all
-    speakers.
+    Folds without validation clips get a temperature by cross-fitting: the clips of a fold are scored with the one that
+    fits those of the other folds, and what fits all of them is for a network that is trained on all speakers. Other
+    folds keep their own, in a mixture for all corpora, since that is what a network of all of them has.
     """
     each = [read_json(output / f"fold-{index}" / RESULTS_FILE) for index in range(folds)]
     final = each[0]["model"]
     scores: dict[str, dict[str, Any]] = {}
     fitted: dict[str, dict[str, float]] = {}
-    possible, member_of, classes = data.possible, data.member_of, data.classes
+    possible, classes = data.possible, data.classes
     for role, found in each[0]["scores"].items():
         clips, owners, logits = _test_logits(output, each, role, "" if role == final else role, data.labels)
         if possible is not None:
@@ -55,12 +55,9 @@ def pool_folds(output: Path, data: Data, folds: int) -> dict[str, Any]:
         temperatures = np.array([result["temperature"][role] for result in each])[owners]
         probabilities = mean_probabilities(logits / temperatures[:, None], np.arange(len(clips)))
         fitted[role] = {}
-        for member in data.members:
-            if f"validation {member}".strip() not in found:
-                chosen = np.array([member_of[clip] == member for clip in clips])
-                targets = np.array([classes[clip] for clip in clips])[chosen]
-                calibrated, fitted[role][member] = cross_fitted(logits[chosen], targets, owners[chosen])
-                probabilities[chosen] = calibrated
+        if not any(part.startswith("validation") for part in found):
+            targets = np.array([classes[clip] for clip in clips])
+            probabilities, fitted[role][""] = cross_fitted(logits, targets, owners)
         pooled: dict[str, Scores] = scores_by_member("test", clips, probabilities, data)
         scores[role] = {part: values.to_dict() for part, values in pooled.items()}
     stages = each[0]["seconds"]

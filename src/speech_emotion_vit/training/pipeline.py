@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, TrainingError
 from .data import Rows
 from .protocols import Item, Split, check_contents, make_split, without_validation
-from .provenance import learnt_from, require_unheard
+from .provenance import learnt_from, require_unheard, versions_of
 from .results import write_results
 from .runs import RESULTS_FILE, SPLIT_FILE, hardware, locked, open_run, read_json, versions, write_csv
 from .stage_runner import ORDER, Run, StageRunner
@@ -84,6 +84,7 @@ def describe(run: Run, accelerator: Accelerator) -> dict[str, Any]:
         "seed": run.seed,
         "mode": run.mode,
         "recipe": run.recipe.to_dict(),
+        "learnt_from": versions_of(learnt_from(run.mode, run.recipe.initial_weights, run.recipe.teachers)),
         "data": run.data.digest,
         "features": {VERSIONS[version].name: store.key for version, store in run.data.stores.items()},
         "labels": list(run.data.labels),

@@ -27,9 +27,7 @@ from .pretrained import OwnHead
 from .recipes import ProbeSettings
 from .scoring import SCORE_BATCH, Record, validation_record
 
-# Per unit of weight: what is tried on clips left out. No wider, for two voices inside a fold of SAVEE cannot choose.
-PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
-INNER_FOLDS = 5  # at most: what is left out in turn to choose among them
+INNER_FOLDS = 5  # at most: what is left out in turn to choose among the penalties
 FEWEST_CLIPS = 3  # of the most frequent label, else nothing can be left out
 
 Head = tuple[Tensor, Tensor]
@@ -100,7 +98,7 @@ def fit_probe(
             embeddings = (embeddings - centre) / spread
         for fold, part in enumerate(sums):
             part.add(embeddings[folds == fold], targets[folds == fold], share * weights[folds == fold])
-    penalty, temperature, record = _best_penalty(sums, folds, plain, train)
+    penalty, temperature, record = _best_penalty(sums, folds, plain, train, settings.penalties)
     ((_, (weight, bias)),) = _heads(sums, [penalty])
     weight = weight / spread
     bias = bias - weight @ centre.double()
@@ -119,12 +117,14 @@ def fit_probe(
     }
 
 
-def _best_penalty(sums: Sequence[_Sums], folds: Indices, plain: Tensor, train: Rows) -> tuple[float, float, Record]:
+def _best_penalty(
+    sums: Sequence[_Sums], folds: Indices, plain: Tensor, train: Rows, penalties: Sequence[float]
+) -> tuple[float, float, Record]:
     """Return the penalty of the likeliest answers to what is left out in turn, their temperature, and their scores."""
-    margins = {penalty: np.zeros((len(train), int(train.targets.max()) + 1)) for penalty in PENALTIES}
+    margins = {penalty: np.zeros((len(train), int(train.targets.max()) + 1)) for penalty in penalties}
     for fold in range(len(sums)):
         unseen = folds == fold
-        for penalty, (weight, bias) in _heads([part for part in sums if part is not sums[fold]], PENALTIES):
+        for penalty, (weight, bias) in _heads([part for part in sums if part is not sums[fold]], penalties):
             margins[penalty][unseen] = (plain[unseen].double() @ weight.T + bias).numpy()
     possible = train.possible(np.arange(len(train)))
     found = []

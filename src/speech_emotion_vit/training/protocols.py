@@ -73,7 +73,7 @@ class Split:
 
     @property
     def leakage(self) -> float:
-        """Share of test items of which training holds some version of the same recording."""
+        """Share of test items of which training or validation holds some version of the same recording."""
         seen = {item.utterance for item in self.train} | {item.utterance for item in self.validation}
         return sum(item.utterance in seen for item in self.test) / max(1, len(self.test))
 
@@ -106,7 +106,7 @@ def make_split(
         defects: utterances that are left out everywhere but under ``paper``, whose published counts include them.
         versions: the versions that train; under ``paper`` the pool.
         fold: which fold of a cross-validation, or ``final`` to train on everything but the published test speakers of
-            CREMA-D, which are there to be scored: alone its validation speakers train, in a mixture they validate.
+            CREMA-D, which are there to be scored; its validation speakers train, too.
         seed: of the draws of ``random`` and ``paper`` and of a folder's speakers.
 
     Raises:

@@ -107,6 +107,15 @@ def learnt_from(mode: str, initial_weights: str, teachers: Sequence[str]) -> lis
     return models
 
 
+def versions_of(models: Sequence[str | None]) -> list[str]:
+    """Return what a run's record says it learnt from: a name may stand for another file tomorrow.
+
+    Raises:
+        WeightsError: one cannot be found or verified.
+    """
+    return [f"{resolved.name}@{resolved.revision}" for resolved in map(resolve_model, models)]
+
+
 def require_unheard(
     models: Sequence[str | None],
     split: Split,

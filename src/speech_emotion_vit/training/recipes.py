@@ -101,6 +101,9 @@ class ProbeSettings:
     """Whether copies are masked as the recipe's augmentation says."""
     balanced: bool = True
     """Weigh classes inversely to their number of clips, which is what UA asks for."""
+    penalties: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
+    """Of the ridge regression, per unit of weight: what is tried on clips left out. No wider, for two voices inside a
+    fold of SAVEE cannot choose."""
     contour_weight: float = 1.0
     """Variance of the few statistics of contours over that of all else that the head reads, for they tell more than
     their number; 0: it does not read them."""
@@ -115,6 +118,8 @@ class ProbeSettings:
             value = getattr(self, name)
             if not 0.0 <= value <= 100.0:
                 raise ConfigError(f"probe.{name} must be from 0 to 100, not {value}")
+        if not self.penalties or not all(0.0 < penalty <= 1e6 for penalty in self.penalties):
+            raise ConfigError(f"probe.penalties must be numbers above 0 and up to 1e6, not {shown(self.penalties)}")
         if not 0.0 <= self.keep <= 0.95:
             raise ConfigError(f"probe.keep must be from 0 to 0.95, not {self.keep}")
 
@@ -249,6 +254,7 @@ class Recipe:
         """Return the values as JSON-ready types."""
         values = dataclasses.asdict(self)
         values |= {"versions": list(self.versions), "teachers": list(self.teachers)}
+        values["probe"]["penalties"] = list(self.probe.penalties)
         return values
 
     @classmethod
@@ -299,6 +305,13 @@ def _choice(name: str, value: object, choices: object) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(get_args(choices))}, not {value!r}")
 
 
+_LISTS: Mapping[object, tuple[type, str]] = {
+    tuple[int, ...]: (int, "whole numbers"),
+    tuple[float, ...]: (float, "numbers"),
+    tuple[str, ...]: (str, "names"),
+}
+
+
 def _build(cls: type[T], values: object, what: str) -> T:
     """Build the dataclass `cls`, and those inside it, from parsed JSON."""
     if not isinstance(values, Mapping):
@@ -314,11 +327,13 @@ def _build(cls: type[T], values: object, what: str) -> T:
             value = FrontendConfig.from_dict(value)
         elif dataclasses.is_dataclass(hint):
             value = _build(hint, value, f"{what}: {name}")  # type: ignore[arg-type]
-        elif hint in (tuple[int, ...], tuple[str, ...]):
-            kind, said = (int, "whole numbers") if hint == tuple[int, ...] else (str, "names")
-            if not isinstance(value, (list, tuple)) or not all(type(item) is kind for item in value):
+        elif hint in _LISTS:
+            kind, said = _LISTS[hint]
+            items = value if isinstance(value, (list, tuple)) else (None,)
+            items = tuple(as_float(item) if kind is float else item for item in items)
+            if not all(type(item) is kind for item in items):
                 raise ConfigError(f"{what}: {name} must be a list of {said}, not {shown(value)}")
-            value = tuple(value)
+            value = items
         else:
             expected = hint if isinstance(hint, type) else str
             if expected is float:

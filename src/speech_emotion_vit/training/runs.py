@@ -84,7 +84,9 @@ def open_run(folder: Path, description: Mapping[str, Any], *, resume: bool) -> N
             raise TrainingError(f"{folder}: holds a run already: pass --resume to go on with it, or another --output")
         stored = read_json(path)
         given = json.loads(json.dumps(dict(description)))
-        stored["recipe"] = _with_later_values(stored.get("recipe", {}), given.get("recipe", {}))
+        defaults = Recipe(name="").to_dict()
+        for each in (stored, given):  # a run may have begun before recipes had all the values they have now
+            each["recipe"] = _filled(each.get("recipe"), defaults)
         differing = [key for key in COMPARED if key in stored and stored[key] != given.get(key)]
         if differing:
             details = "; ".join(_difference(key, stored.get(key), given.get(key)) for key in differing)
@@ -96,10 +98,11 @@ def open_run(folder: Path, description: Mapping[str, Any], *, resume: bool) -> N
     write_json(path, description)
 
 
-def _with_later_values(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recipe of a run with the defaults of values that recipes have only had since it began."""
-    defaults = json.loads(json.dumps(Recipe(name="").to_dict()))
-    return {name: default for name, default in defaults.items() if name in given} | dict(stored)
+def _filled(values: Any, defaults: Any) -> Any:
+    """Return `values` with the `defaults` of what they lack, also further down."""
+    if not isinstance(values, dict) or not isinstance(defaults, dict):
+        return values
+    return {**defaults, **{name: _filled(value, defaults.get(name)) for name, value in values.items()}}
 
 
 def _difference(key: str, stored: Any, given: Any) -> str:
