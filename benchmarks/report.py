@@ -9,7 +9,7 @@ from typing import Any
 
 INTRODUCTION = """# Benchmarks
 
-Written by `python -m benchmarks` (peers: `pip install -e ".[bench]"`); every number in a table is from one run of it,
+Written by `python -m benchmarks` (peers: `pip install -e ".[bench]"`); every number in a table but the last is from one run of it,
 on the machine below. Each system runs in a process of its own, in turns, with the threads it chooses itself, from the
 path of a 16 kHz WAV file to its answer. The peers' weights are random: the time is the same, the answer is not. The run
 stops where an answer is wrong: both backends must agree within 1e-4, a batch with single clips and the short way through

@@ -5,7 +5,6 @@ python scripts/bundle_weights.py runs/crema-d crema-d teacher  its teacher
 python scripts/bundle_weights.py runs/crema-d/final crema-d    trained on validation speakers too: its own test score
 python scripts/bundle_weights.py runs/savee/final savee        trained on all speakers, with the score of the folds
 python scripts/bundle_weights.py runs/general/final general    trained on all corpora: CREMA-D's score is the file's own
-python scripts/bundle_weights.py runs/general/final emodb      the same, with EmoDB's labels and temperature alone
 
 Of a probe on a bundled model only the head is stored: the rest is that model's file.
 
@@ -26,8 +25,8 @@ from typing import Any
 import torch
 from results import RUNS, changes, run_name
 
-from speech_emotion_vit.checkpoint import HEAD, load_checkpoint, save_checkpoint
-from speech_emotion_vit.config import WEIGHTS_FILE, ClassifierConfig
+from speech_emotion_vit.checkpoint import load_checkpoint, save_checkpoint
+from speech_emotion_vit.config import WEIGHTS_FILE
 from speech_emotion_vit.errors import WeightsError
 from speech_emotion_vit.hub import WEIGHTS_FOLDER, sha256_file
 from speech_emotion_vit.manifest import (
@@ -40,17 +39,12 @@ from speech_emotion_vit.manifest import (
 )
 from speech_emotion_vit.models import SpectrogramViT
 from speech_emotion_vit.training.catalogue import CORPORA
-from speech_emotion_vit.training.corpora import CREMA_D_LABELS, EMODB_LABELS, SAVEE_LABELS
 from speech_emotion_vit.training.pretrained import load_model, without_head
 from speech_emotion_vit.training.provenance import heard_by
 from speech_emotion_vit.training.runs import RESULTS_FILE, RUN_FILE, read_json
 
 ROOT = Path(__file__).resolve().parent.parent
-MEMBERS = {
-    "crema-d": tuple(sorted(CREMA_D_LABELS.values())),
-    "emodb": tuple(sorted(EMODB_LABELS.values())),
-    "savee": tuple(sorted(SAVEE_LABELS.values())),
-}
+MEMBERS = ("crema-d", "emodb", "savee")
 METHOD = "Kim & Lee, IEEE Access 2024, doi 10.1109/ACCESS.2024.3447770"
 CITATIONS = {
     "crema-d": "Cao et al., CREMA-D, doi 10.1109/TAFFC.2014.2336244",
@@ -81,7 +75,7 @@ def metrics(scores: dict[str, Any], protocol: str, split: str, note: str | None 
     ]
 
 
-def scored_parts(folder: Path, run: dict[str, Any], scores: dict[str, Any], name: str, role: str) -> list[Metric]:
+def scored_parts(folder: Path, run: dict[str, Any], scores: dict[str, Any], role: str) -> list[Metric]:
     """Return all metrics of a network: of the file itself where it was scored, else of the folds beside it."""
     protocol = run["protocol"]
     if run["fold"] != "final":
@@ -96,15 +90,13 @@ def scored_parts(folder: Path, run: dict[str, Any], scores: dict[str, Any], name
             note = f"the same on {Path(beside).name}, which never heard them"
         return metrics(scores["test"], protocol, "test") + metrics(pooled["validation"], protocol, "validation", note)
     found = []
-    for member in MEMBERS if name == "general" else [name]:
-        title = CORPORA[member].title if name == "general" else None
+    for member in MEMBERS:
+        title = CORPORA[member].title
         if f"test {member}" in scores:
             found += metrics(scores[f"test {member}"], protocol, "test", title)
         else:
-            note = f"{title}, networks" if title else "networks"
-            there = metrics(pooled[f"test {member}"], protocol, "cross-validation", f"{note} of the folds")
-            # The folds are calibrated for each corpus alone, as its own model is, and `general` is not.
-            found += [metric for metric in there if not (name == "general" and metric.name == "ECE")]
+            note = f"{title}, networks of the folds"
+            found += metrics(pooled[f"test {member}"], protocol, "cross-validation", note)
     return found
 
 
@@ -143,27 +135,6 @@ def speakers_heard(place: Path) -> dict[str, tuple[str, ...]]:
     return {corpus: tuple(speakers) for corpus, speakers in by_corpus.items()}
 
 
-def restricted(
-    network: SpectrogramViT, config: ClassifierConfig, labels: tuple[str, ...], temperature: float | None
-) -> tuple[SpectrogramViT, ClassifierConfig]:
-    """Return a model with some of its labels: the same answers, given that it is one of these.
-
-    Args:
-        network: with all labels.
-        config: what it is.
-        labels: what is kept.
-        temperature: of the copy; None keeps the model's.
-    """
-    kept = [config.labels.index(label) for label in labels]
-    shape = dataclasses.replace(config.model, num_classes=len(labels))
-    smaller = SpectrogramViT(shape)
-    state = {key: value[kept] if key.startswith(HEAD) else value for key, value in network.state_dict().items()}
-    smaller.load_state_dict(state)
-    return smaller, dataclasses.replace(
-        config, labels=labels, model=shape, temperature=temperature or config.temperature
-    )
-
-
 def main(folder: Path, name: str, role: str | None = None) -> None:
     """Copy the weights of the run in `folder` and enter them as `name`."""
     run, results = read_json(folder / RUN_FILE), read_json(folder / RESULTS_FILE)
@@ -183,12 +154,7 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
     place = folder if role == results["model"] else folder / role
     network, config = load_checkpoint(place / WEIGHTS_FILE)
     speakers = speakers_heard(place)  # before the file of a model that this one was trained from is replaced
-    under = None
-    if run["corpus"] == "general" and name != "general":
-        temperature = read_json(folder.parent / RESULTS_FILE)["temperature_by_corpus"][role].get(name)
-        network, config = restricted(network, config, MEMBERS[name], temperature)
-        save_checkpoint(target, network, config)
-    elif under := backbone(name, network, probed, manifest.models):
+    if under := backbone(name, network, probed, manifest.models):
         save_checkpoint(target, network, config, backbone=under.name)
     else:
         shutil.copyfile(place / WEIGHTS_FILE, target)
@@ -203,7 +169,7 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
         trained_on=heard,
         heard=speakers,
         recipe=f"{recipe_of(folder, run)}, stage {stage}, seed {run['seed']}",
-        metrics=tuple(scored_parts(folder, run, results["scores"][role], name, role)),
+        metrics=tuple(scored_parts(folder, run, results["scores"][role], role)),
         license="; ".join(LICENSES[corpus] for corpus in reversed(corpora)),
         citation="; ".join([METHOD, *(CITATIONS[corpus] for corpus in corpora)]),
     )

@@ -33,6 +33,19 @@ WANTED = {
     "student alone": ("supervised", "student"),
 }
 
+# Which commit's bundled file `crema-d` meant in the recipes of runs from before their records said so.
+BUNDLED_THEN = {
+    "crema-d-speaker-keep-final": "c4ca014",
+    "emodb-speaker-probe-plain": "c4ca014",
+    "emodb-speaker-probe-svm": "f327704",
+    "emodb-speaker-robust": "0d82490",
+    "general": "0d82490",
+    "savee-random-robust": "3d8119b",
+    "savee-speaker-probe-plain": "c4ca014",
+    "savee-speaker-probe-svm": "f327704",
+    "savee-speaker-robust": "3d8119b",
+}
+
 # The paper's claims: what is better, of which network, in which run with it and in which without.
 CLAIMS = {
     "patches of 128 x 1, not 16 x 16": (
@@ -121,7 +134,7 @@ def missing_lines(runs: list[dict[str, Any]]) -> list[str]:
     for recipe in ("robust", "paper"):
         networks = [text for text, way in WANTED.items() if (recipe, *way) not in there]
         if networks:
-            missing[recipe] = "any network" if len(networks) == len(WANTED) else ", ".join(networks)
+            missing[recipe] = ", ".join(networks)
     listed = "; ".join(f"`{recipe}`: {networks}" for recipe, networks in missing.items())
     return [f"Not run with the recipe's own values: {listed}.", ""] if missing else []
 
@@ -185,11 +198,15 @@ def render(runs: list[dict[str, Any]]) -> str:
         "",
         "Written by `python scripts/results.py` from `docs/runs`: no number in a table is typed by hand.",
         "UA is the mean recall over emotions, in percent, with a 95 % bootstrap interval over speakers. **leak** is",
-        "the share of test items with a version of the same recording in training. Epochs are chosen on validation",
-        "items, under `speaker` those of speakers that are in no other part; `paper` and folds without them take the",
-        "last epoch. Epochs, penalties and temperatures never see the test items; what a probe reads and how it is",
-        "fitted was decided among trials that did (below). One seed per run. A recipe with a star has other values",
-        "than the preset of its name: they are listed at the end.",
+        "the share of test items with a version of the same recording in training; a run refuses to start from a",
+        "network that is known to have heard them. Epochs are chosen on validation items, under `speaker` those of",
+        "speakers that are in no other part; `paper`, folds without them and recipes with `keep_best` false take the",
+        "last epoch. Epochs, penalties and temperatures of a run never see its test items; what a probe reads, how it",
+        "is fitted and which penalties are tried was decided among trials that did (below). One seed per run. A recipe",
+        "with a star has other values than the preset of its name: they are listed at the end.",
+        "",
+        "The recordings were copies as 16 kHz FLAC with the lowest bits rounded, 60 to 70 dB below a clip's peak,",
+        "SAVEE's resampled from 44.1 kHz: with the original files a score may differ a little.",
         "",
     ]
     head = "| run | recipe | network | part | clips, speakers | UA | WA | macro-F1 | ECE | leak |"
@@ -211,16 +228,17 @@ def render(runs: list[dict[str, Any]]) -> str:
     text += [
         "## Seeds",
         "",
-        "Test scores of runs that differ in nothing but their seed: mean, lowest and highest. The first is named, the",
-        "others are called `-seed-1` and so on behind it. A probe's seed says which augmented copies it learns from.",
+        "Test scores of runs whose recipes differ in nothing but their seed: mean, lowest and highest. The first is",
+        "named, the others are called `-seed-1` and so on behind it. A probe's seed says which augmented copies it",
+        "learns from.",
         "",
         *(seeds_table if (seeds_table := seed_lines(runs)) else ["Not run."]),
         "",
         "## The paper's claims",
         "",
-        "UA with its interval, and WA, of the test items, with what is claimed to help and without. Runs named `claim`",
-        "take the recordings alone, without their three further versions, four times the learning rate for it, and 20",
-        "epochs for the teacher, without its stem 50.",
+        "UA with its interval, and WA, of the test items, with what is claimed to help and without. Under `speaker`",
+        "runs named `claim` take the recordings alone, without their three further versions, four times the learning",
+        "rate for it, and 20 epochs for the teacher, without its stem 50; under `paper` they are as published.",
         "",
         "| claim: better with | network | corpus, protocol | with: UA, WA | without: UA, WA | difference in UA |",
         "|---" * 6 + "|",
@@ -258,6 +276,15 @@ def render(runs: list[dict[str, Any]]) -> str:
         f"- {run['name']}: {', '.join(f'`{change}`' for change in changed)}"
         for run in runs
         if (changed := changes(run))
+    ]
+    text += [
+        "",
+        "`crema-d` in a recipe is the file that was bundled when the run was made: for these, not today's.",
+    ]
+    text += ["", *(f"- {name}: commit {commit}" for name, commit in BUNDLED_THEN.items()), ""]
+    text += [
+        "and the same for their further seeds. `git show COMMIT:src/speech_emotion_vit/weights/crema-d.safetensors >",
+        "then.safetensors` restores it, `--set initial_weights=then.safetensors` starts from it.",
     ]
     notes = (RUNS / "NOTES.md").read_text(encoding="utf-8")
     return "\n".join([*text, "", notes])

@@ -203,6 +203,157 @@ def test_a_wav_from_a_streaming_writer_is_not_called_truncated() -> None:
     assert reader.warnings == ()
 
 
+def mp3(samples: np.ndarray, bit_rate: int = 32_000, **options: str) -> bytes:
+    """Return an MP3 with nothing before its frames, or with the options of FFmpeg."""
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp3", options={"write_xing": "0", "id3v2_version": "0", **options}) as container:
+        stream = container.add_stream("libmp3lame", rate=16_000, layout="mono")
+        stream.bit_rate = bit_rate
+        for start in range(0, len(samples), 576):
+            frame = av.AudioFrame.from_ndarray(samples[None, start : start + 576], format="fltp", layout="mono")
+            frame.sample_rate = 16_000
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return target.getvalue()
+
+
+def id3(content: bytes) -> bytes:
+    return b"ID3\x04\0\0" + bytes(len(content) >> shift & 127 for shift in (21, 14, 7, 0)) + content
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+
+
+SPEECH = np.random.default_rng(0).standard_normal(32_000).astype(np.float32) * 0.1
+NOISE = np.random.default_rng(1).bytes(100_000)  # a picture of a cover
+
+
+def test_an_mp3_that_does_not_say_its_length_is_not_called_truncated() -> None:
+    """libsndfile guesses it from the size of the file, with tags, and from the first frame."""
+    rising = mp3(SPEECH, 24_000) + mp3(np.tile(SPEECH, 6), 128_000)
+    for data, seconds in ((mp3(SPEECH), 2.0), (id3(NOISE) + mp3(SPEECH), 2.0), (rising, 14.0)):
+        reader = read(data)[1]
+        assert reader.duration == pytest.approx(seconds, abs=0.3)
+        assert reader.warnings == ()
+
+
+@pytest.mark.parametrize("tag", [b"", id3(NOISE)], ids=["plain", "cover"])
+def test_an_mp3_that_says_its_length_is_truncated_where_less_is_there(tag: bytes) -> None:
+    for data in (mp3(SPEECH, write_xing="1"), encoded(SPEECH, format="MP3", subtype="MPEG_LAYER_III")):
+        assert read(tag + data)[1].warnings == ()
+        (warning,) = read(tag + data[: len(data) // 2])[1].warnings
+        assert warning.startswith("truncated: ")
+        assert warning.endswith(" of 2.00 s could be read")
+
+
+def stale(form: str, frames: int) -> bytes:
+    """Return audio of 12 s whose header announces less."""
+    data = bytearray(encoded(np.tile(SPEECH, 6), format=form))
+    if form == "FLAC":
+        data[21:26] = bytes([data[21] & 0xF0]) + struct.pack(">I", frames)
+    else:
+        place = data.index(b"data") + 4
+        data[place : place + 4] = struct.pack("<I", 2 * frames)
+    return bytes(data)
+
+
+def joined(form: str, subtype: str) -> bytes:
+    return b"".join(encoded(part, format=form, subtype=subtype) for part in (SPEECH, np.tile(SPEECH, 5)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        joined("MP3", "MPEG_LAYER_III"),
+        joined("MP3", "MPEG_LAYER_III") + b"TAG" + bytes(125),
+        mp3(SPEECH, 128_000) + mp3(np.tile(SPEECH, 5), 24_000),
+        joined("OGG", "VORBIS"),
+        joined("OGG", "OPUS"),
+        joined("FLAC", "PCM_16"),
+        stale("FLAC", 32_000),
+        stale("WAV", 32_000),
+        stale("WAVEX", 32_000),
+        stale("WAV", 32_000) + chunk(b"LIST", b"INFO" + NOISE),
+    ],
+    ids=["mp3", "mp3 tag", "vbr", "vorbis", "opus", "flac", "stale flac", "stale wav", "stale wavex", "stale wav tag"],
+)
+def test_audio_beyond_what_the_header_announces_has_a_warning(data: bytes) -> None:
+    for source in (data, Pipe(data)):
+        reader = read(source)[1]
+        assert 1.9 < reader.duration < 4
+        assert [warning.split(":")[0] for warning in reader.warnings] == ["incomplete"]
+        assert f"{reader.duration:.2f} s were read" in reader.warnings[0]
+        assert "convert the file with ffmpeg" in reader.warnings[0]
+
+
+def test_a_wav_whose_size_was_never_written_says_so() -> None:
+    with pytest.raises(AudioError, match=r"no samples \(incomplete: .* ffmpeg -ignore_length 1"):
+        read(stale("WAV", 0))
+
+
+TRAILERS = {
+    "none": b"",
+    "ID3v1": b"TAG" + bytes(125),
+    "APEv2": b"APETAGEX" + struct.pack("<IIII", 2000, len(NOISE) + 32, 1, 0xA000_0000) + bytes(8) + NOISE,
+    "ID3v2": id3(NOISE),
+    "zeros": bytes(100_000),
+}
+
+
+@pytest.mark.parametrize("trailer", TRAILERS)
+@pytest.mark.parametrize("form", ["WAV", "WAVEX", "RF64", "AIFF", "AU", "FLAC", "MP3", "OGG VORBIS", "OGG OPUS"])
+def test_tags_and_padding_after_the_samples_are_no_audio(form: str, trailer: str) -> None:
+    options = dict(zip(("format", "subtype"), form.split(), strict=False))
+    data = mp3(SPEECH, write_xing="1") if form == "MP3" else encoded(SPEECH, **options)
+    if form.startswith("OGG"):  # only the last 64 KiB are searched for the last page
+        data += TRAILERS[trailer][:1000]
+    else:
+        data += TRAILERS[trailer]
+    assert read(data)[1].warnings == ()
+
+
+@pytest.mark.parametrize("length", [32_000, 31_999])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_U8", "IMA_ADPCM", "MS_ADPCM", "GSM610", "ULAW"])
+def test_chunks_after_the_samples_are_no_audio(subtype: str, length: int) -> None:
+    chunks = chunk(b"LIST", b"INFO" + NOISE) + chunk(b"id3 ", id3(NOISE)) + chunk(b"_PMX", NOISE)
+    data = encoded(SPEECH[:length], subtype=subtype)
+    for trailer in (chunks, chunks + bytes(3000), chunks[:-50_000]):
+        assert read(data + trailer)[1].warnings == ()
+
+
+@pytest.mark.parametrize("subtype", ["ULAW", "ALAW", "PCM_U8", "PCM_16", "PCM_24", "FLOAT"])
+def test_clipping_is_found_at_the_highest_level_of_every_coding(subtype: str) -> None:
+    (warning,) = read(encoded(np.clip(8 * TONE, -1, 1), subtype=subtype))[1].warnings
+    assert warning.startswith("clipped (8")
+    assert read(encoded(TONE * (0.93 / np.abs(TONE).max()), subtype=subtype))[1].warnings == ()
+    if subtype in ("ULAW", "ALAW", "PCM_U8"):  # half of which is the positive one
+        (warning,) = read(encoded(np.clip(8 * TONE, 0, 1), subtype=subtype))[1].warnings
+        assert warning.startswith("clipped (4")
+
+
+def test_clipping_of_g711_is_found_by_pyav(tmp_path: Path) -> None:
+    path = tmp_path / "call.mka"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_mulaw", rate=16_000, layout="mono")
+        clipped = (np.clip(8 * TONE, -1, 1) * 32_767).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(clipped[None], format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert read(path)[1].warnings[0].startswith("clipped (8")
+
+
+def test_warnings_of_what_came_before_a_bad_sample_are_kept() -> None:
+    samples = np.clip(8 * tone(440, 6.0, 8000), -1, 1)
+    samples[-10] = np.nan
+    for source, options in ((samples, {"sampling_rate": 8000}), (encoded(samples, 8000, subtype="FLOAT"), {})):
+        reader = AudioReader(source, **options)
+        with pytest.raises(AudioError, match="sample 47990 is NaN"):
+            list(reader)
+        assert [warning.split()[0] for warning in reader.warnings] == ["clipped", "upsampled"]
+
+
 def test_a_header_that_announces_gigabytes_costs_no_memory() -> None:
     data = bytearray(encoded(TONE))
     data[40:44] = struct.pack("<I", 0xF000_0000)

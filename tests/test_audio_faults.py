@@ -155,12 +155,23 @@ def test_a_decoder_that_goes_on_after_the_end_is_stopped() -> None:
         assert reader.warnings[0].startswith("truncated")
 
 
-def test_text_in_a_file_that_looks_like_a_log_is_only_text() -> None:
-    text = b"x\ndata : 99999999999999999999 (should be 1)\nSSND : 0x (should be y)\n\0"
-    chunk = b"LIST" + struct.pack("<I", 12 + len(text)) + b"INFOICMT" + struct.pack("<I", len(text)) + text
-    data = bytearray(wav() + chunk)
-    data[4:8] = struct.pack("<I", len(data) - 8)
-    assert len(read(bytes(data))[0]) == 16_000
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"x\ndata : 99999999999999999999 (should be 1)\nSSND : 0x (should be y)\n",
+        b"x\ndata : 012 (should be 013)\n",
+        b"x\ndata : 100000 (should be 1)\n",
+        b"x\n*** Calculated frame count 1 does not match value from 'ds64' chunk of 999999999999999999.\n",
+    ],
+)
+def test_text_in_a_file_that_looks_like_a_log_is_only_text(text: bytes) -> None:
+    text += bytes(2 - len(text) % 2)
+    chunk = b"LIST" + struct.pack("<I", 12 + len(text)) + b"INFOINAM" + struct.pack("<I", len(text)) + text
+    for content in (wav() + chunk, wav()[:36] + chunk + wav()[36:]):
+        data = content[:4] + struct.pack("<I", len(content) - 8) + content[8:]
+        samples, reader = read(data)
+        assert len(samples) == 16_000
+        assert reader.warnings == ()
 
 
 def test_an_extreme_float_in_a_stereo_file_is_refused_without_a_numpy_warning() -> None:

@@ -225,7 +225,7 @@ def test_cuda_agrees_with_the_cpu() -> None:
 def test_a_prediction_ranks_prints_and_travels() -> None:
     prediction = Prediction({"a": 0.2, "b": 0.5, "c": 0.3}, duration=1.25, model="m@1", warnings=("silent",))
     assert (prediction.label, prediction.score) == ("b", 0.5)
-    assert prediction.top(2) == [("b", 0.5), ("c", 0.3)]
+    assert prediction.top(2) == prediction.top(np.int64(2)) == [("b", 0.5), ("c", 0.3)]  # type: ignore[arg-type]
     assert prediction.to_dict() == {
         "label": "b",
         "score": 0.5,

@@ -17,6 +17,7 @@ from faults import unprivileged
 from helpers import CLIPS, ROOT
 from speech_emotion_vit import EmotionClassifier
 from speech_emotion_vit.checkpoint import save_folder
+from speech_emotion_vit.cli.predict import _sources
 
 LABELS = ["anger", "disgust", "fear", "happiness", "neutral", "sadness"]
 
@@ -108,6 +109,22 @@ def test_a_bad_file_is_reported_the_rest_go_on(tmp_path: Path) -> None:
     assert gone == f"Error: {tmp_path / 'gone.wav'}: no such file: check the path"
     assert empty.startswith(f"Error: {tmp_path / 'empty'}: no audio in this folder: looked for")
     assert summary == "3 of 5 could not be read"
+
+
+def test_a_folder_is_searched_for_whatever_can_be_read_and_through_links_without_end(tmp_path: Path) -> None:
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    names = ["a.WAV", "b.aifc", "c.sph", "d.mka", "e.mkv", "f.wma", "g.3gp", "h.amr", "i.m4a"]
+    for name in names:
+        (folder / name).touch()
+    (folder / "notes.txt").touch()
+    (other / "z.flac").touch()
+    (folder / "linked").symlink_to(other)
+    (other / "back").symlink_to(folder)
+    (other / "again").symlink_to(other)
+    found = [str(folder / name) for name in [*names, "linked/z.flac"]]
+    assert [source for _, source in _sources(str(folder))] == found
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,11 @@ from click.testing import CliRunner
 from corpus_factory import labelled_folder
 from faults import limited, unprivileged
 from helpers import CLIPS
-from speech_emotion_vit import EmotionClassifier
+from speech_emotion_vit import ConfigError, EmotionClassifier
 from speech_emotion_vit.checkpoint import save_folder
-from speech_emotion_vit.cli import main
+from speech_emotion_vit.cli import doctor, main
+from speech_emotion_vit.extras import require
+from speech_emotion_vit.files import whole_file
 
 CLIP = CLIPS[0]
 PREDICT = ("predict", "--backend", "onnx")  # a process starts in a fifth of the time
@@ -213,6 +215,31 @@ def test_an_output_that_is_standard_input_is_refused_and_any_other_file_replaced
     with clip.open("rb") as stdin:
         assert run(*PREDICT, "-", "--output", tmp_path / "old.jsonl", stdin=stdin).returncode == 0
     assert json.loads((tmp_path / "old.jsonl").read_text())["file"] == "-"
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
+    for mode in (0o600, 0o440, 0o666):
+        (tmp_path / "old").touch()
+        (tmp_path / "old").chmod(mode)
+        with whole_file(tmp_path / "old") as temporary:
+            assert temporary.stat().st_mode & 0o777 & ~(mode | 0o600) == 0  # at no time open to more
+            temporary.write_text("new")
+        assert (tmp_path / "old").read_text() == "new"
+        assert (tmp_path / "old").stat().st_mode & 0o777 == mode
+
+
+def test_a_broken_package_is_reported_by_whoever_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_package.py").write_text("raise ValueError('numpy.dtype size changed')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(doctor, "_EXTRAS", [("broken", "broken_package", "frame", "data frames")])
+    (check,) = doctor._extras()
+    assert (check.state, check.found) == ("optional", "cannot be imported: numpy.dtype size changed")
+    with pytest.raises(ConfigError, match=r"broken_package cannot be imported \(numpy\.dtype size changed\): pip"):
+        require("broken_package", "frame")
+    for module in ("torch", "soundfile"):
+        (tmp_path / f"{module}.py").write_text("raise ValueError('numpy.dtype size changed')")
+        monkeypatch.delitem(sys.modules, module)
+    assert [check.state for check in (*doctor._devices(), *doctor._decoders())] == ["BROKEN", "BROKEN"]
 
 
 @pytest.mark.parametrize("output", ["/dev/null", "", "fifo"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import sys
@@ -16,10 +17,14 @@ from click.testing import CliRunner, Result
 from corpus_factory import labelled_csv, labelled_folder, write_clip
 from speech_emotion_vit.checkpoint import load_checkpoint
 from speech_emotion_vit.cli import main
+from speech_emotion_vit.config import ModelConfig
+from speech_emotion_vit.errors import TrainingError
+from speech_emotion_vit.models import SpectrogramViT
 from speech_emotion_vit.training.catalogue import find_corpus
 from speech_emotion_vit.training.corpora import CREMA_D_LABELS, EMODB_LABELS, SAVEE_LABELS
 from speech_emotion_vit.training.dataset import Data
 from speech_emotion_vit.training.folds import pool_folds
+from speech_emotion_vit.training.stage_runner import _restore_head
 
 SMALL = [
     *("--set", "frontend.n_mels=32", "--set", "frontend.columns=32", "--set", "patch_height=32", "--device", "cpu"),
@@ -669,6 +674,7 @@ def test_one_recording_under_two_names_is_a_leak(tmp_path: Path) -> None:
         (["--dataset", "savee", "--set", f"alpha={'9' * 5000}"], 1, "alpha must be float, not '9999"),
         (["--dataset", "savee", "--set", f"alpha={'[' * 100_000}"], 1, "alpha must be float, not '[[["),
         (["--dataset", "savee", "--fold", "9"], 1, "has folds 0 to 3"),
+        (["--dataset", "savee", "--fold", "9" * 5000], 2, "is not a number, all or final"),
     ],
 )
 def test_wrong_options_are_explained(
@@ -694,6 +700,45 @@ def test_a_recipe_file_too_deep_to_read_is_refused(savee: Path, tmp_path: Path) 
     (tmp_path / "deep.json").write_text("[" * 100_000)
     error = fail("train", "--dataset", "savee", "--data-dir", savee, "--recipe", tmp_path / "deep.json")
     assert "deep.json: is no recipe" in error
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no FIFOs")
+def test_a_recipe_that_never_ends_is_refused(savee: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    for name in ("fifo.json", "zero.json"):
+        error = fail("train", "--dataset", "savee", "--data-dir", savee, "--recipe", tmp_path / name)
+        assert "is no recipe (is not a regular file" in error
+
+
+def test_an_answer_that_is_all_another_label_is_scored(
+    place: Path, savee: Path, cross_validated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from speech_emotion_vit.training import assessment
+
+    def saturated(network: Any, rows: Any) -> Any:
+        logits = np.zeros((len(rows), 7))
+        logits[:, sorted(SAVEE_LABELS.values()).index("surprise")] = 1e5
+        return logits
+
+    monkeypatch.setattr(assessment, "score_rows", saturated)
+    table = labelled_csv(place / "two", ["anger", "fear"], ["p", "q", "r"], 1)
+    arguments = ("evaluate", "--dataset", "folder", "--data-dir", table, "--model", cross_validated / "fold-0")
+    assert json.loads(succeed(*arguments, "--cache-dir", place / "cache").stdout)["nll"] == pytest.approx(np.log(2))
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [("head", "does not fit this run"), ("shape", "does not fit this run"), ("temperature", "'temperature'")],
+)
+def test_a_damaged_state_of_a_probe_is_refused(tmp_path: Path, broken: str, complaint: str) -> None:
+    shape = ModelConfig(num_classes=2, image_height=32, image_width=32, patch_height=32)
+    model = SpectrogramViT(shape)
+    head = {name: tensor for name, tensor in model.head.state_dict().items() if broken != "head"}
+    head = {name: tensor[:1] for name, tensor in head.items()} if broken == "shape" else head
+    fitted = {"left_out_ua": 0.5, "seconds": 1.0} | ({"temperature": 1.0} if broken != "temperature" else {})
+    with pytest.raises(TrainingError, match=rf"probe: .*{complaint}.*: remove it to repeat this stage"):
+        _restore_head(model, Path("probe"), head, fitted)
 
 
 def test_help_has_examples() -> None:

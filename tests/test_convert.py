@@ -202,6 +202,14 @@ def test_other_pickles(tmp_path: Path, content: object, said: str) -> None:
     assert said in str(raised.value)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_is_refused(tmp_path: Path) -> None:
+    nested = torch.nested.nested_tensor([torch.zeros(2, 3), torch.zeros(4, 3)])
+    path = save(tmp_path / "official.ckpt", {"mlp_head.weight": torch.zeros(6, 256), "odd": nested})
+    with pytest.raises(WeightsError, match="more than named dense tensors: odd"):
+        convert_official(path)
+
+
 def test_other_files(tmp_path: Path) -> None:
     path = save(tmp_path / "official.ckpt", official_state("student"))
     whole = path.read_bytes()

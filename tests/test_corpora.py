@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
+import errno
+import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +13,7 @@ from corpus_factory import labelled_csv, labelled_folder, write_clip
 from speech_emotion_vit.errors import ConfigError, DatasetError
 from speech_emotion_vit.training.catalogue import CORPORA, find_corpus, remarks
 from speech_emotion_vit.training.corpora import (
+    Utterance,
     possible_labels,
     read_crema_d,
     read_emodb,
@@ -16,7 +21,8 @@ from speech_emotion_vit.training.corpora import (
     read_general,
     read_savee,
 )
-from speech_emotion_vit.training.dataset import Data
+from speech_emotion_vit.training.dataset import Data, load_data
+from speech_emotion_vit.training.recipes import RECIPES
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -257,6 +263,69 @@ def test_linked_folders_are_read_once_and_loops_end(tmp_path: Path) -> None:
     assert [u.id for u in read_folder(tmp_path / "own")] == ["anger/00", "anger/01", "fear/00", "fear/01"]
 
 
+def test_what_a_folder_holds_and_nobody_reads_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "anger/a.wav", "joy/b.wav", "top.wav", "__MACOSX/joy/c.wav", "joy/._b.wav", "sad/d.wav")
+    (tmp_path / "joy" / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    listdir = os.listdir
+
+    def refuse(place: Path) -> list[str]:
+        if place.name == "sad":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return listdir(place)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert [u.id for u in read_folder(tmp_path)] == ["anger/a", "joy/b"]
+    assert remarks(CORPORA["folder"], tmp_path, read_folder(tmp_path)) == [
+        "1 folders cannot be read and are left out: sad",
+        "1 names of audio lead to no file and are left out: joy/gone.wav",
+        "1 clips beside the folders of labels have none and are left out: top.wav",
+    ]
+    with pytest.raises(DatasetError, match=r"sad: cannot be read \(Permission denied\): check its permissions"):
+        read_folder(tmp_path / "sad")
+
+
+def test_labels_do_not_depend_on_the_order_of_the_system(tmp_path: Path) -> None:
+    touch(tmp_path, "joy/b.wav")
+    (tmp_path / "anger" / "deep").mkdir(parents=True)
+    (tmp_path / "anger" / "deep" / "er").symlink_to(tmp_path / "joy")
+    assert [(u.id, u.label) for u in read_folder(tmp_path)] == [("joy/b", "joy")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_names_that_are_no_utf_8_have_ids_that_are(tmp_path: Path) -> None:
+    touch(tmp_path, "joy/fr\udcf6h.wav")
+    (utterance,) = read_folder(tmp_path)
+    assert utterance.id == r"joy/fr\udcf6h"
+    assert utterance.path.is_file()
+
+
+@pytest.mark.parametrize("label", ["joy\u200b", "an\nger", "fr\udcf6h", "label", "speaker"])
+def test_a_label_that_no_model_can_have_is_refused_first(tmp_path: Path, label: str) -> None:
+    (tmp_path / "a.wav").touch()
+    clips = [
+        Utterance(id=name, path=tmp_path / "a.wav", label=name, speaker="", sentence="") for name in ("anger", label)
+    ]
+    corpus = dataclasses.replace(CORPORA["folder"], read=lambda folder: clips)
+    with pytest.raises(DatasetError, match=r"a label must .*a\.wav: rename it") as error:
+        load_data(corpus, tmp_path, RECIPES["robust"], cache=tmp_path / "cache", say=print)
+    assert str(error.value).isprintable()
+
+
+def test_labels_without_a_clip_that_can_be_read_are_none(tmp_path: Path) -> None:
+    labelled_folder(tmp_path / "own", ["anger", "fear"], 1)
+    touch(tmp_path / "own", "notes/empty.wav")
+    said: list[str] = []
+    recipe = RECIPES["robust"].with_values({"frontend.n_mels": "32", "frontend.columns": "32"})
+    options = {"cache": tmp_path / "cache", "say": said.append}
+    data = load_data(CORPORA["folder"], tmp_path / "own", recipe, **options)  # type: ignore[arg-type]
+    assert data.labels == ("anger", "fear")
+    assert set(data.classes.values()) == {0, 1}
+    assert any("1 labels are left out, for none of their clips can be read: notes" in line for line in said)
+    (tmp_path / "own" / "fear" / "00.wav").write_bytes(b"")
+    with pytest.raises(DatasetError, match="only one label is there, anger"):
+        load_data(CORPORA["folder"], tmp_path / "own", recipe, **options)  # type: ignore[arg-type]
+
+
 def test_csv_of_ones_own(tmp_path: Path) -> None:
     found = read_folder(labelled_csv(tmp_path, ["fear"], ["ann", "bob"], 1))
     assert [(u.id, u.label, u.speaker, u.sentence) for u in found] == [
@@ -275,6 +344,8 @@ def test_csv_of_ones_own(tmp_path: Path) -> None:
         ("path,label\na.wav,fear\na.wav,anger\n", r"line 3: .*a\.wav is the file of line 2: keep one"),
         ("path,label\na.wav,fear\nb/../a.wav,anger\n", r"line 3: .*a\.wav is the file of line 2: keep one"),
         ("path,label\n", r"expected is"),
+        ("path,label\n\n\na.wav,fear\nnone.wav,fear\n", r"line 5: no such file"),
+        ('path,label,speaker\na.wav,fear,"an\nna"\nnone.wav,fear,b\n', r"line 4: no such file"),
     ],
 )
 def test_a_wrong_csv_says_where(tmp_path: Path, text: str, complaint: str) -> None:

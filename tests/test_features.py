@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +89,26 @@ def test_an_interrupted_build_leaves_no_store(
     assert list(cache.iterdir()) == []
     (cache / ".part-killed").mkdir()  # what SIGKILL would leave
     assert len(load_features(utterances, CONFIG, cache=cache).rows) == 6
+
+
+def test_another_process_may_finish_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [tmp_path / ".part-renamed"])
+    features._remove_abandoned(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights are of POSIX")
+def test_a_cache_can_be_shared(tmp_path: Path, utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.umask(0o022)
+    try:
+        store = load_features(utterances, CONFIG, cache=tmp_path / "cache")
+    finally:
+        os.umask(before)
+    folder = tmp_path / "cache" / store.key
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "index.json")] == [0o755, 0o644]
+    (folder / "index.json").write_text("{}")
+    monkeypatch.setattr(features.shutil, "rmtree", lambda *arguments, **options: None)  # another user's
+    with pytest.raises(DatasetError, match=r"cannot be used .*: remove it, or set SPEECH_EMOTION_VIT_CACHE"):
+        load_features(utterances, CONFIG, cache=tmp_path / "cache")
 
 
 def test_unreadable_files_are_named_and_left_out(tmp_path: Path, utterances: list[Utterance]) -> None:

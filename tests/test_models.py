@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from speech_emotion_vit import ConfigError, ModelConfig, SpectrogramViT
 from speech_emotion_vit.contour_bands import contour_bands
 from speech_emotion_vit.filters import mel_edges
+from speech_emotion_vit.models import stem
 from speech_emotion_vit.models.contours import contour_statistics
 
 
@@ -367,6 +369,19 @@ def test_what_a_stem_keeps_is_made_anew_whenever_a_weight_changes() -> None:
     model.zero_grad()
     model(batch).sum().backward()  # in evaluation mode too
     assert model.stem.convolutions[0].weight.grad is not None  # type: ignore[union-attr, index]
+
+
+def test_another_thread_may_forget_what_a_stem_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = SpectrogramViT(ModelConfig.compact(6)).eval()
+
+    def forgets(values: Iterable[object]) -> bool:
+        model.stem._memory = None  # type: ignore[union-attr]
+        return all(values)
+
+    with torch.no_grad():
+        before = model(images(1, [50]))
+        monkeypatch.setattr(stem, "all", forgets, raising=False)
+        assert torch.equal(model(images(1, [50])), before)
 
 
 def test_the_short_way_has_gradients() -> None:

@@ -215,6 +215,24 @@ def test_silence_gives_torchs_numbers(backends: tuple[TorchBackend, OnnxBackend]
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
+@pytest.mark.parametrize("model", ["student", "coordinates", "strided by 8"])
+def test_a_clip_that_reaches_no_column_gives_torchs_numbers(model: str) -> None:
+    frontend = FrontendConfig(win_length=128, interpolation="linear")
+    labels = tuple("abc"[: MODELS[model].num_classes])
+    config = ClassifierConfig(labels=labels, model=MODELS[model], frontend=frontend)
+    network = random_network(config.model)
+    torch_ = TorchBackend(network, config, torch.device("cpu"))
+    onnx_ = OnnxBackend({name: tensor.numpy() for name, tensor in network.state_dict().items()}, config)
+    for one, other in zip(*(backend.infer(speech(2, 10)) for backend in (torch_, onnx_)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_what_the_runtime_cannot_run_is_an_error_of_this_package(on_onnx: EmotionClassifier) -> None:
+    with pytest.raises(WeightsError, match="onnxruntime cannot run the network") as caught:
+        on_onnx.backend.infer(np.zeros(5, np.float32))
+    assert str(caught.value).isprintable()
+
+
 def test_threads_share_a_backend(on_onnx: EmotionClassifier) -> None:
     expected = [on_onnx.predict(clip) for clip in CLIPS]
     results: dict[int, list[Prediction]] = {}

@@ -88,6 +88,17 @@ def test_a_run_is_read_from_its_folder_with_all_it_learnt_from(tmp_path: Path) -
     assert heard_by(str(role)).clips == heard_by(third).clips
 
 
+def test_a_run_is_found_by_a_relative_path_and_by_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_folder(tmp_path / "run", ["03_a"])
+    (tmp_path / "linked").mkdir()
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / "linked" / name).symlink_to(tmp_path / "run" / name)
+    (tmp_path / "run" / "teacher").mkdir()
+    for place, model in (("run", "."), ("run", "model.safetensors"), ("run/teacher", ".."), ("linked", ".")):
+        monkeypatch.chdir(tmp_path / place)
+        assert set(heard_by(model).clips) == {"crema-d/03_a"}
+
+
 def test_ones_own_clips_are_known_by_their_content(tmp_path: Path) -> None:
     contents = {clip.id: f"content of {clip.id}" for clip in CLIPS}
     heard = heard_by(run_folder(tmp_path / "run", ["03_a"], corpus="folder"))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -206,3 +208,32 @@ def test_options_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         classifier.stream(16_000, **options)
+
+
+@pytest.mark.parametrize("interrupted", range(1, 5))
+def test_an_interrupted_network_costs_no_segment(
+    classifier: EmotionClassifier, monkeypatch: pytest.MonkeyPatch, interrupted: int
+) -> None:
+    audio = speech(21.3)  # two batches, one and the last window
+    expected = classifier.timeline(audio, sampling_rate=16_000, smoothing=2.0).segments
+    infer, calls = classifier.backend.infer_cut, 0
+
+    def interrupts(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == interrupted:
+            raise KeyboardInterrupt
+        return infer(*arguments)
+
+    monkeypatch.setattr(classifier.backend, "infer_cut", interrupts)
+    stream = classifier.stream(16_000, smoothing=2.0)
+    segments: list[Segment] = []
+    for chunk in (audio[:-16_000], audio[-16_000:]):
+        with suppress(KeyboardInterrupt):
+            segments += stream.push(chunk)
+    for _ in range(2):
+        with suppress(KeyboardInterrupt):
+            segments += stream.flush()
+    assert_same(segments, expected)
+    assert stream.flush() == []
+    assert calls > interrupted

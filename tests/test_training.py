@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from corpus_factory import labelled_csv
@@ -29,18 +29,21 @@ from speech_emotion_vit.models import SpectrogramViT
 from speech_emotion_vit.training import loop
 from speech_emotion_vit.training.augment import Augmentation
 from speech_emotion_vit.training.data import Rows
+from speech_emotion_vit.training.evaluation import score_clips
 from speech_emotion_vit.training.experiment import make_accelerator
 from speech_emotion_vit.training.features import FeatureStore
+from speech_emotion_vit.training.folds import pooled_temperature
 from speech_emotion_vit.training.loop import Job, fit, learning_rate, seed_of
 from speech_emotion_vit.training.losses import cross_entropy, feature_distance, restrict, soft_cross_entropy
 from speech_emotion_vit.training.pretrained import OwnHead
 from speech_emotion_vit.training.probe import embed_rows, fit_probe
 from speech_emotion_vit.training.protocols import Item
 from speech_emotion_vit.training.recipes import RECIPES, ProbeSettings, Recipe, StageSettings
-from speech_emotion_vit.training.runs import locked, open_run
+from speech_emotion_vit.training.report import write_confusion
+from speech_emotion_vit.training.runs import MAX_BYTES, locked, open_run, read_json, read_results, write_csv, write_json
 from speech_emotion_vit.training.scoring import score_rows
 from speech_emotion_vit.training.stages import Batch, Distillation, FrozenTeacher, Matching, Supervised, encode
-from speech_emotion_vit.training.state import load_state
+from speech_emotion_vit.training.state import load_state, save_state
 
 SIZE = 16
 STUDENT = ModelConfig(
@@ -491,6 +494,35 @@ def test_a_loss_that_is_not_finite_stops_with_an_explanation(tmp_path: Path, acc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("value", [math.inf, 1e38])
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_last_step_that_breaks_the_network_stops_with_an_explanation(
+    tmp_path: Path, accelerator: Any, monkeypatch: pytest.MonkeyPatch, value: float, validated: bool
+) -> None:
+    model = network(STUDENT)
+
+    def explode(self: Any) -> None:
+        for parameter in model.parameters():
+            parameter.data.fill_(value)
+
+    monkeypatch.setattr(loop._Fit, "_average", explode)
+    monkeypatch.setattr(loop._Fit, "_check", lambda *arguments: None)  # which looked before that step
+    rows = eight_clips()
+    none = Rows(
+        [], {0: FeatureStore(rows.images(np.arange(8))[:, 0].half().numpy(), {}, {}, "")}, {}, device=rows.device
+    )
+    settings = dataclasses.replace(QUICK, epochs=1)
+    options = {} if validated else {"validation": none}
+    if value == 1e38 and not validated:  # finite weights are kept; what ships is scored again
+        fit(Supervised(model), job(tmp_path, "x", settings, **options), accelerator)
+        return
+    with pytest.raises(
+        TrainingError, match=r"x: .* not finite after epoch 1: train anew with a lower x\.learning_rate"
+    ):
+        fit(Supervised(model), job(tmp_path, "x", settings, **options), accelerator)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_best_epoch_is_kept_and_patience_ends_a_stage(tmp_path: Path, accelerator: Any) -> None:
     settings = dataclasses.replace(QUICK, epochs=60, patience=3, learning_rate=1e-2)
     model = network(STUDENT)
@@ -575,6 +607,30 @@ def test_a_state_of_another_network_is_refused(tmp_path: Path, accelerator: Any)
     (tmp_path / "x.state.safetensors").write_bytes(b"garbage")
     with pytest.raises(TrainingError, match="cannot be resumed from"):
         fit(Supervised(network(STUDENT)), job(tmp_path, "x", short), accelerator)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"history": [{}]},
+        {"history": ["x"]},
+        {"history": None},
+        {"step": None, "history": 3},
+        {"history": [{"epoch": 1, "learning_rate": 1.0, "seconds": "x"}]},
+    ],
+)
+def test_a_damaged_state_is_refused(tmp_path: Path, accelerator: Any, change: dict[str, Any]) -> None:
+    short = dataclasses.replace(QUICK, epochs=1)
+    fit(Supervised(network(STUDENT)), job(tmp_path, "x", short), accelerator)
+    path = tmp_path / "x.state.safetensors"
+    groups, progress = load_state(path)
+    save_state(path, groups, progress | change)
+    with pytest.raises(TrainingError, match=r"does not fit this run .*remove it to repeat this stage"):
+        fit(Supervised(network(STUDENT)), job(tmp_path, "x", short), accelerator)
+    for metadata in ({}, {"progress": "{"}, {"progress": "[]"}):
+        save_file(load_file(path), path, metadata={"format": "1"} | metadata)
+        with pytest.raises(TrainingError, match=r"does not say how far .*remove it to repeat this stage"):
+            load_state(path)
 
 
 # Recipes ---------------------------------------------------------------------------------------------------------
@@ -663,6 +719,12 @@ def test_senseless_values_are_refused_by_name(change: dict[str, str], complaint:
         RECIPES["robust"].with_values(change)
 
 
+@pytest.mark.parametrize("name", ["x/../../y", "", "..", "a\0b", "a\udce9", "a b", "x" * 65, "a\n"])
+def test_a_name_that_is_no_folders_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="name must be 1 to 64 letters"):
+        Recipe.from_dict({"name": name})
+
+
 def test_unknown_keys_of_a_recipe_are_refused() -> None:
     with pytest.raises(ConfigError, match="unknown keys"):
         Recipe.from_dict(RECIPES["paper"].to_dict() | {"epochs": 3})
@@ -709,6 +771,53 @@ def test_a_run_is_resumed_only_by_the_same_run(tmp_path: Path) -> None:
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(TrainingError, match="is not empty and holds no run"):
         open_run(tmp_path / "other", description, resume=True)
+
+
+def test_the_network_of_all_clips_may_come_first(tmp_path: Path) -> None:
+    (tmp_path / "final").mkdir()
+    for fold in ("all", None):
+        open_run(tmp_path, {"fold": fold}, resume=False)
+        (tmp_path / "run.json").unlink()
+
+
+def test_a_damaged_record_of_a_run_is_named(tmp_path: Path) -> None:
+    description = {"fold": None, "recipe": {}, "split": {"note": ""}, "remarks": []}
+    open_run(tmp_path, description, resume=False)
+    for change in ({"recipe": None}, {"recipe": "abc"}, {"split": {}}, {"remarks": "x"}):
+        write_json(tmp_path / "run.json", description | change)
+        with pytest.raises(TrainingError, match=rf"run\.json: is damaged \({next(iter(change))}.*another --output"):
+            open_run(tmp_path, description, resume=True)
+    for results in ({}, {"epochs": 3}, {"epochs": {}, "peak_memory": "x"}):
+        write_json(tmp_path / "results.json", results)
+        with pytest.raises(TrainingError, match=r"results\.json: is damaged .*: remove it"):
+            read_results(tmp_path)
+        with pytest.raises(TrainingError, match=r"a results\.json in it is damaged"):
+            pooled_temperature(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no FIFOs")
+def test_only_regular_files_of_sensible_size_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with open(tmp_path / "large", "wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    for name, complaint in (("fifo", "no"), ("zero", "not a regular"), ("large", f"more than {MAX_BYTES} bytes")):
+        with pytest.raises(TrainingError, match=rf"{name}: cannot be read \(.*{complaint}"):
+            read_json(tmp_path / name)
+
+
+def test_names_that_are_no_utf_8_are_written_as_their_escapes(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"name": "fr\udcf6h"})
+    assert read_json(tmp_path / "a.json") == {"name": "fr\udcf6h"}
+    write_csv(tmp_path / "a.csv", ["name"], [["fr\udcf6h"]])
+    assert "fr\\udcf6h" in (tmp_path / "a.csv").read_text()
+
+
+def test_a_dollar_in_a_label_is_a_dollar(tmp_path: Path) -> None:
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8]])
+    scores = score_clips(probabilities, np.array([0, 1]), ["a", "b"], ["$x^^y$", "joy"])
+    write_confusion(tmp_path, "test", scores)
+    assert (tmp_path / "confusion_test.png").stat().st_size > 1000
 
 
 # Whole runs in processes of their own ----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import struct
@@ -15,9 +16,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
-from helpers import ROOT
+from helpers import ROOT, speech
 from speech_emotion_vit.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from speech_emotion_vit.classifier import BackendName, EmotionClassifier
 from speech_emotion_vit.config import ClassifierConfig, ModelConfig
 from speech_emotion_vit.convert import convert_official
 from speech_emotion_vit.errors import WeightsError
@@ -103,6 +106,33 @@ def test_a_header_that_lies(path: Path, field: str, value: list[int]) -> None:
     refused(path)
 
 
+def test_a_negative_variance_is_refused(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, stem="strided"))
+    network = SpectrogramViT(config.model)
+    network.stem.norms[1].running_var[3] = -1.0  # type: ignore[union-attr, index, operator]
+    save_checkpoint(tmp_path / "negative.safetensors", network, config)
+    assert "negative variances in stem.norms.1.running_var" in refused(tmp_path / "negative.safetensors")
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_what_is_no_number_is_no_answer(path: Path, backend: BackendName) -> None:
+    header = {"config": json.dumps(CONFIG.to_dict())}
+    save_file(load_file(path) | {"blocks.0.mlp.hidden.weight": torch.full((16, 16), 3e38)}, path, header)
+    classifier = EmotionClassifier(path, device="cpu", backend=backend)
+    tasks = [classifier.predict, classifier.embed, classifier.timeline]
+    for task in [*tasks, classifier.explain] if backend == "torch" else tasks:
+        with pytest.raises(WeightsError, match=r"NaN or infinite values.*take an undamaged file"):
+            task(speech(0.5), sampling_rate=16_000)
+
+
+def test_types_that_numpy_lacks_are_called_so(path: Path) -> None:
+    header = {"config": json.dumps(CONFIG.to_dict())}
+    save_file({name: tensor.bfloat16() for name, tensor in load_file(path).items()}, path, header)
+    load_checkpoint(path)
+    with pytest.raises(WeightsError, match="types that numpy lacks, BF16: save them as float16 or float32"):
+        load_weights(path)
+
+
 def test_the_same_network_is_the_same_file(path: Path) -> None:
     network, config = load_checkpoint(path)
     extra = dict.fromkeys(("a", "version", "trained_on", "b"), "text")
@@ -148,6 +178,8 @@ def place(values: dict[str, Any], name: str, value: object) -> dict[str, Any]:
         ({"x" * 10**6: 1}, "unknown keys"),
         ({"labels": ["a\x1b[2J", "b"]}, "labels must be printable"),
         ({"labels": [1, 2]}, "labels must be a list of strings"),
+        ({"labels": ["silent", "loud"]}, "labels cannot be called ['silent'], as other columns of a table are"),
+        ({"frontend.f_min": 100.0, "frontend.f_max": 100.00000000000003}, "at least 1 Hz apart, not 100 and 100"),
         ({"model.dim": 10**400}, "dim must be from 1 to 2048"),
         ({"frontend.hop_length": 1, "frontend.window_seconds": 60.0}, "STFT values, more than"),
         ({"model.patch_height": 1}, "16384 patches per image are more than 4096"),

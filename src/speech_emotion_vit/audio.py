@@ -16,7 +16,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from .decoding import BLOCK_VALUES, EncodedAudio
+from .decoding import AV_SUFFIXES, BLOCK_VALUES, EncodedAudio
 from .errors import AudioError, printable
 
 if TYPE_CHECKING:
@@ -30,13 +30,14 @@ AudioInput: TypeAlias = (
 MIN_RATE = 4_000  # Hz; below it there is no speech band left
 MAX_RATE = 384_000  # Hz; the highest rate converters are sold for
 SILENT_PEAK = 1e-4  # -80 dB below full scale
-CLIPPED_LEVEL = 0.999  # of full scale
+CLIPPED_LEVEL = 0.999  # of the highest level that the samples' coding has
 CLIPPED_SHARE = 1e-3  # of the samples at that level make a clipped recording
 SHORT_SECONDS = 0.3  # an emotion is hardly ever heard in less
 MAX_VALUE = 2.0**31  # float samples beyond the largest integer format are not audio
-AUDIO_SUFFIXES = frozenset(
-    f".{name.lower()}" for name in (*soundfile.available_formats(), "aif", "oga", "opus", "m4a", "aac", "mp4", "webm")
+AUDIO_SUFFIXES = AV_SUFFIXES | frozenset(
+    f".{name.lower()}" for name in (*soundfile.available_formats(), "aif", "aifc", "snd", "sph", "mp2", "oga", "opus")
 ) - {".raw", ".mat4", ".mat5"}
+"""Of the files that a search of a folder takes for audio, in lower case."""
 
 
 def check_rate(rate: float, name: str) -> int:
@@ -71,10 +72,12 @@ class Intake:
         rate: Hz of what comes in.
         target_rate: Hz of what goes out.
         name: what messages call it.
+        full_scale: the highest level that can come in, where it is clipped.
     """
 
-    def __init__(self, rate: int, target_rate: int, name: str) -> None:
+    def __init__(self, rate: int, target_rate: int, name: str, full_scale: float = 1.0) -> None:
         self.rate, self.target_rate, self.name = rate, target_rate, name
+        self._clipped_level = CLIPPED_LEVEL * full_scale
         self.frames = 0
         self._peak = 0.0
         self._clipped = 0
@@ -101,8 +104,8 @@ class Intake:
         # Channels may cancel each other: what is heard is then silent.
         heard = highest if block.shape[1] == 1 else float(np.abs(mono).max(initial=0.0))
         self._peak = max(self._peak, heard)
-        if highest >= CLIPPED_LEVEL:
-            self._clipped += int((np.abs(block) >= CLIPPED_LEVEL).any(axis=1).sum())
+        if highest >= self._clipped_level:
+            self._clipped += int((np.abs(block) >= self._clipped_level).any(axis=1).sum())
         return np.ascontiguousarray(mono if self._resampler is None else self._resampler.resample_chunk(mono))
 
     def finish(self) -> Samples:
@@ -137,7 +140,8 @@ def _first_refused(block: Samples) -> int:
 class AudioReader:
     """One piece of audio, read once, in blocks of mono float32 at `target_rate`.
 
-    Iterate over it for the blocks; `duration` and `warnings` are complete once the iteration has ended.
+    Iterate over it for the blocks; `duration` and `warnings` are complete once the iteration has ended; if with an
+    error, they are those of what came before it.
 
     Args:
         source: a path, encoded bytes, a binary file object, an array or a tensor `[samples]` or `[channels, samples]`.
@@ -154,6 +158,7 @@ class AudioReader:
         self.duration = 0.0
         self.warnings: tuple[str, ...] = ()
         self._encoded: EncodedAudio | None = None
+        self._full_scale = 1.0
         array = as_array(source, self.name)
         if array is not None:
             if sampling_rate is None:
@@ -167,6 +172,7 @@ class AudioReader:
                     "or decode the file and pass the array"
                 )
             self._raw = self._encoded = EncodedAudio(source, self.name)
+            self._full_scale = self._encoded.full_scale
             try:
                 self.rate = check_rate(self._encoded.rate, self.name)
             except AudioError:
@@ -174,7 +180,7 @@ class AudioReader:
                 raise
 
     def __iter__(self) -> Iterator[Samples]:
-        intake = Intake(self.rate, self.target_rate, self.name)
+        intake = Intake(self.rate, self.target_rate, self.name, self._full_scale)
         given = 0
         try:
             for block in self._raw:
@@ -193,7 +199,8 @@ class AudioReader:
         finally:
             if self._encoded is not None:
                 self._encoded.close()
-        fault = None if self._encoded is None else self._encoded.fault
+            fault = None if self._encoded is None else self._encoded.fault
+            self.warnings = (*([fault] if fault else []), *intake.warnings())  # of a part, too, if it breaks off
         if not intake.frames:
             raise AudioError(f"{self.name}: no samples{f' ({fault})' if fault else ''}")
         samples = intake.finish()
@@ -201,7 +208,6 @@ class AudioReader:
             raise AudioError(f"{self.name}: shorter than one sample at {self.target_rate} Hz")
         if len(samples):
             yield samples
-        self.warnings = (*([fault] if fault else []), *intake.warnings())
 
 
 def is_encoded(source: object) -> bool:

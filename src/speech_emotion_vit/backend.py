@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .config import ClassifierConfig
-from .errors import ConfigError
+from .errors import ConfigError, WeightsError
 
 Floats: TypeAlias = "npt.NDArray[np.float32]"
 
@@ -58,3 +58,16 @@ class Backend(ABC):
             ConfigError: this backend does not show it.
         """
         raise ConfigError(f"{type(self).__name__} does not show its attention: use EmotionClassifier(backend='torch')")
+
+
+def require_numbers(*outputs: npt.NDArray[np.floating[Any]]) -> None:
+    """Look at what a network gave.
+
+    Raises:
+        WeightsError: there is NaN among it, or infinity.
+    """
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise WeightsError(
+            "the network answers NaN or infinite values, for its weights or its configuration are out of range: "
+            "take an undamaged file, or train again"
+        )

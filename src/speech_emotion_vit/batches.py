@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .audio import AudioInput, AudioReader, Samples, is_encoded
-from .backend import Backend, Floats
+from .backend import Backend, Floats, require_numbers
 from .errors import AudioError
 from .segments import clip_windows
 
@@ -164,6 +164,8 @@ class Batcher:
                 batch = np.zeros((len(group), len(group[-1][1])), np.float32)
                 for row, (_, window) in zip(batch, group, strict=True):
                     row[: len(window)] = window
-            for (clip, _), *outputs in zip(group, *self._backend.infer(batch), strict=True):
+            results = self._backend.infer(batch)
+            require_numbers(*results)
+            for (clip, _), *outputs in zip(group, *results, strict=True):
                 clip.add(*outputs)
         self._pool.clear()

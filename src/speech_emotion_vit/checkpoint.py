@@ -133,6 +133,7 @@ def load_checkpoint(
             model = _build(config, mapped, where)
             require_finite(mapped, where)
             model.load_state_dict(mapped, strict=True)  # copies, so nothing of the mapped file stays in use
+            _require_variances(model.state_dict(), where)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{where}: damaged safetensors file ({error}): download or save it again") from error
     return model.to(device).eval(), config
@@ -163,6 +164,11 @@ def load_weights(
             shapes = {name: tuple(each.get_shape()) for name, each in slices.items()}
             require_shapes(shapes, tensor_shapes(config.model), where)
             types = {name: each.get_dtype() for name, each in slices.items()}
+            if foreign := sorted({kind for kind in types.values() if kind.startswith(("F", "BF"))} - {*_NUMPY_TYPES}):
+                raise WeightsError(
+                    f"{where}: tensors are of types that numpy lacks, {', '.join(foreign)}: "
+                    "save them as float16 or float32, or use the torch backend"
+                )
             if odd := [f"{name} ({kind})" for name, kind in types.items() if kind not in _NUMPY_TYPES]:
                 raise not_finite(odd, where)
             with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is refused as such
@@ -171,7 +177,15 @@ def load_weights(
         raise WeightsError(f"{where}: damaged safetensors file ({error}): download or save it again") from error
     if bad := [name for name, array in weights.items() if not np.isfinite(array).all()]:
         raise not_finite(bad, where)
+    _require_variances(weights, where)
     return weights, config
+
+
+def _require_variances(tensors: Mapping[str, Any], where: str) -> None:
+    """Refuse negative variances, whose roots are NaN."""
+    bad = [name for name, values in tensors.items() if name.endswith(".running_var") and values.min() < 0]
+    if bad:
+        raise WeightsError(f"{where}: negative variances in {', '.join(bad)}: take an undamaged file, or train again")
 
 
 def _open(

@@ -36,10 +36,15 @@ CONTOUR_STATISTICS = 168
 
 TIMELINE_HOP = 1.0  # seconds between the segments of a timeline
 
+TABLE_COLUMNS = frozenset(
+    ("file", "start", "end", "label", "score", "silent", "duration", "model", "warnings")
+)  # beside those of the labels
+
 # The layout of a model folder, here and on the Hub.
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
+MIN_BANDWIDTH = 1.0  # Hz from f_min to f_max; the Mel filters of far less are not finite in float32
 MAX_TOKENS = 4096  # per window; attention grows with the square
 MAX_STFT_VALUES = 1 << 23  # frames x bins of one window, 32 MiB of float32
 MAX_STEM_PIXELS = 1 << 17  # of an image that goes through a stem of up to 128 channels
@@ -151,8 +156,9 @@ class FrontendConfig:
         ):
             _require(low <= value <= high, f"{name} must be from {low} to {high}, not {shown(value)}")
         _require(
-            0 <= self.f_min < self.f_max <= self.sampling_rate / 2,
-            f"0 <= f_min < f_max <= {self.sampling_rate / 2:g} Hz must hold, not {self.f_min:g} and {self.f_max:g}",
+            self.f_min >= 0 and self.f_min + MIN_BANDWIDTH <= self.f_max <= self.sampling_rate / 2,
+            f"0 <= f_min < f_max <= {self.sampling_rate / 2:g} Hz must hold, at least {MIN_BANDWIDTH:g} Hz apart, "
+            f"not {self.f_min:g} and {self.f_max:g}",
         )
         _require(
             self.window_samples >= self.win_length,
@@ -376,6 +382,8 @@ class ClassifierConfig:
             len(set(self.labels)) == len(self.labels) == self.model.num_classes and all(self.labels),
             f"{self.model.num_classes} different non-empty labels are needed, not {shown(list(self.labels))}",
         )
+        columns = sorted(TABLE_COLUMNS & set(self.labels))
+        _require(not columns, f"labels cannot be called {shown(columns)}, as other columns of a table are: rename them")
         _require(all(map(str.isprintable, self.labels)), f"labels must be printable, not {shown(list(self.labels))}")
         _require(
             1e-3 <= self.temperature <= 1e3,

@@ -129,6 +129,7 @@ def _read_state(path: str) -> Mapping[str, Tensor]:
         for key, value in state.items()
         if not (isinstance(key, str) and isinstance(value, Tensor) and value.layout is torch.strided)
         or value.device.type != "cpu"  # a meta tensor has no values
+        or value.is_nested
     ]
     if odd:
         raise WeightsError(

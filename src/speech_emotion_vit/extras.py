@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, one_line
 
 TRAINING = ("accelerate", "audiomentations", "matplotlib", "sklearn", "tensorboard")
 """What the extra `train` brings."""
@@ -19,8 +19,8 @@ def require(module: str, extra: str) -> Any:
     """
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except Exception as error:  # a package that is broken, or does not fit another, ends in any
         package = module.partition(".")[0]
         raise ConfigError(
-            f"{package} cannot be imported ({error}): pip install 'speech-emotion-vit[{extra}]'"
+            f"{package} cannot be imported ({one_line(error)}): pip install 'speech-emotion-vit[{extra}]'"
         ) from error

@@ -64,7 +64,8 @@ def refuse_inputs(output: str | os.PathLike[str], inputs: Iterable[str | os.Path
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block ends well, and else disappears.
 
-    A link is followed. What is there already is only replaced if it is a regular file.
+    A link is followed. What is there already is only replaced if it is a regular file, and
+    its permissions stay.
 
     Raises:
         ConfigError: nothing can be written there.
@@ -73,9 +74,10 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         place = Path(os.path.realpath(path))
         replaceable = place.is_file() or not place.exists()
+        mode = place.stat().st_mode & 0o777 if place.is_file() else None
         temporary = place.parent / f".{secrets.token_hex(8)}.part"
         if replaceable:
-            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else mode | 0o600))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: cannot be written ({one_line(error)}): choose another place") from error
     if not replaceable:
@@ -84,6 +86,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        if mode is not None:
+            with contextlib.suppress(OSError):  # some file systems have none
+                os.chmod(temporary, mode)
         os.replace(temporary, place)
     except OSError as error:
         raise ConfigError(f"{name}: cannot be written ({one_line(error)}): choose another place") from error

@@ -9,7 +9,7 @@ import numpy as np
 from .backend import Backend, Floats
 from .checkpoint import load_weights
 from .config import ClassifierConfig
-from .errors import ConfigError
+from .errors import ConfigError, WeightsError, one_line
 from .extras import require
 from .onnx_graph import EMBEDDING, INPUT, PROBABILITIES, Weights, build_model
 
@@ -62,7 +62,17 @@ class OnnxBackend(Backend):
         self._open(*state)
 
     def infer(self, windows: Floats) -> tuple[Floats, Floats]:
-        """Return probabilities `[batch, classes]` and embeddings `[batch, dim]` of windows `[batch, samples]`."""
+        """Return probabilities `[batch, classes]` and embeddings `[batch, dim]` of windows `[batch, samples]`.
+
+        Raises:
+            WeightsError: ONNX Runtime fails, as it does where memory is short.
+        """
         waveform = np.ascontiguousarray(windows, np.float32)
-        probabilities, embedding = self._session.run([PROBABILITIES, EMBEDDING], {INPUT: waveform})
+        try:
+            probabilities, embedding = self._session.run([PROBABILITIES, EMBEDDING], {INPUT: waveform})
+        except Exception as error:  # its own have no base in common
+            raise WeightsError(
+                f"onnxruntime cannot run the network ({one_line(error)}): pass fewer windows at once, or use "
+                "backend='torch'"
+            ) from error
         return probabilities, embedding

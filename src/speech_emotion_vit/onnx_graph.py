@@ -197,7 +197,7 @@ def _image(graph: Graph, c: FrontendConfig, mel_power: str, n_frames: str, step:
 
     matrix = interpolation_matrix(c.n_frames, c.columns, c.interpolation)
     earliest = (matrix > 0).argmax(axis=0)  # frame of every column
-    touched = np.searchsorted(earliest, np.arange(c.n_frames + 1))
+    touched = np.maximum(np.searchsorted(earliest, np.arange(c.n_frames + 1)), 1)  # an image has a column
     touched = np.minimum(-(-touched // step) * step, c.columns)
     size = graph("Concat", n_frames, graph("Gather", touched, n_frames), axis=0)
     weights = graph("Slice", matrix, [0, 0], size, [0, 1])

@@ -43,7 +43,7 @@ class _Ranked:
         Raises:
             ConfigError: `k` is not a whole number of at least 1.
         """
-        if not isinstance(k, int) or k < 1:
+        if not hasattr(k, "__index__") or k < 1:
             raise ConfigError(f"top(k) needs a whole k of at least 1, not {k!r}")
         return sorted(self.probabilities.items(), key=lambda item: -item[1])[:k]
 

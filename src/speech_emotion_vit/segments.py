@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from reprlib import repr as shown
 
 import numpy as np
 
 from .audio import SILENT_PEAK, Samples, windows
-from .backend import Backend, Floats
+from .backend import Backend, Floats, require_numbers
 from .config import TIMELINE_HOP, FrontendConfig
 from .errors import ConfigError
 from .prediction import Segment
@@ -58,29 +59,57 @@ class Segmenter:
         self._average: tuple[float, Floats] | None = None  # start and smoothed probabilities of the segment before
 
     def push(self, samples: Samples) -> list[Segment]:
-        """Return the segments, possibly none, that the next samples `[samples]` complete."""
-        self._arrived.append(samples)
-        self._total += len(samples)
-        self._held += len(samples)
+        """Return the segments, possibly none, that the next samples `[samples]` complete.
+
+        Where the network fails, or is interrupted, none is lost: the next call returns them.
+        """
+        self.take(samples)
         if self._total < self._next + self._size:
             if self._held > 2 * self._wanted:  # seldom, for every time all of it is copied
                 self._forget()
             return []
+        with self._whole():
+            segments = self._complete()
+        self._forget()
+        return segments
+
+    def take(self, samples: Samples) -> None:
+        """Take in the next samples `[samples]` for the call that follows."""
+        self._arrived.append(samples)
+        self._total += len(samples)
+        self._held += len(samples)
+
+    def finish(self) -> list[Segment]:
+        """Return the segments left, the last of which ends where the flow ends: nothing follows."""
+        if self._total == self._end:
+            return []
+        with self._whole():
+            segments = self._complete()
+            if self._total > self._end:
+                size = min(self._size, self._total)
+                segments += self._infer([self._total - size], size)
+                self._end = self._total
+        return segments
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Do all of the block or nothing: a window that was averaged and not returned must not be averaged again."""
+        before = self._next, self._end, self._average
+        try:
+            yield
+        except BaseException:  # Ctrl-C too
+            self._next, self._end, self._average = before
+            raise
+
+    def _complete(self) -> list[Segment]:
+        """Return the segments of all windows that are whole."""
         starts = range(self._next, self._total - self._size + 1, self._hop)
         segments: list[Segment] = []
         for first in range(0, len(starts), self._batch_size):
             segments += self._infer(starts[first : first + self._batch_size], self._size)
-        self._next, self._end = starts[-1] + self._hop, starts[-1] + self._size
-        self._forget()
+        if starts:
+            self._next, self._end = starts[-1] + self._hop, starts[-1] + self._size
         return segments
-
-    def finish(self) -> list[Segment]:
-        """Return the segment, if any, that ends where the flow ends: nothing follows."""
-        if self._total == self._end:
-            return []
-        self._end = self._total
-        size = min(self._size, self._total)
-        return self._infer([self._total - size], size)
 
     @property
     def _wanted(self) -> int:
@@ -103,6 +132,7 @@ class Segmenter:
         samples = buffer[first : first + starts[-1] + size - starts[0]]
         relative = [start - starts[0] for start in starts]
         probabilities, _ = self._backend.infer_cut(samples, relative, size)
+        require_numbers(probabilities)
         segments = []
         for start, row in zip(starts, probabilities, strict=True):
             heard = samples[start - starts[0] :][:size]

@@ -73,6 +73,9 @@ class EmotionStream:
     def push(self, chunk: npt.NDArray[Any] | torch.Tensor, *, sampling_rate: int | None = None) -> list[Segment]:
         """Return the segments, possibly none, that a chunk completes.
 
+        Where the network fails or Ctrl-C interrupts it, the chunk has been taken, and the next call returns its
+        segments too.
+
         Args:
             chunk: a numpy array or torch tensor, `[samples]` or `[channels, samples]`, of any length including none,
                 float or integer PCM. The number of channels must not change, and more than 8 need more samples in the
@@ -101,10 +104,10 @@ class EmotionStream:
 
     def flush(self) -> list[Segment]:
         """Return the last segments, with the window that ends where the audio ends; nothing can follow."""
-        if self._flushed:
-            return []
-        self._flushed = True
-        return [*self._segmenter.push(self._intake.finish()), *self._segmenter.finish()]
+        if not self._flushed:
+            self._segmenter.take(self._intake.finish())
+            self._flushed = True
+        return self._segmenter.finish()  # none the second time, unless the first was interrupted
 
     def _frames(self, chunk: object) -> npt.NDArray[Any]:
         """Return `[frames, channels]`."""

@@ -71,7 +71,7 @@ def _versions() -> Iterator[Check]:
 def _devices() -> Iterator[Check]:
     try:
         import torch
-    except (ImportError, OSError) as error:
+    except Exception as error:  # whatever a broken package raises
         yield Check(
             "BROKEN", "torch", f"cannot be imported: {_first_line(error)}", "pip install --force-reinstall torch"
         )
@@ -94,7 +94,7 @@ def _devices() -> Iterator[Check]:
 def _decoders() -> Iterator[Check]:
     try:
         import soundfile
-    except (ImportError, OSError) as error:
+    except Exception as error:  # whatever a broken package raises
         yield Check("BROKEN", "decoder", f"soundfile: {_first_line(error)}", "pip install --force-reinstall soundfile")
         return
     formats = soundfile.available_formats()
@@ -110,7 +110,7 @@ def _extras() -> Iterator[Check]:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError:
             yield Check("optional", name, f"not installed: {purpose}", install)
-        except (ImportError, OSError, RuntimeError) as error:
+        except Exception as error:  # whatever a broken package raises
             mend = f"pip install --force-reinstall {name}"
             yield Check("optional", name, f"cannot be imported: {_first_line(error)}", mend)
         else:
@@ -120,8 +120,12 @@ def _extras() -> Iterator[Check]:
 def _cache() -> Iterator[Check]:
     try:
         from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE
-    except ImportError:
+    except ModuleNotFoundError:
         return  # reported above
+    except Exception as error:  # whatever a broken package raises
+        mend = "pip install --force-reinstall huggingface-hub"
+        yield Check("BROKEN", "cache", f"huggingface_hub: {_first_line(error)}", mend)
+        return
     folder = Path(HF_HUB_CACHE)
     existing = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))  # False where closed
     if os.access(existing, os.W_OK):

@@ -158,7 +158,13 @@ def _sources(clip: str) -> Iterator[tuple[str, AudioInput | AudioError]]:
         return
     found = False
     closed: list[OSError] = []
-    for folder, folders, files in os.walk(clip, onerror=closed.append):
+    seen = set()
+    for folder, folders, files in os.walk(clip, onerror=closed.append, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back, or to what has been searched
+            folders.clear()
+            continue
+        seen.add(real)
         folders.sort()
         for file in sorted(files):
             if os.path.splitext(file)[1].lower() in AUDIO_SUFFIXES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reprlib import repr as shown
+
 import click
 
 from ._corpus import corpus_options
@@ -78,12 +80,13 @@ def command(
     from pathlib import Path
     from typing import Any, cast
 
-    from ..errors import ConfigError, WeightsError, printable
-    from ..manifest import parse_json
+    from ..errors import ConfigError, WeightsError, one_line, printable
+    from ..manifest import MAX_JSON_BYTES, parse_json
     from ..training.catalogue import find_corpus
     from ..training.experiment import make_accelerator, train_corpus
     from ..training.recipes import RECIPES, Recipe
     from ..training.report import flat_scores, scores_table
+    from ..training.runs import read_text
     from ._corpus import feature_progress
     from ._rows import json_line
 
@@ -92,9 +95,9 @@ def command(
         recipe = RECIPES[preset]
     elif preset.endswith(".json"):
         try:
-            recipe = Recipe.from_dict(parse_json(Path(preset).read_text(encoding="utf-8"), preset))
+            recipe = Recipe.from_dict(parse_json(read_text(Path(preset), MAX_JSON_BYTES), preset))
         except (OSError, ValueError, WeightsError) as error:
-            raise ConfigError(f"{preset}: is no recipe ({error})") from error
+            raise ConfigError(f"{preset}: is no recipe ({one_line(error)}): correct the file") from error
     else:
         raise ConfigError(f"recipe must be one of {', '.join(RECIPES)} or a .json file, not {preset!r}")
     recipe = recipe.with_values(_assignments(changes))
@@ -137,6 +140,6 @@ def _assignments(changes: tuple[str, ...]) -> dict[str, str]:
 def _fold(text: str | None) -> int | str | None:
     if text is None or text in ("all", "final"):
         return text or "all"
-    if text.isdecimal():
+    if text.isdecimal() and len(text) < 10:  # Python refuses to read thousands of digits
         return int(text)
-    raise click.BadParameter(f"{text!r} is not a number, all or final", param_hint="--fold")
+    raise click.BadParameter(f"{shown(text)} is not a number, all or final", param_hint="--fold")

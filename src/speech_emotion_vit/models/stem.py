@@ -106,15 +106,16 @@ class StridedStem(nn.Module):
         kept = not torch.is_grad_enabled() and not any(weight.is_inference() for weight in weights)
         # The tensors themselves are part of it, for an address may be another tensor's tomorrow.
         state = [(weight, weight._version) for weight in weights] if kept else []
+        memory = self._memory  # once, for another thread may forget it meanwhile
         if (
             kept
-            and self._memory is not None
+            and memory is not None
             and all(
                 now is then and version == before
-                for (now, version), (then, before) in zip(state, self._memory[0], strict=True)
+                for (now, version), (then, before) in zip(state, memory[0], strict=True)
             )
         ):
-            return self._memory[1]
+            return memory[1]
         folded = tuple(norm.folded_into(convolution.weight) for convolution, norm in self._layers())
         self._memory = (state, folded) if kept else None
         return folded

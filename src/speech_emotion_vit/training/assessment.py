@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..config import ClassifierConfig
@@ -24,6 +25,8 @@ from .protocols import Fold, Item, Protocol, Split, make_split, number_of_folds
 from .provenance import Heard, heard_by
 from .scoring import score_rows
 from .waveforms import VERSIONS
+
+LEAST = 1e-200  # of a sum that can still be divided by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +131,14 @@ def assess(
     possible = {u.id: tuple(label in asked[u.corpus] for label in config.labels) for u in utterances}
     rows = Rows(items, stores, classes, device=device, possible=possible if len(asked) > 1 else None)
     chosen = [config.labels.index(label) for label in common]
-    probabilities = mean_probabilities(score_rows(network, rows), rows.owners, config.temperature)[:, chosen]
-    probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
+    logits = score_rows(network, rows)
+    if not np.isfinite(logits).all():
+        raise DatasetError(f"{model.name}: its answers on {corpus.title} are not finite: choose another model")
+    probabilities = mean_probabilities(logits, rows.owners, config.temperature)[:, chosen]
+    sums = probabilities.sum(axis=1, keepdims=True)
+    # Of an answer that is all another label's nothing is left to divide: then these labels alone are asked.
+    alone = mean_probabilities(logits[:, chosen], rows.owners, config.temperature)
+    probabilities = np.where(sums > LEAST, probabilities / np.maximum(sums, LEAST), alone)
     speaker_of = {utterance.id: utterance.speaker for utterance in utterances}
     speakers = tuple(speaker_of[item.utterance] for item in rows.items)
     return Assessment(

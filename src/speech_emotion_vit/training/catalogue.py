@@ -22,6 +22,7 @@ from .corpora import (
     crema_d_ids,
     emodb_ids,
     named,
+    overlooked,
     read_crema_d,
     read_emodb,
     read_folder,
@@ -180,10 +181,17 @@ def describe_missing(name: str) -> str:
 
 
 def remarks(corpus: Corpus, folder: Path, utterances: Sequence[Utterance]) -> list[str]:
-    """Return how `folder` differs from the published composition, naming what is missing and what does not belong."""
+    """Return how `folder` differs from the published composition, naming what is missing and what does not belong.
+
+    Of any folder it is said what in it was left out.
+    """
+    found = [] if folder.is_file() else overlooked(folder)
     if not corpus.published:
-        return []
-    found = []
+        if folder.is_dir() and (beside := [path.name for path in audio_files(folder) if path.parent == folder]):
+            found.append(
+                f"{len(beside)} clips beside the folders of labels have none and are left out: {named(beside)}"
+            )
+        return found
     there = {utterance.id for utterance in utterances}
     missing, extra = sorted(corpus.published - there), sorted(there - corpus.published)
     if missing:

@@ -293,7 +293,7 @@ def read_folder(source: Path) -> list[Utterance]:
     for path in audio_files(source):
         parts = path.relative_to(source).parts
         if len(parts) > 1:
-            name = path.relative_to(source).with_suffix("").as_posix()
+            name = _as_utf8(path.relative_to(source).with_suffix("").as_posix())
             utterances.append(Utterance(id=name, path=path, label=parts[0], speaker="", sentence=""))
     return _checked(utterances, source, FOLDER_LAYOUT)
 
@@ -302,7 +302,7 @@ def _read_csv(source: Path) -> list[Utterance]:
     try:
         with open(source, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            columns, rows = set(reader.fieldnames or ()), list(reader)
+            columns, rows = set(reader.fieldnames or ()), [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeError, csv.Error) as error:
         raise DatasetError(
             f"{source}: cannot be read as a table ({one_line(error)}): give a folder, or save the table as CSV in UTF-8"
@@ -311,7 +311,7 @@ def _read_csv(source: Path) -> list[Utterance]:
         raise DatasetError(f"{source}: lacks the columns {sorted(missing)}: its first line must name path,label")
     utterances = []
     lines: dict[Path, int] = {}
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         # A blank too many would be another voice, on the other side of a split.
         values = {name: (row.get(name) or "").strip() for name in ("path", "label", "speaker", "sentence")}
         path = source.parent / values["path"]
@@ -324,7 +324,7 @@ def _read_csv(source: Path) -> list[Utterance]:
             raise DatasetError(f"{source}: line {line}: {path} is the file of line {before}: keep one of the two")
         utterances.append(
             Utterance(
-                id=Path(values["path"]).as_posix(),
+                id=_as_utf8(Path(values["path"]).as_posix()),
                 path=path,
                 label=values["label"],
                 speaker=values["speaker"],
@@ -368,17 +368,65 @@ def possible_labels(utterances: Sequence[Utterance]) -> dict[str, set[str]]:
 
 
 def audio_files(folder: Path) -> Iterator[Path]:
-    """Yield the files in `folder`, however deep, that are named like audio, in a stable order; links are followed."""
+    """Yield the files in `folder`, however deep, that are named like audio, in a stable order; links are followed.
+
+    Raises:
+        DatasetError: the folder cannot be read.
+    """
+    yield from (path for path in _walk(folder)[0] if path.is_file())
+
+
+def overlooked(folder: Path) -> list[str]:
+    """Return one remark per kind of thing in `folder` that looks like audio, or may hold some, and cannot be read.
+
+    Raises:
+        DatasetError: the folder cannot be read.
+    """
+    found, closed = _walk(folder)
+    lost = [path for path in found if not path.is_file()]
+    remarks = []
+    for paths, what in ((closed, "folders cannot be read"), (lost, "names of audio lead to no file")):
+        if paths:
+            names = named([_as_utf8(str(path.relative_to(folder))) for path in paths])
+            remarks.append(f"{len(paths)} {what} and are left out: {names}")
+    return remarks
+
+
+def _walk(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return all names in `folder` that are like those of audio, however deep, and the folders that cannot be read.
+
+    What is both a folder and linked from elsewhere is read in its own place; the system's order decides nothing.
+    """
     found: list[Path] = []
+    closed: list[Path] = []
     seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    folders, links = [folder], list[Path]()
+    while folders or links:
+        place = folders.pop(0) if folders else links.pop(0)
         real = os.path.realpath(place)
         if real in seen:  # a link that leads back, or to what has been read
-            folders.clear()
-        else:
-            seen.add(real)
-            found += [Path(place, name) for name in names]
-    yield from sorted(path for path in found if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+            continue
+        seen.add(real)
+        try:
+            names = sorted(os.listdir(place))
+        except OSError as error:
+            if place == folder:
+                raise DatasetError(f"{folder}: cannot be read ({one_line(error)}): check its permissions") from error
+            closed.append(place)
+            continue
+        for path in (place / name for name in names):
+            if path.name == "__MACOSX" or path.name.startswith("._"):  # what macOS adds to archives is no audio
+                continue
+            if os.path.isdir(path):
+                (links if path.is_symlink() else folders).append(path)
+            elif path.suffix.lower() in AUDIO_SUFFIXES:
+                found.append(path)
+    return sorted(found), closed
+
+
+def _as_utf8(name: str) -> str:
+    """Return `name` as every table can hold it: bytes of a file name that are no UTF-8 become their escapes."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _checked(utterances: list[Utterance], folder: Path, layout: str) -> list[Utterance]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import DatasetError
+from ..config import ClassifierConfig
+from ..errors import ConfigError, DatasetError
 from .catalogue import Corpus, remarks
 from .corpora import Utterance, named, possible_labels
 from .features import FeatureStore, load_features
 from .recipes import Recipe
 from .waveforms import VERSIONS
+
+COLUMNS = frozenset(("utterance", "version", "speaker", "label", "predicted"))  # of tables with a column per label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +115,10 @@ def load_data(
         progress: makes a callback from a title.
 
     Raises:
-        DatasetError: the corpus is not there, or `strict` and not as published.
+        DatasetError: the corpus is not there, `strict` and not as published, or has labels that no model can have.
     """
     utterances = tuple(corpus.read(folder))
+    _check_labels(folder, utterances, recipe)
     found = remarks(corpus, folder, utterances)
     stores = {
         version: load_features(
@@ -127,6 +131,10 @@ def load_data(
         for version in recipe.versions
     }
     found += describe_faults(stores)
+    heard = {utterance.label for utterance in utterances if any(utterance.id in s.rows for s in stores.values())}
+    if silent := sorted({utterance.label for utterance in utterances} - heard):  # no label, so perhaps no emotion
+        found.append(f"{len(silent)} labels are left out, for none of their clips can be read: {named(silent)}")
+        utterances = tuple(utterance for utterance in utterances if utterance.label in heard)
     for remark in found:
         say(f"{corpus.title}: {remark}")
     if found and strict:
@@ -135,6 +143,21 @@ def load_data(
     if len(labels) < 2:
         raise DatasetError(f"{folder}: only one label is there, {labels[0]}: at least two are needed")
     return Data(corpus=corpus, utterances=utterances, labels=labels, stores=stores, remarks=tuple(found))
+
+
+def _check_labels(folder: Path, utterances: Sequence[Utterance], recipe: Recipe) -> None:
+    """Refuse labels that no model can have: now, not after an hour."""
+    labels = tuple(sorted({utterance.label for utterance in utterances}))
+    for label in labels:
+        if not label.isprintable() or label in COLUMNS:
+            rule = "not be called as a column of a table" if label in COLUMNS else "be printable"
+            where = next(utterance.path for utterance in utterances if utterance.label == label)
+            raise DatasetError(f"{folder}: a label must {rule}, not {label!r}, as of {where}: rename it")
+    if len(labels) > 1:
+        try:
+            ClassifierConfig(labels=labels, model=recipe.student_model(len(labels)), frontend=recipe.frontend)
+        except ConfigError as error:
+            raise DatasetError(f"{folder}: {error}") from error
 
 
 def contents_of(stores: Mapping[int, FeatureStore]) -> dict[str, str]:

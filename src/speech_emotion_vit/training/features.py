@@ -11,8 +11,8 @@ import dataclasses
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ import torch
 
 from ..audio import AudioReader, Samples, windows
 from ..config import FrontendConfig
-from ..errors import AudioError, DatasetError
+from ..errors import AudioError, DatasetError, one_line
 from ..files import open_regular
 from ..frontend import LogMel
 from .corpora import Utterance, named
@@ -34,6 +34,8 @@ from .waveforms import VERSIONS, make_version
 
 FORMAT = 1  # raise it when what a store holds changes for the same key
 BLOCK = 64  # utterances handed to the threads at a time
+ANOTHER = "set SPEECH_EMOTION_VIT_CACHE to another folder"
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError)  # what reading a damaged store may raise
 
 Progress = Callable[[int, int], None]
 
@@ -90,13 +92,17 @@ def load_features(
         digests = list(pool.map(_digest, [utterance.path for utterance in utterances]))
         contents = {utterance.id: digest for utterance, digest in zip(utterances, digests, strict=True)}
         store = folder / _key(utterances, digests, frontend, version)
-        if (store / "index.json").is_file():
+        if os.path.exists(store):
             try:
                 return _open(store, contents)
-            except (OSError, ValueError, LookupError, TypeError, AttributeError):  # damaged, or of other decoders
+            except DAMAGED:  # or of other decoders
                 shutil.rmtree(store, ignore_errors=True)
-        _build(store, utterances, frontend, version, pool, progress)
-        return _open(store, contents)
+        if not os.path.exists(store):  # else it is another user's, or another process has just made it
+            _build(store, utterances, frontend, version, pool, progress)
+        try:
+            return _open(store, contents)
+        except DAMAGED as error:
+            raise DatasetError(f"{store}: cannot be used ({one_line(error)}): remove it, or {ANOTHER}") from error
 
 
 def _open(store: Path, contents: dict[str, str]) -> FeatureStore:
@@ -204,19 +210,20 @@ def _build(
 def _remove_abandoned(cache: Path) -> None:
     """Remove what interrupted processes left behind; nobody writes a store for a day."""
     for part in cache.glob(".part-*"):
-        if time.time() - part.stat().st_mtime > 86_400:
-            shutil.rmtree(part, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it may have its name by now, or be gone
+            if time.time() - part.stat().st_mtime > 86_400:
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def _write(store: Path, images: npt.NDArray[np.float16], index: dict[str, object]) -> None:
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(store.parent)
-        temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=store.parent))
+        temporary = store.parent / f".part-{secrets.token_hex(8)}"
+        temporary.mkdir()  # with the rights of any folder, which mkdtemp would not give: a cache may be shared
     except OSError as error:
         raise DatasetError(
-            f"{store.parent}: the feature cache cannot be written ({error.strerror}): "
-            "set SPEECH_EMOTION_VIT_CACHE to another folder"
+            f"{store.parent}: the feature cache cannot be written ({error.strerror}): {ANOTHER}"
         ) from error
     try:
         np.save(temporary / "images.npy", images)
@@ -228,8 +235,7 @@ def _write(store: Path, images: npt.NDArray[np.float16], index: dict[str, object
                 raise
     except OSError as error:
         raise DatasetError(
-            f"{store}: the feature cache cannot be written ({error.strerror}): make room, or set "
-            "SPEECH_EMOTION_VIT_CACHE to another folder"
+            f"{store}: the feature cache cannot be written ({error.strerror}): make room, or {ANOTHER}"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

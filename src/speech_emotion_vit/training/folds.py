@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import TrainingError, one_line
 from .dataset import Data
 from .evaluation import Scores
 from .losses import IMPOSSIBLE
@@ -25,15 +26,23 @@ def pooled_temperature(output: Path) -> float | None:
     """Return what fits all folds' test clips where these were calibrated by each other, else the folds' mean.
 
     Of a run without folds it is the run's own; None where there is no run.
+
+    Raises:
+        TrainingError: a run's results are damaged.
     """
-    if (output / RESULTS_FILE).is_file():
-        there = read_json(output / RESULTS_FILE)
-        model = there["model"]
-        fitted: float | None = there.get("temperature_by_corpus", {}).get(model, {}).get("")
-        if fitted is not None or "folds" not in there:
-            return fitted or float(there["temperature"][model])
-    found = [read_json(path) for path in sorted(output.glob(f"fold-*/{RESULTS_FILE}"))]
-    return _mean_temperature(found, found[0]["model"]) if found else None
+    try:
+        if (output / RESULTS_FILE).is_file():
+            there = read_json(output / RESULTS_FILE)
+            model = there["model"]
+            fitted: float | None = there.get("temperature_by_corpus", {}).get(model, {}).get("")
+            if fitted is not None or "folds" not in there:
+                return float(fitted or there["temperature"][model])
+        found = [read_json(path) for path in sorted(output.glob(f"fold-*/{RESULTS_FILE}"))]
+        return _mean_temperature(found, found[0]["model"]) if found else None
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise TrainingError(
+            f"{output}: a {RESULTS_FILE} in it is damaged ({one_line(error)}): run its fold anew, or choose another"
+        ) from error
 
 
 def pool_folds(output: Path, data: Data, folds: int) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class _Fit:
             started = time.monotonic()
             record: Record = {"epoch": epoch, "learning_rate": learning_rate(settings, epoch - 0.5)}
             record |= self._train_epoch(epoch)
-            record |= self._validate()
+            record |= self._validate(epoch)
             record["seconds"] = time.monotonic() - started
             self.history.append(record)
             self._choose(record)
@@ -227,18 +227,28 @@ class _Fit:
         values = {name: float(value) for name, value in sums.items()}
         if not all(map(math.isfinite, values.values())):
             parts = ", ".join(f"{name} {value:g}" for name, value in values.items())
-            name = self.job.name
-            raise TrainingError(
-                f"{name}: the loss is not finite in epoch {epoch}, step {step} or up to {CHECK_EVERY - 1} before it "
-                f"(sums: {parts}; learning rate {rate:.3g}): train anew with a lower {name}.learning_rate or with "
-                f"{name}.clip_norm 1; the state after epoch {epoch - 1} is in {self.job.folder}"
-            )
+            when = f"in epoch {epoch}, step {step} or up to {CHECK_EVERY - 1} before it"
+            raise self._diverged(f"the loss is not finite {when} (sums: {parts}; learning rate {rate:.3g})", epoch)
 
-    def _validate(self) -> Record:
-        if not len(self.job.validation):
-            return {}
+    def _diverged(self, what: str, epoch: int) -> TrainingError:
+        name = self.job.name
+        return TrainingError(
+            f"{name}: {what}: train anew with a lower {name}.learning_rate or with {name}.clip_norm 1; "
+            f"the state after epoch {epoch - 1} is in {self.job.folder}"
+        )
+
+    def _validate(self, epoch: int) -> Record:
         network = (self.averaged or self.network).eval()
-        return validation_record(score_rows(network, self.job.validation, self.accelerator), self.job.validation)
+        if not len(self.job.validation):  # nobody else sees what the last step has done
+            if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
+                raise self._diverged(f"the weights are not finite after epoch {epoch}", epoch)
+            return {}
+        logits = score_rows(network, self.job.validation, self.accelerator)
+        if not np.isfinite(logits).all():
+            rows = int((~np.isfinite(logits)).any(axis=1).sum())
+            what = f"{rows} of {len(logits)} validation answers are not finite"
+            raise self._diverged(f"{what} after epoch {epoch}", epoch)
+        return validation_record(logits, self.job.validation)
 
     def _choose(self, record: Record) -> None:
         """Keep this epoch's weights if they are the best so far, or if the last are wanted."""
@@ -281,7 +291,8 @@ class _Fit:
             self.kept = {name: tensor.to(self.accelerator.device) for name, tensor in groups["kept"].items()}
             self.step, self.best_epoch, self.done = progress["step"], progress["best_epoch"], progress["done"]
             self.history = progress["history"]
-        except (KeyError, RuntimeError, ValueError) as error:
+            _require_whole(self.history, self.kept, self.network)
+        except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise TrainingError(
                 f"{self.path}: does not fit this run ({reason}): remove it to repeat this stage"
@@ -306,6 +317,16 @@ class _Fit:
             )
         left = 0.0 if self.done else record["seconds"] * (job.settings.epochs - epoch)
         job.say("  ".join([*parts, f"{record['seconds']:.1f} s", f"{_duration(left)} left" if left else "done"]))
+
+
+def _require_whole(history: Any, kept: dict[str, Tensor], network: nn.Module) -> None:
+    """Refuse with a ValueError what would only fail when the stage is over."""
+    for record in history:
+        if not {"epoch", "learning_rate", "seconds"} <= record.keys() or not all(map(math.isfinite, record.values())):
+            raise ValueError(f"no record of an epoch: {record}")
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    if history and {name: value.shape for name, value in kept.items()} != shapes:
+        raise ValueError("the kept weights are those of another network")
 
 
 def _duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ from .data import Rows
 from .protocols import Item, Split, check_contents, make_split, without_validation
 from .provenance import learnt_from, require_unheard, versions_of
 from .results import write_results
-from .runs import RESULTS_FILE, SPLIT_FILE, hardware, locked, open_run, read_json, versions, write_csv
+from .runs import SPLIT_FILE, hardware, locked, open_run, read_results, versions, write_csv
 from .stage_runner import ORDER, Run, StageRunner
 from .waveforms import VERSIONS
 
@@ -96,8 +96,7 @@ def describe(run: Run, accelerator: Accelerator) -> dict[str, Any]:
 
 def _require_no_later_stage(run: Run) -> None:
     """Refuse to put the results of an earlier stage in the place of a later one's."""
-    path = run.folder / RESULTS_FILE
-    later = [stage for stage in (read_json(path)["epochs"] if path.is_file() else ()) if stage not in ORDER[run.stages]]
+    later = [stage for stage in read_results(run.folder).get("epochs", ()) if stage not in ORDER[run.stages]]
     if later:
         raise TrainingError(
             f"{run.folder}: its network has been through stage {later[-1]}, which --stage {run.stages} would undo: "

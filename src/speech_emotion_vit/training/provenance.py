@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,10 @@ def _add(heard: Heard, model: ResolvedModel, read: set[Path]) -> None:
         heard.speakers |= {f"{corpus}/{speaker}" for corpus, speakers in by_corpus for speaker in speakers}
         return
     # The weights lie in the run's folder, or in that of their role in it.
-    folder = next((place for place in model.weights.parents[:2] if (place / SPLIT_FILE).is_file()), None)
+    # A link is followed if need be, and of "model.safetensors" the folder has a name only in full.
+    paths = (Path(os.path.abspath(model.weights)), model.weights.resolve())
+    places = [place for path in paths for place in path.parents[:2]]
+    folder = next((place for place in places if (place / SPLIT_FILE).is_file()), None)
     if folder in read:
         return
     try:

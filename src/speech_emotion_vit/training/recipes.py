@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from reprlib import repr as shown
@@ -133,7 +134,7 @@ class Recipe:
     """
 
     name: str
-    """Name of the preset it started from."""
+    """Name of the preset it started from; part of a folder's name."""
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     """How waveforms become images."""
     versions: tuple[int, ...] = (0,)
@@ -192,6 +193,8 @@ class Recipe:
     """Instead of the three: a new head for `initial_weights`, or the default model, which stay as they are."""
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", self.name) or not self.name.strip("."):
+            raise ConfigError(f"name must be 1 to 64 letters, digits and _.-, not dots alone, not {shown(self.name)}")
         _choice("student_network", self.student_network, Network)
         _choice("teacher_network", self.teacher_network, Network)
         if 0 not in self.versions or len(set(self.versions)) != len(self.versions):

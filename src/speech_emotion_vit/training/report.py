@@ -81,6 +81,8 @@ def _draw_confusion(path: Path, scores: Scores) -> None:
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     axes.set_xticks(range(count), scores.labels, rotation=45, ha="right")
     axes.set_yticks(range(count), scores.labels)
+    for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        text.set_parse_math(False)  # a dollar in a label is a dollar
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(f"WA {percent(scores.wa)} %, UA {percent(scores.ua)} %, {scores.clips} clips", fontsize=10)
@@ -115,7 +117,7 @@ def write_report(folder: Path, run: Mapping[str, Any], results: Mapping[str, Any
     for name, scores in flat_scores(results).items():
         write_confusion(folder, name.replace(", ", "_"), scores)
     with whole_file(folder / "README.md") as temporary:
-        temporary.write_text(model_card(run, results, corpus), encoding="utf-8")
+        temporary.write_text(model_card(run, results, corpus), "utf-8", "backslashreplace")
 
 
 def model_card(run: Mapping[str, Any], results: Mapping[str, Any], corpus: Corpus) -> str:

@@ -11,13 +11,14 @@ import numpy as np
 
 from ..checkpoint import load_checkpoint, save_folder
 from ..config import ClassifierConfig, FrontendConfig
+from ..errors import TrainingError
 from ..models import SpectrogramViT
 from .data import Rows
 from .dataset import Data
 from .evaluation import Scores, score_clips
 from .metrics import Floats, fit_temperature, mean_probabilities
 from .report import write_report
-from .runs import RESULTS_FILE, RUN_FILE, peak_memory, read_json, write_csv, write_json
+from .runs import RESULTS_FILE, RUN_FILE, peak_memory, read_json, read_results, write_csv, write_json
 from .scoring import Record, score_rows
 from .waveforms import VERSIONS
 
@@ -57,6 +58,11 @@ def write_results(
         # What is scored is the file that ships, in half precision.
         shipped, _ = load_checkpoint(place / "model.safetensors", device=rows["test"].device)
         logits = {part: score_rows(shipped, rows[part]) for part in ("validation", "test") if len(rows[part])}
+        if not all(np.isfinite(values).all() for values in logits.values()):
+            raise TrainingError(
+                f"{place / 'model.safetensors'}: its answers are not finite in half precision: train anew with a lower "
+                "learning_rate or with clip_norm 1"
+            )
         fitted = temperature or 1.0
         if "validation" in logits:
             part = rows["validation"]
@@ -69,7 +75,7 @@ def write_results(
             write_predictions(place / f"predictions_{name}.csv", data, rows[name], probabilities)
             clips = [item.utterance for item in rows[name].items]
             scores[role] |= scores_by_member(name, clips, probabilities, data)
-    before = read_json(folder / RESULTS_FILE) if (folder / RESULTS_FILE).is_file() else {}
+    before = read_results(folder)
     results = {
         "model": final,
         "temperature": temperatures,

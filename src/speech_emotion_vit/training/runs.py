@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import platform
@@ -13,8 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import TrainingError
-from ..files import whole_file
+from ..errors import TrainingError, one_line
+from ..files import open_regular, whole_file
 from .recipes import Recipe
 
 PACKAGES = ("speech-emotion-vit", "torch", "numpy", "soundfile", "soxr", "audiomentations", "accelerate")
@@ -34,10 +35,14 @@ COMPARED = (
 )  # what a resumed run must have in common
 
 
+CARD = ("labels", "versions", "hardware", "split", "remarks")  # what the model card of a resumed run reads besides
+MAX_BYTES = 64 * 2**20  # of a run's record: far above any honest one
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write `values` whole or not at all."""
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8", "backslashreplace")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -47,17 +52,50 @@ def read_json(path: Path) -> dict[str, Any]:
         TrainingError: the file is missing or damaged.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path, MAX_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise TrainingError(f"{path}: cannot be read ({error}): choose another --output") from error
+        raise TrainingError(f"{path}: cannot be read ({one_line(error)}): choose another --output") from error
     if not isinstance(values, dict):
         raise TrainingError(f"{path}: is not a JSON object: choose another --output")
     return values
 
 
+def read_text(path: Path, limit: int) -> str:
+    """Return the text of a regular file of at most `limit` bytes.
+
+    Raises:
+        OSError: it cannot be opened, is no regular file or is larger.
+        ValueError: it is not UTF-8, or no file can have this name.
+    """
+    with open_regular(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
+    return data.decode("utf-8")
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Return the results of the run in `folder`, nothing where it has none yet.
+
+    Raises:
+        TrainingError: the file is damaged.
+    """
+    path = folder / RESULTS_FILE
+    if not path.is_file():
+        return {}
+    values = read_json(path)
+    whole = isinstance(values.get("epochs"), dict) and type(values.get("peak_memory")) in (int, type(None))
+    if not whole:
+        raise TrainingError(f"{path}: is damaged (epochs or peak_memory): remove it, it is written anew")
+    return values
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Write a table whole or not at all."""
-    with whole_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with (
+        whole_file(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
@@ -84,7 +122,9 @@ def open_run(folder: Path, description: Mapping[str, Any], *, resume: bool) -> N
             raise TrainingError(f"{folder}: holds a run already: pass --resume to go on with it, or another --output")
         stored = read_json(path)
         given = json.loads(json.dumps(dict(description)))
-        defaults = Recipe(name="").to_dict()
+        if damaged := _damaged(stored, given):
+            raise TrainingError(f"{path}: is damaged ({', '.join(damaged)}): pass another --output")
+        defaults = Recipe(name="default").to_dict()
         for each in (stored, given):  # a run may have begun before recipes had all the values they have now
             each["recipe"] = _filled(each.get("recipe"), defaults)
         differing = [key for key in COMPARED if key in stored and stored[key] != given.get(key)]
@@ -92,10 +132,25 @@ def open_run(folder: Path, description: Mapping[str, Any], *, resume: bool) -> N
             details = "; ".join(_difference(key, stored.get(key), given.get(key)) for key in differing)
             raise TrainingError(f"{folder}: holds another run ({details}): repeat its options or pass another --output")
         return
-    expected = ("fold-", ".") if description["fold"] == "all" else (".",)  # folds may have been run one by one
-    if folder.is_dir() and any(not entry.name.startswith(expected) for entry in folder.iterdir()):
+    # Folds may have been run one by one, and the network of all clips first.
+    expected = ("fold-", ".") if description["fold"] == "all" else (".",)
+    there = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    if any(name != "final" and not name.startswith(expected) for name in there):
         raise TrainingError(f"{folder}: is not empty and holds no run: pass another --output")
     write_json(path, description)
+
+
+def _damaged(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Return the names of what is not there or of another kind, and would only fail when the training is over."""
+    # A fold is of several kinds; whether it is the same is compared later.
+    kinds = [key for key in (*COMPARED, *CARD) if key in given and key != "fold"]
+    wrong = [key for key in kinds if type(stored.get(key)) is not type(given[key])]
+    if "fold" not in stored:
+        wrong.append("fold")
+    for key, names in (("split", ("note",)), ("hardware", ("device", "cores", "processes"))):
+        if key in given and key not in wrong:
+            wrong += [f"{key}.{name}" for name in names if name not in stored[key]]
+    return wrong
 
 
 def _filled(values: Any, defaults: Any) -> Any:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..config import ModelConfig
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError, TrainingError, one_line
 from ..models import SpectrogramViT
 from .augment import Augmentation
 from .data import Rows
@@ -25,7 +26,7 @@ from .protocols import Fold, Protocol
 from .recipes import Recipe, StageSettings
 from .scoring import SCORE_BATCH, Record
 from .stages import Distillation, FrozenTeacher, Matching, Supervised
-from .state import load_state, save_state
+from .state import Tensors, load_state, save_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -141,7 +142,7 @@ class StageRunner:
         path = run.folder / "state" / "probe.state.safetensors"
         groups, fitted = load_state(path) if path.is_file() else ({}, {})
         if fitted.get("network") == name:  # else the name stands for another network by now
-            network.head.load_state_dict(groups["head"])
+            _restore_head(network, path, groups.get("head", {}), fitted)
         else:
             augmentation = dataclasses.replace(run.recipe.augmentation, mixup=0.0)
             if not settings.masks:
@@ -227,9 +228,26 @@ class StageRunner:
         return self.reference
 
 
+def _restore_head(network: SpectrogramViT, path: Path, head: Tensors, fitted: Mapping[str, Any]) -> None:
+    """Put a probe's stored head into its network.
+
+    Raises:
+        TrainingError: the state is damaged.
+    """
+    try:
+        network.head.load_state_dict(head)
+        for name in ("temperature", "left_out_ua", "seconds"):
+            if not 0 <= fitted[name] < math.inf:
+                raise ValueError(f"{name} is {fitted[name]}")
+    except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise TrainingError(
+            f"{path}: does not fit this run ({one_line(error)[:200]}): remove it to repeat this stage"
+        ) from error
+
+
 def _require_complete(run: Run, stage: str) -> None:
     path = run.folder / "state" / f"{stage}.state.safetensors"
-    if not path.is_file() or not load_state(path)[1]["done"]:
+    if not path.is_file() or not load_state(path)[1].get("done"):
         raise TrainingError(f"{run.folder}: stage {run.stages} needs stage {stage} to be complete: run --stage {stage}")
 
 

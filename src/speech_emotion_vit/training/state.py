@@ -60,7 +60,13 @@ def load_state(path: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
         raise TrainingError(
             f"{path}: was written by another version (format {metadata.get('format')}): remove it to repeat this stage"
         )
-    return groups, json.loads(metadata["progress"])
+    try:
+        progress = json.loads(metadata["progress"])
+    except (KeyError, ValueError, RecursionError):
+        progress = None
+    if not isinstance(progress, dict):
+        raise TrainingError(f"{path}: does not say how far the stage was: remove it to repeat this stage")
+    return groups, progress
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
