@@ -312,6 +312,17 @@ def test_a_bad_file_is_refused_as_by_torch(tmp_path: Path, fault: dict[str, torc
         load_weights(path)
 
 
+def test_what_is_no_number_is_no_answer(tmp_path: Path) -> None:
+    config = ClassifierConfig(labels=("a", "b", "c"), model=MODELS["student"])
+    tensors = random_network(config.model).state_dict()
+    tensors["patch_embedding.projection.weight"].fill_(3e38)
+    save_file(tensors, tmp_path / "far.safetensors", {"config": json.dumps(config.to_dict())})
+    classifier = EmotionClassifier(tmp_path / "far.safetensors", backend="onnx")
+    for task in (classifier.predict, classifier.embed, classifier.timeline):
+        with pytest.raises(WeightsError, match=r"NaN or infinite values.*take an undamaged file"):
+            task(CLIPS[0])
+
+
 def test_the_runtime_says_where_it_runs(on_onnx: EmotionClassifier) -> None:
     assert on_onnx.device == "cpu"
     with pytest.raises(ConfigError, match="use backend='torch'"):
