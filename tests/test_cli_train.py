@@ -303,6 +303,22 @@ def test_a_probe_beside_the_networks_own_head(tmp_path: Path) -> None:
     assert ", but for the head, since what it reads differs" in result.stderr
 
 
+def test_a_table_that_names_its_parts_is_split_so(tmp_path: Path) -> None:
+    """Also where nothing is to test; `evaluate` says then that there is nothing to score."""
+    table = labelled_csv(tmp_path / "mine", ["anger", "neutral"], ["a", "b", "c"], 1)
+    lines = table.read_text().splitlines()
+    part_of = {"a": "train", "b": "validation", "c": "validation"}
+    rows = [f"{line},{part_of[line.split(',')[2]]}" for line in lines[1:]]
+    table.write_text("\n".join([f"{lines[0]},split", *rows]))
+    common = ("--dataset", "folder", "--data-dir", table, "--cache-dir", tmp_path / "cache")
+    result = succeed("train", *common, *SMALL, "--stage", "supervised", "--output", tmp_path / "own")
+    assert "2 training, 4 validation, 0 test items (the parts are those of the table)" in result.stderr
+    with open(tmp_path / "own" / "split.csv", newline="") as file:
+        assert all(row["part"] == part_of[row["speaker"]] for row in csv.DictReader(file))
+    error = fail("evaluate", *common, "--model", tmp_path / "own")
+    assert "there is no test item to score: choose another part" in error
+
+
 def test_copies_of_a_probe_are_masked_unless_told_otherwise(tmp_path: Path) -> None:
     table = labelled_csv(tmp_path / "mine", ["anger", "neutral"], ["a", "b", "c", "d", "e"], 2)
     common = ("train", "--dataset", "folder", "--data-dir", table, "--cache-dir", tmp_path / "cache", *SMALL)

@@ -346,6 +346,11 @@ def test_csv_of_ones_own(tmp_path: Path) -> None:
         ("path,label\n", r"expected is"),
         ("path,label\n\n\na.wav,fear\nnone.wav,fear\n", r"line 5: no such file"),
         ('path,label,speaker\na.wav,fear,"an\nna"\nnone.wav,fear,b\n', r"line 4: no such file"),
+        (
+            "path,label,split\na.wav,fear,test\nb/c.wav,fear,dev\n",
+            r"line 3: split is 'dev': write train, validation, test",
+        ),
+        ("path,label,split\na.wav,fear,\n", r"line 2: split is '': .* or leave the column out"),
     ],
 )
 def test_a_wrong_csv_says_where(tmp_path: Path, text: str, complaint: str) -> None:
@@ -366,11 +371,12 @@ def test_a_csv_of_another_encoding_is_told_what_to_do(tmp_path: Path, encoding: 
 
 def test_blanks_around_the_values_of_a_csv_make_no_other_speaker(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "b.wav")
-    (tmp_path / "clips.csv").write_text("path,label,speaker,sentence\na.wav,fear,ann,one\n b.wav ,fear , ann,one \n")
+    lines = ["path,label,speaker,sentence,split", "a.wav,fear,ann,one,test", " b.wav ,fear , ann,one, test "]
+    (tmp_path / "clips.csv").write_text("\n".join(lines))
     found = read_folder(tmp_path / "clips.csv")
-    assert [(u.id, u.label, u.speaker, u.sentence) for u in found] == [
-        ("a.wav", "fear", "ann", "one"),
-        ("b.wav", "fear", "ann", "one"),
+    assert [(u.id, u.label, u.speaker, u.sentence, u.part) for u in found] == [
+        ("a.wav", "fear", "ann", "one", "test"),
+        ("b.wav", "fear", "ann", "one", "test"),
     ]
 
 

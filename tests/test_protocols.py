@@ -172,6 +172,38 @@ def test_a_folder_with_speakers_is_split_by_them() -> None:
     assert len(set().union(*parts)) == 10
 
 
+PARTS = {"p": "train", "q": "train", "r": "validation", "s": "test"}
+
+
+def with_parts(part_of: dict[str, str]) -> list[Utterance]:
+    return [dataclasses.replace(clip, part=part_of[clip.speaker]) for clip in CLIPS]
+
+
+@pytest.mark.parametrize("protocol", ["speaker", "random"])
+def test_a_table_may_name_its_own_parts(protocol: str) -> None:
+    split = split_of(with_parts(PARTS), "folder", protocol, versions=(0, 1))
+    assert (split.train, split.validation, split.test) == (CLEAN.train, CLEAN.validation, CLEAN.test)
+    without_test = split_of(with_parts(PARTS | {"s": "validation"}), "folder", protocol)
+    assert without_test.validation == CLEAN.validation + CLEAN.test
+    assert not without_test.test
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_a_table_without_a_part_that_is_needed_is_refused(part: str) -> None:
+    parts = {speaker: "test" if other == part else other for speaker, other in PARTS.items()}
+    with pytest.raises(DatasetError, match=f"no clip's split is {part}"):
+        split_of(with_parts(parts), "folder", "random")
+
+
+def test_parts_that_share_a_speaker_are_for_random_and_none_are_for_paper() -> None:
+    clips = [*with_parts(PARTS)[:-1], dataclasses.replace(CLIPS[-1], part="train")]
+    with pytest.raises(DatasetError, match="the speaker split leaks: 1 speakers are in training and in test: s"):
+        split_of(clips, "folder", "speaker")
+    assert Item("s3", 0) in split_of(clips, "folder", "random").train
+    with pytest.raises(ConfigError, match="protocol paper draws its own parts: pass another one, or leave out"):
+        split_of(clips, "folder", "paper")
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_only_clip_of_a_label_trains(seed: int) -> None:
     clips = [

@@ -23,7 +23,7 @@ def corpus_options(command: C) -> C:
                 type=click.Choice(CORPUS_NAMES),
                 required=True,
                 help="Corpus; general is the three together, folder one of your own: a sub-folder per label, or a CSV "
-                "file path,label,speaker.",
+                "file path,label,speaker,split.",
             ),
             click.option(
                 "--data-dir",

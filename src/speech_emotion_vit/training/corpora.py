@@ -23,7 +23,8 @@ MOST_NAMED = 8  # file names in one message; the rest is counted
 CREMA_D_LAYOUT = "AudioWAV/1001_DFA_ANG_XX.wav and 7441 more"
 EMODB_LAYOUT = "wav/03a01Fa.wav and 534 more"
 SAVEE_LAYOUT = "AudioData/DC/a01.wav and 479 more, or flat, DC_a01.wav"
-FOLDER_LAYOUT = "one sub-folder of audio per label, or a CSV file with the columns path,label and perhaps speaker"
+FOLDER_LAYOUT = "one sub-folder of audio per label, or a CSV file with the columns path,label and perhaps speaker,split"
+PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class Utterance:
     """What is said, as the corpus codes it; empty where unknown."""
     corpus: str = ""
     """In a mixture of corpora, the one it is from; its id and speaker then begin with that name."""
+    part: str = ""
+    """Where its table says so: ``train``, ``validation`` or ``test``."""
     votes: tuple[tuple[str, ...], ...] = ()
     """What most listeners heard, from the voice alone and with the face: a label, or several that are level."""
 
@@ -280,12 +283,12 @@ def read_savee(folder: Path) -> list[Utterance]:
 
 
 def read_folder(source: Path) -> list[Utterance]:
-    """Read one sub-folder per label, or a CSV file with the columns ``path,label`` and optionally ``speaker,sentence``.
+    """Read one sub-folder per label, or a CSV file: ``path,label`` and optionally ``speaker``, ``sentence``, ``split``.
 
     Paths in the CSV are relative to its folder. A sub-folder's audio may lie deeper; its speakers are unknown.
 
     Raises:
-        DatasetError: there is nothing to read, a column or a file is missing, or a path occurs twice.
+        DatasetError: there is nothing to read, a column or a file is missing, a path occurs twice, or a split is none.
     """
     if source.is_file():
         return _checked(_read_csv(source), source, FOLDER_LAYOUT)
@@ -313,12 +316,17 @@ def _read_csv(source: Path) -> list[Utterance]:
     lines: dict[Path, int] = {}
     for line, row in rows:
         # A blank too many would be another voice, on the other side of a split.
-        values = {name: (row.get(name) or "").strip() for name in ("path", "label", "speaker", "sentence")}
+        values = {name: (row.get(name) or "").strip() for name in ("path", "label", "speaker", "sentence", "split")}
         path = source.parent / values["path"]
         if not path.is_file():
             raise DatasetError(f"{source}: line {line}: no such file: {path}: paths are relative to the table's folder")
         if not values["label"]:
             raise DatasetError(f"{source}: line {line}: the label is empty: name it, or remove the line")
+        if "split" in columns and values["split"] not in PARTS:
+            raise DatasetError(
+                f"{source}: line {line}: split is {values['split']!r}: write {', '.join(PARTS)} in every line, "
+                "or leave the column out"
+            )
         before = lines.setdefault(path.resolve(), line)
         if before != line:
             raise DatasetError(f"{source}: line {line}: {path} is the file of line {before}: keep one of the two")
@@ -329,6 +337,7 @@ def _read_csv(source: Path) -> list[Utterance]:
                 label=values["label"],
                 speaker=values["speaker"],
                 sentence=values["sentence"],
+                part=values["split"],
             )
         )
     return utterances

@@ -12,6 +12,8 @@
     The published protocol: the pool of originals and augmented versions, stratified 80 / 20 by sample, nothing held
     out for validation. Almost every test item has another version of its recording in training: for comparison with
     the published numbers only.
+
+The table of a folder of one's own may name each clip's part: under ``speaker`` and ``random`` that is the split then.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Literal, NamedTuple, TypeAlias, TypeVar, get_args
 import numpy as np
 
 from ..errors import ConfigError, DatasetError
-from .corpora import Utterance, named
+from .corpora import PARTS, Utterance, named
 
 Protocol = Literal["speaker", "random", "paper"]
 Fold: TypeAlias = "int | Literal['final'] | None"
@@ -138,6 +140,8 @@ def make_split(
             note="trained on every speaker; the score is that of the cross-validation",
         )
     elif protocol == "paper":
+        if any(utterance.part for utterance in usable):
+            raise ConfigError("protocol paper draws its own parts: pass another one, or leave out the column split")
         split = _paper(usable, versions, seed)
     else:
         divide = _by_speaker if protocol == "speaker" else _by_recording
@@ -225,6 +229,16 @@ def _versions(utterances: Sequence[Utterance], versions: Sequence[int]) -> tuple
 Division = tuple[list[Utterance], list[Utterance], list[Utterance], str]
 
 
+def _as_named(utterances: list[Utterance]) -> Division:
+    parts: dict[str, list[Utterance]] = {part: [] for part in PARTS}
+    for utterance in utterances:
+        parts[utterance.part].append(utterance)
+    for part in ("train", "validation"):
+        if not parts[part]:
+            raise DatasetError(f"no clip's split is {part}: some must train, and others choose epoch and temperature")
+    return parts["train"], parts["validation"], parts["test"], "the parts are those of the table"
+
+
 def _by_speaker(utterances: list[Utterance], corpus: str, fold: Fold, seed: int) -> Division:
     if corpus == "general":
         return _each_by_speaker(utterances, fold)
@@ -236,6 +250,8 @@ def _by_speaker(utterances: list[Utterance], corpus: str, fold: Fold, seed: int)
             f"{len(speakers) - (unnamed > 0)}, and {unnamed} clips without: "
             "give a CSV file with a speaker column, or pass --protocol random"
         )
+    if any(utterance.part for utterance in utterances):
+        return _as_named(utterances)
     if corpus == "crema-d":
         test, validation = set(CREMA_D_TEST), set(CREMA_D_VALIDATION)
         note = "audEERING split 1.1.0: 56 training, 18 validation, 17 test speakers"
@@ -274,6 +290,8 @@ def _each_by_speaker(utterances: list[Utterance], fold: Fold) -> Division:
 
 
 def _by_recording(utterances: list[Utterance], corpus: str, fold: Fold, seed: int) -> Division:
+    if any(utterance.part for utterance in utterances):
+        return _as_named(utterances)
     rng = np.random.default_rng(seed)
     rest, test = _stratified(utterances, lambda u: u.label, TEST_SHARE, rng)
     train, validation = _stratified(rest, lambda u: u.label, VALIDATION_SHARE, rng)
