@@ -130,13 +130,12 @@ def changes(run: dict[str, Any]) -> list[str]:
 def missing_lines(runs: list[dict[str, Any]]) -> list[str]:
     """Return a line that says which networks no run has trained with the values of their recipe."""
     there = {(run["recipe"]["name"], run["mode"], role) for run in runs if not changes(run) for role in run["scores"]}
-    missing = {}
-    for recipe in ("robust", "paper"):
-        networks = [text for text, way in WANTED.items() if (recipe, *way) not in there]
-        if networks:
-            missing[recipe] = ", ".join(networks)
-    listed = "; ".join(f"`{recipe}`: {networks}" for recipe, networks in missing.items())
-    return [f"Not run with the recipe's own values: {listed}.", ""] if missing else []
+    missing = [
+        f"`{recipe}`: {', '.join(networks)}"
+        for recipe in ("robust", "paper")
+        if (networks := [text for text, way in WANTED.items() if (recipe, *way) not in there])
+    ]
+    return [f"Not run with the recipe's own values: {'; '.join(missing)}.", ""] if missing else []
 
 
 def score_lines(run: dict[str, Any]) -> list[str]:

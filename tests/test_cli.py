@@ -118,7 +118,9 @@ def test_a_folder_is_searched_for_whatever_can_be_read_and_through_links_without
     names = ["a.WAV", "b.aifc", "c.sph", "d.mka", "e.mkv", "f.wma", "g.3gp", "h.amr", "i.m4a"]
     for name in names:
         (folder / name).touch()
-    (folder / "notes.txt").touch()
+    (folder / "__MACOSX").mkdir()
+    for none in ("notes.txt", "._a.wav", "__MACOSX/a.wav"):  # the last two are what macOS adds to archives
+        (folder / none).touch()
     (other / "z.flac").touch()
     (folder / "linked").symlink_to(other)
     (other / "back").symlink_to(folder)

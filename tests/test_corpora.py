@@ -268,9 +268,9 @@ def test_what_a_folder_holds_and_nobody_reads_is_said(tmp_path: Path, monkeypatc
     (tmp_path / "joy" / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
     listdir = os.listdir
 
-    def refuse(place: Path) -> list[str]:
-        if place.name == "sad":
-            raise PermissionError(errno.EACCES, "Permission denied")
+    def refuse(place: str) -> list[str]:
+        if os.path.basename(place) == "sad":
+            raise PermissionError(errno.EACCES, "Permission denied", place)
         return listdir(place)
 
     monkeypatch.setattr(os, "listdir", refuse)

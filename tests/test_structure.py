@@ -16,6 +16,7 @@ PACKAGE = ROOT / "src" / "speech_emotion_vit"
 FLOORS = {
     "errors": 0,
     "config": 1,
+    "containers": 1,
     "contour_bands": 1,
     "extras": 1,
     "files": 1,
@@ -49,6 +50,7 @@ FLOORS = {
 WITHOUT_TORCH = {
     "errors",
     "config",
+    "containers",
     "contour_bands",
     "extras",
     "files",

@@ -9,18 +9,18 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import sys
 import tempfile
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from .containers import Container
 from .errors import AudioError, one_line
 from .files import open_regular
 
@@ -43,18 +43,6 @@ AV_SUFFIXES = frozenset(
 
 _FULL_SCALE = {"ULAW": 32_124 / 32_768, "ALAW": 32_256 / 32_768, "PCM_U8": 127 / 128, "PCM_S8": 127 / 128}
 _AV_CODECS = {"pcm_mulaw": "ULAW", "pcm_alaw": "ALAW", "pcm_u8": "PCM_U8", "pcm_s8": "PCM_S8"}
-
-_MOST_CHUNKS = 1000  # that are looked through for the one of the samples
-_STREAMED = 0xFFFF_0000  # bytes; writers that cannot go back announce this much or more
-_OF_FRAMES = re.compile(rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f]|VBRI", re.DOTALL)  # how many follow
-_MPEG_FRAME = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")  # the start of one, layer III
-_MANY_FRAMES = 20  # in a piece: 22 of the longest fit in, a random one has 3 that look like it
-_PIECE = 1 << 15  # bytes
-_MOST_PIECES = 32  # of what follows the announced end are looked through
-_TRAILER = 4096  # bytes that may follow the chunks of a WAV unnoticed
-_LARGEST_OGG_PAGE = 65_307  # bytes
-_OGG_HEADER = 27  # bytes before the lengths of a page's parts, whose number is the last of them
-_OGG_BEGINNING, _OGG_END = 2, 4  # flags of the first and the last page of a stream
 
 Block = npt.NDArray[np.float32]
 
@@ -157,7 +145,7 @@ class EncodedAudio:
 
     def _soundfile_blocks(self, sound: _Sequential) -> Iterator[Block]:
         place = self._file.tell()
-        announced = _announced_frames(self._file, sound)
+        container = Container(self._file, sound.format, sound.frames)
         self._file.seek(place)
         step = max(1, min(BLOCK_VALUES // sound.channels, sound.frames))
         # libsndfile turns integers to floats in pieces of 8 KiB, each a call back to Python, but reads 16 bits at once.
@@ -177,17 +165,18 @@ class EncodedAudio:
                 break
             done += len(block)
             yield block if kind is np.float32 else block * np.float32(2.0**-15)
+        announced = container.frames
         if self.fault is None and announced is not None and done < announced:
             self.fault = (
                 f"truncated: {done / sound.samplerate:.2f} of {announced / sound.samplerate:.2f} s could be read"
             )
-        if self.fault is None and _has_more(self._file, sound):
+        if self.fault is None and container.has_more(self._file.tell()):
             how = "ffmpeg -ignore_length 1" if sound.format in ("WAV", "WAVEX") else "ffmpeg"
             self.fault = (
                 f"incomplete: {done / sound.samplerate:.2f} s were read, for its header says that it ends there, "
                 f"but more audio follows: convert the file with {how}"
             )
-        if self.fault is None and sound.format == "OGG" and not _ends_as_ogg(self._file):
+        if self.fault is None and container.is_cut_off():
             self.fault = f"truncated after {done / sound.samplerate:.2f} s: the last page of the Ogg stream is missing"
 
     def _open_with_av(self) -> tuple[int, Any] | None:
@@ -312,160 +301,6 @@ def announced_seconds(path: str) -> float | None:
             return float(soundfile.info(_Calm(file)).duration)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError):
         return None
-
-
-def _announced_frames(file: _Calm, sound: _Sequential) -> int | None:
-    """Return how many frames the header promises, None where it does not say."""
-    frames: int = sound.frames
-    if frames >= 1 << 62:  # streamed FLAC: the largest integer
-        return None
-    if sound.format == "MP3" and not _counts_frames(file):  # libsndfile has guessed, from the size of the file
-        return None
-    if (data := _data_chunk(file)) is None:
-        return frames
-    start, size = data
-    present = file.seek(0, os.SEEK_END) - start
-    if not 0 < present < size < 1 << 62 or _STREAMED <= size < 1 << 32:
-        return frames
-    return max(frames, round(frames * size / present))  # libsndfile has shortened it to what is there
-
-
-def _counts_frames(file: _Calm) -> bool:
-    """Return whether the first frame of an MP3 says how many follow."""
-    head = _read_at(file, _after_id3(file), 4096)
-    first = _MPEG_FRAME.search(head)
-    return first is not None and _OF_FRAMES.search(head, first.start(), first.start() + 64) is not None
-
-
-def _data_chunk(file: _Calm) -> tuple[int, int] | None:
-    """Return where the samples of a WAV, AIFF, AU or W64 begin and how many bytes of them the header announces.
-
-    libsndfile's log says so, too, but also shows titles, which may look like anything.
-    """
-    start = _after_id3(file)
-    head = _read_at(file, start, 24)
-    kind = head[:4]
-    order: Literal["little", "big"] = "big" if kind in (b".snd", b"RIFX", b"FORM") else "little"
-    if kind in (b".snd", b"dns."):
-        return start + int.from_bytes(head[4:8], order), int.from_bytes(head[8:12], order)
-    if kind == b"riff":  # W64: the size is that of the file
-        return start, int.from_bytes(head[16:24], order)
-    if kind not in (b"RIFF", b"RIFX", b"RF64", b"FORM"):
-        return None
-    place, size_of_rf64 = start + 12, 0
-    for _ in range(_MOST_CHUNKS):
-        header = _read_at(file, place, 24)
-        name, size = header[:4], int.from_bytes(header[4:8], order)
-        if name == b"ds64":
-            size_of_rf64 = int.from_bytes(header[16:24], order)
-        if name in (b"data", b"SSND"):
-            return place + 8, size_of_rf64 if kind == b"RF64" and size == 0xFFFF_FFFF else size
-        if len(header) < 8:
-            return None
-        place += 8 + size + size % 2
-    return None
-
-
-def _has_more(file: _Calm, sound: _Sequential) -> bool:
-    """Return whether audio follows where libsndfile ends, for the header announces no more.
-
-    That is so of recordings joined byte by byte, and of writers that did not come to correct their header. Tags,
-    padding and further chunks are no audio.
-    """
-    place = file.tell()
-    if sound.format == "OGG":
-        return _is_chained(file)
-    if sound.format == "MP3":
-        return any(len(_MPEG_FRAME.findall(piece)) >= _MANY_FRAMES for piece in _pieces(file, place))
-    if sound.format == "FLAC":
-        first = _first_flac_frame(file)
-        pattern = re.compile(re.escape(first[:3]) + b"[" + re.escape(first[3:]) + b"]") if first else None
-        return pattern is not None and sum(len(pattern.findall(piece)) for piece in _pieces(file, place)) > 1
-    if sound.format not in ("WAV", "WAVEX") or (data := _data_chunk(file)) is None:
-        return False
-    return _follows_no_chunk(file, max(place, sum(data)))  # a codec may leave a part of its last block
-
-
-def _follows_no_chunk(file: _Calm, place: int) -> bool:
-    """Return whether what a WAV holds from `place` on, after its samples, is neither chunks and tags nor padding."""
-    order: Literal["little", "big"] = "big" if _read_at(file, _after_id3(file), 4) == b"RIFX" else "little"
-    for _ in range(_MOST_CHUNKS):
-        header = _read_at(file, place, 9)
-        if header[:1] == b"\0":  # after an odd number of bytes
-            place, header = place + 1, header[1:]
-        if not all(0x20 <= byte < 0x7F for byte in header[:3]):
-            return file.seek(0, os.SEEK_END) - place > _TRAILER and any(map(any, _pieces(file, place)))
-        if len(header) < 8:
-            return False
-        size = int.from_bytes(header[4:8], order)
-        place += 8 + size + size % 2
-    return False
-
-
-def _first_flac_frame(file: _Calm) -> bytes:
-    """Return how the frames of a FLAC begin, with every arrangement of channels as the bytes from the fourth on."""
-    place = _after_id3(file) + 4
-    for _ in range(_MOST_CHUNKS):
-        block = _read_at(file, place, 4)
-        place += 4 + int.from_bytes(block[1:], "big")
-        if len(block) < 4 or block[0] & 0x80:  # the last
-            break
-    frame = _read_at(file, place, 4)
-    return frame[:3] + bytes(channels << 4 | frame[3] & 15 for channels in range(11)) if len(frame) == 4 else b""
-
-
-def _pieces(file: _Calm, place: int) -> Iterator[bytes]:
-    """Yield what a file holds from `place` on, up to 1 MiB."""
-    for number in range(_MOST_PIECES):
-        if not (piece := _read_at(file, place + number * _PIECE, _PIECE)):
-            break
-        yield piece
-
-
-def _read_at(file: _Calm, place: int, size: int) -> bytes:
-    file.seek(place)
-    return file.read(size)
-
-
-def _after_id3(file: _Calm) -> int:
-    """Return where a file begins after the tags, such as a picture of the cover, that precede an MP3 and others."""
-    place = 0
-    for _ in range(_MOST_CHUNKS):
-        head = _read_at(file, place, 10)
-        if head[:3] != b"ID3" or len(head) < 10:
-            break
-        footer = 10 if head[5] & 0x10 else 0
-        place += 10 + footer + sum(byte % 128 << 7 * (3 - index) for index, byte in enumerate(head[6:]))
-    return place
-
-
-def _is_chained(file: _Calm) -> bool:
-    """Return whether the last page of an Ogg file is of none of the streams that it begins with."""
-    place, serials = 0, set()
-    for _ in range(_MOST_CHUNKS):
-        page = _read_at(file, place, _OGG_HEADER + 255)
-        if page[:4] != b"OggS" or len(page) < _OGG_HEADER or not page[5] & _OGG_BEGINNING:
-            break
-        serials.add(page[14:18])
-        place += _length_of_ogg_page(page)
-    last = _last_ogg_page(file)
-    return len(last) >= _OGG_HEADER and bool(serials) and last[14:18] not in serials
-
-
-def _ends_as_ogg(file: _Calm) -> bool:
-    """Return whether the last page is whole and marked as such: an Ogg stream does not say how long it is."""
-    page = _last_ogg_page(file)
-    return len(page) >= _OGG_HEADER and bool(page[5] & _OGG_END) and len(page) >= _length_of_ogg_page(page)
-
-
-def _last_ogg_page(file: _Calm) -> bytes:
-    tail = _read_at(file, max(0, file.seek(0, os.SEEK_END) - _LARGEST_OGG_PAGE), _LARGEST_OGG_PAGE)
-    return tail[tail.rfind(b"OggS") :]
-
-
-def _length_of_ogg_page(page: bytes) -> int:
-    lengths = page[_OGG_HEADER : _OGG_HEADER + page[_OGG_HEADER - 1]]
-    return _OGG_HEADER + len(lengths) + sum(lengths)
 
 
 def _announced_seconds(container: Any, stream: Any) -> float | None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .audio import AudioInput, AudioReader, Samples
-from .backend import Backend, Floats, require_numbers
+from .backend import Backend, Floats
 from .errors import AudioError, ConfigError, printable
 from .extras import require
 from .files import whole_file
@@ -124,7 +124,6 @@ def explain(
     else:
         begin, window = _window_at(reader, start, frontend.window_samples)
     seen = backend.attention(window)
-    require_numbers(seen.probabilities, seen.weights)
     step = frontend.window_seconds / frontend.columns
     begin_seconds = begin / frontend.sampling_rate
     duration = len(window) / frontend.sampling_rate
@@ -166,7 +165,6 @@ def _most_telling(backend: Backend, reader: AudioReader) -> tuple[int, Samples]:
         for row, (_, window) in zip(batch, group, strict=True):
             row[: len(window)] = window
         results, _ = backend.infer(batch)
-        require_numbers(results)
         for (number, window), probabilities in zip(group, results, strict=True):
             total += probabilities
             for label, probability in enumerate(probabilities):

@@ -29,6 +29,52 @@ def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     return file
 
 
+def read_text(path: str | os.PathLike[str], limit: int) -> str:
+    """Return the text of a regular file of at most `limit` bytes.
+
+    Raises:
+        OSError: it cannot be opened, is no regular file or is larger.
+        ValueError: it is not UTF-8, or no file can have this name.
+    """
+    with open_regular(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit} bytes", os.fspath(path))
+    return data.decode("utf-8")
+
+
+def find_files(folder: str | os.PathLike[str], suffixes: frozenset[str]) -> tuple[list[str], list[OSError]]:
+    """Return all names in `folder` with one of `suffixes`, however deep, and why other folders cannot be searched.
+
+    Links are followed, once: what is both a folder and linked from elsewhere is read in its own place, so the system's
+    order decides nothing. What macOS adds to archives is left out.
+    """
+    found: list[str] = []
+    closed: list[OSError] = []
+    seen = set()
+    folders, links = [os.fspath(folder)], list[str]()
+    while folders or links:
+        place = folders.pop(0) if folders else links.pop(0)
+        real = os.path.realpath(place)
+        if real in seen:  # a link that leads back, or to what has been read
+            continue
+        seen.add(real)
+        try:
+            names = sorted(os.listdir(place))
+        except OSError as error:
+            closed.append(error)
+            continue
+        for name in names:
+            path = os.path.join(place, name)
+            if name == "__MACOSX" or name.startswith("._"):
+                continue
+            if os.path.isdir(path):
+                (links if os.path.islink(path) else folders).append(path)
+            elif os.path.splitext(name)[1].lower() in suffixes:
+                found.append(path)
+    return sorted(found), closed
+
+
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 from .config import ClassifierConfig, as_float
 from .errors import ConfigError, WeightsError
-from .files import open_regular, whole_file
+from .files import read_text, whole_file
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "weights_manifest.json"
@@ -232,11 +232,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_text(path: Path) -> str:
     try:
-        with open_regular(path) as file:
-            data = file.read(MAX_JSON_BYTES + 1)
-        if len(data) > MAX_JSON_BYTES:
-            raise WeightsError(f"{path}: more than {MAX_JSON_BYTES} bytes: not a file of speech-emotion-vit")
-        return data.decode("utf-8")
+        return read_text(path, MAX_JSON_BYTES)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}): check the path and its permissions") from error
     except UnicodeDecodeError as error:

@@ -61,16 +61,11 @@ class OnnxBackend(Backend):
     def __setstate__(self, state: tuple[ClassifierConfig, bytes]) -> None:
         self._open(*state)
 
-    def infer(self, windows: Floats) -> tuple[Floats, Floats]:
-        """Return probabilities `[batch, classes]` and embeddings `[batch, dim]` of windows `[batch, samples]`.
-
-        Raises:
-            WeightsError: ONNX Runtime fails, as it does where memory is short.
-        """
+    def _infer(self, windows: Floats) -> tuple[Floats, Floats]:
         waveform = np.ascontiguousarray(windows, np.float32)
         try:
             probabilities, embedding = self._session.run([PROBABILITIES, EMBEDDING], {INPUT: waveform})
-        except Exception as error:  # its own have no base in common
+        except Exception as error:  # memory is short, say; its own have no base in common
             raise WeightsError(
                 f"onnxruntime cannot run the network ({one_line(error)}): pass fewer windows at once, or use "
                 "backend='torch'"

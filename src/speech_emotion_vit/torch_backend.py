@@ -72,8 +72,7 @@ class TorchBackend(Backend):
         """
         return self._classify(self.frontend(waveform))
 
-    def infer(self, windows: Floats) -> tuple[Floats, Floats]:
-        """Return probabilities `[batch, classes]` and embeddings `[batch, dim]` of windows `[batch, samples]`."""
+    def _infer(self, windows: Floats) -> tuple[Floats, Floats]:
         step = _CPU_WINDOWS if self.device.type == "cpu" else len(windows)
         parts = [
             self.forward(torch.from_numpy(windows[first : first + step]).to(self.device))
@@ -82,11 +81,11 @@ class TorchBackend(Backend):
         probabilities, embedding = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
         return probabilities, embedding
 
-    def infer_cut(self, samples: Floats, starts: Sequence[int], size: int) -> tuple[Floats, Floats]:
-        """Return what `infer` does of windows of `size` samples, with the Mel frames they share computed once."""
+    def _infer_cut(self, samples: Floats, starts: Sequence[int], size: int) -> tuple[Floats, Floats]:
+        # The Mel frames that windows share are computed once.
         power = self._shared_power(torch.from_numpy(samples).to(self.device), starts, size)
         if power is None:
-            return super().infer_cut(samples, starts, size)
+            return super()._infer_cut(samples, starts, size)
         with torch.inference_mode():
             probabilities, embedding = self._classify(self.frontend.image(power))
         return probabilities.cpu().numpy(), embedding.cpu().numpy()
@@ -120,8 +119,7 @@ class TorchBackend(Backend):
         return torch.cat([part for part in (first, middle, last[:, :frames]) if part is not None], dim=1)
 
     @torch.inference_mode()
-    def attention(self, window: Floats) -> Attention:
-        """Return what the network looks at in one window `[samples]`: attention rollout from the CLS token."""
+    def _attention(self, window: Floats) -> Attention:
         c = self.config.frontend
         image = self.frontend(torch.from_numpy(window)[None].to(self.device))
         probabilities, _ = self._classify(image)

@@ -146,6 +146,7 @@ def _sources(clip: str) -> Iterator[tuple[str, AudioInput | AudioError]]:
     """Yield name and source of every piece of audio behind one argument; an AudioError stands for what has none."""
     from ..audio import AUDIO_SUFFIXES, describe
     from ..errors import AudioError, one_line
+    from ..files import find_files
 
     if clip == "-":
         try:
@@ -156,21 +157,8 @@ def _sources(clip: str) -> Iterator[tuple[str, AudioInput | AudioError]]:
     if not os.path.isdir(clip):
         yield clip, clip
         return
-    found = False
-    closed: list[OSError] = []
-    seen = set()
-    for folder, folders, files in os.walk(clip, onerror=closed.append, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back, or to what has been searched
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        for file in sorted(files):
-            if os.path.splitext(file)[1].lower() in AUDIO_SUFFIXES:
-                found = True
-                path = os.path.join(folder, file)
-                yield path, path
+    found, closed = find_files(clip, AUDIO_SUFFIXES)
+    yield from ((path, path) for path in found)
     for error in closed:
         yield error.filename, AudioError(f"{describe(error.filename)}: cannot be searched: {one_line(error)}")
     if not found and not closed:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from ..audio import AUDIO_SUFFIXES
 from ..errors import DatasetError, one_line
+from ..files import find_files
 
 MOST_NAMED = 8  # file names in one message; the rest is counted
 
@@ -382,7 +382,7 @@ def audio_files(folder: Path) -> Iterator[Path]:
     Raises:
         DatasetError: the folder cannot be read.
     """
-    yield from (path for path in _walk(folder)[0] if path.is_file())
+    yield from (path for path in _found(folder)[0] if path.is_file())
 
 
 def overlooked(folder: Path) -> list[str]:
@@ -391,7 +391,7 @@ def overlooked(folder: Path) -> list[str]:
     Raises:
         DatasetError: the folder cannot be read.
     """
-    found, closed = _walk(folder)
+    found, closed = _found(folder)
     lost = [path for path in found if not path.is_file()]
     remarks = []
     for paths, what in ((closed, "folders cannot be read"), (lost, "names of audio lead to no file")):
@@ -401,36 +401,12 @@ def overlooked(folder: Path) -> list[str]:
     return remarks
 
 
-def _walk(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return all names in `folder` that are like those of audio, however deep, and the folders that cannot be read.
-
-    What is both a folder and linked from elsewhere is read in its own place; the system's order decides nothing.
-    """
-    found: list[Path] = []
-    closed: list[Path] = []
-    seen = set()
-    folders, links = [folder], list[Path]()
-    while folders or links:
-        place = folders.pop(0) if folders else links.pop(0)
-        real = os.path.realpath(place)
-        if real in seen:  # a link that leads back, or to what has been read
-            continue
-        seen.add(real)
-        try:
-            names = sorted(os.listdir(place))
-        except OSError as error:
-            if place == folder:
-                raise DatasetError(f"{folder}: cannot be read ({one_line(error)}): check its permissions") from error
-            closed.append(place)
-            continue
-        for path in (place / name for name in names):
-            if path.name == "__MACOSX" or path.name.startswith("._"):  # what macOS adds to archives is no audio
-                continue
-            if os.path.isdir(path):
-                (links if path.is_symlink() else folders).append(path)
-            elif path.suffix.lower() in AUDIO_SUFFIXES:
-                found.append(path)
-    return sorted(found), closed
+def _found(folder: Path) -> tuple[list[Path], list[Path]]:
+    found, faults = find_files(folder, AUDIO_SUFFIXES)
+    closed = [Path(fault.filename) for fault in faults]
+    if folder in closed:
+        raise DatasetError(f"{folder}: cannot be read ({one_line(faults[0])}): check its permissions") from faults[0]
+    return [Path(path) for path in found], closed
 
 
 def _as_utf8(name: str) -> str:

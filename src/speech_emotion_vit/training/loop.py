@@ -23,7 +23,7 @@ from .data import Indices, Rows
 from .recipes import StageSettings
 from .scoring import Record, score_rows, validation_record
 from .stages import Batch
-from .state import load_optimizer_tensors, load_state, optimizer_tensors, save_state
+from .state import load_optimizer_tensors, load_state, optimizer_tensors, restoring, save_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -281,7 +281,7 @@ class _Fit:
 
     def _restore(self) -> None:
         groups, progress = load_state(self.path)
-        try:
+        with restoring(self.path):
             self.network.load_state_dict(groups["network"])
             if self.averaged is not None:
                 self.averaged.load_state_dict(groups["averaged"])
@@ -292,11 +292,6 @@ class _Fit:
             self.step, self.best_epoch, self.done = progress["step"], progress["best_epoch"], progress["done"]
             self.history = progress["history"]
             _require_whole(self.history, self.kept, self.network)
-        except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise TrainingError(
-                f"{self.path}: does not fit this run ({reason}): remove it to repeat this stage"
-            ) from error
         if self.history:
             state = "is complete" if self.done else "goes on"
             self.job.say(f"{self.job.name}: {state} after epoch {len(self.history)}")

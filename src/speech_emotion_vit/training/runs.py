@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import errno
 import json
 import os
 import platform
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import TrainingError, one_line
-from ..files import open_regular, whole_file
+from ..files import read_text, whole_file
 from .recipes import Recipe
 
 PACKAGES = ("speech-emotion-vit", "torch", "numpy", "soundfile", "soxr", "audiomentations", "accelerate")
@@ -33,8 +32,6 @@ COMPARED = (
     "features",
     "precision",
 )  # what a resumed run must have in common
-
-
 CARD = ("labels", "versions", "hardware", "split", "remarks")  # what the model card of a resumed run reads besides
 MAX_BYTES = 64 * 2**20  # of a run's record: far above any honest one
 
@@ -58,20 +55,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise TrainingError(f"{path}: is not a JSON object: choose another --output")
     return values
-
-
-def read_text(path: Path, limit: int) -> str:
-    """Return the text of a regular file of at most `limit` bytes.
-
-    Raises:
-        OSError: it cannot be opened, is no regular file or is larger.
-        ValueError: it is not UTF-8, or no file can have this name.
-    """
-    with open_regular(path) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
-    return data.decode("utf-8")
 
 
 def read_results(folder: Path) -> dict[str, Any]:

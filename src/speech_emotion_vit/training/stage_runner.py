@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config import ModelConfig
-from ..errors import ConfigError, TrainingError, one_line
+from ..errors import ConfigError, TrainingError
 from ..models import SpectrogramViT
 from .augment import Augmentation
 from .data import Rows
@@ -26,7 +26,7 @@ from .protocols import Fold, Protocol
 from .recipes import Recipe, StageSettings
 from .scoring import SCORE_BATCH, Record
 from .stages import Distillation, FrozenTeacher, Matching, Supervised
-from .state import Tensors, load_state, save_state
+from .state import Tensors, load_state, restoring, save_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -234,15 +234,11 @@ def _restore_head(network: SpectrogramViT, path: Path, head: Tensors, fitted: Ma
     Raises:
         TrainingError: the state is damaged.
     """
-    try:
+    with restoring(path):
         network.head.load_state_dict(head)
         for name in ("temperature", "left_out_ua", "seconds"):
             if not 0 <= fitted[name] < math.inf:
                 raise ValueError(f"{name} is {fitted[name]}")
-    except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise TrainingError(
-            f"{path}: does not fit this run ({one_line(error)[:200]}): remove it to repeat this stage"
-        ) from error
 
 
 def _require_complete(run: Run, stage: str) -> None:

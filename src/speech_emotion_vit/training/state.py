@@ -5,7 +5,9 @@ All randomness of an epoch is seeded by (seed, stage, epoch), so no generator's 
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import TrainingError
+from ..errors import TrainingError, one_line
 from ..files import whole_file
 
 FORMAT = 1
@@ -67,6 +69,21 @@ def load_state(path: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
     if not isinstance(progress, dict):
         raise TrainingError(f"{path}: does not say how far the stage was: remove it to repeat this stage")
     return groups, progress
+
+
+@contextlib.contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Turn whatever a stored state does not fit into, in the block, into one error.
+
+    Raises:
+        TrainingError: the state at `path` is of something else, or damaged.
+    """
+    try:
+        yield
+    except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise TrainingError(
+            f"{path}: does not fit this run ({one_line(error)[:200]}): remove it to repeat this stage"
+        ) from error
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:

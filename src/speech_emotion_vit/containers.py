@@ -1,0 +1,195 @@
+"""What the headers of audio files say that libsndfile does not tell: how much is announced, and whether more follows.
+
+libsndfile's log says some of it, but also shows titles, which may look like anything. Nothing read here is trusted: a
+size leads to a place that is read, or past the end of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+_MOST_CHUNKS = 1000  # that are looked through for the one of the samples
+_STREAMED = 0xFFFF_0000  # bytes; writers that cannot go back announce this much or more
+_OF_FRAMES = re.compile(rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f]|VBRI", re.DOTALL)  # how many follow
+_MPEG_FRAME = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")  # the start of one, layer III
+_MANY_FRAMES = 20  # in a piece: 22 of the longest fit in, a random one has 3 that look like it
+_PIECE = 1 << 15  # bytes
+_MOST_PIECES = 32  # of what follows the announced end are looked through
+_TRAILER = 4096  # bytes that may follow the chunks of a WAV unnoticed
+_LARGEST_OGG_PAGE = 65_307  # bytes
+_OGG_HEADER = 27  # bytes before the lengths of a page's parts, whose number is the last of them
+_OGG_BEGINNING, _OGG_END = 2, 4  # flags of the first and the last page of a stream
+
+
+class SeekableFile(Protocol):
+    """What is needed of a file; none of it raises."""
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place and return it."""
+
+
+class Container:
+    """The container of an open recording.
+
+    Args:
+        file: the whole of it; where it stands is changed here and in every method.
+        kind: its format, as libsndfile names it.
+        frames: how many libsndfile expects.
+    """
+
+    def __init__(self, file: SeekableFile, kind: str, frames: int) -> None:
+        self._file = file
+        self._kind = kind
+        self._start = _after_id3(file)
+        self._data = self._data_chunk()
+        self.frames: int | None = self._announced(frames)
+        """How many the header promises, None where it does not say."""
+
+    def has_more(self, place: int) -> bool:
+        """Return whether audio follows at `place`, where libsndfile ends, for the header announces no more.
+
+        That is so of recordings joined byte by byte, and of writers that did not come to correct their header. Tags,
+        padding and further chunks are no audio.
+        """
+        if self._kind == "OGG":
+            return self._is_chained()
+        if self._kind == "MP3":
+            return any(len(_MPEG_FRAME.findall(piece)) >= _MANY_FRAMES for piece in self._pieces(place))
+        if self._kind == "FLAC" and (first := self._first_flac_frame()):
+            pattern = re.compile(re.escape(first[:3]) + b"[" + re.escape(first[3:]) + b"]")
+            return sum(len(pattern.findall(piece)) for piece in self._pieces(place)) > 1
+        if self._kind in ("WAV", "WAVEX") and self._data is not None:
+            return self._follows_no_chunk(max(place, sum(self._data)))  # a codec may leave a part of its last block
+        return False
+
+    def is_cut_off(self) -> bool:
+        """Return whether an Ogg stream, which does not say how long it is, lacks its last page or a part of it."""
+        if self._kind != "OGG":
+            return False
+        page = self._last_ogg_page()
+        return len(page) < _length_of_ogg_page(page) or not page[5] & _OGG_END
+
+    def _announced(self, frames: int) -> int | None:
+        if frames >= 1 << 62:  # streamed FLAC: the largest integer
+            return None
+        if self._kind == "MP3" and not self._counts_frames():  # libsndfile has guessed, from the size of the file
+            return None
+        if self._data is None:
+            return frames
+        start, size = self._data
+        present = self._file.seek(0, os.SEEK_END) - start
+        if not 0 < present < size < 1 << 62 or _STREAMED <= size < 1 << 32:
+            return frames
+        return max(frames, round(frames * size / present))  # libsndfile has shortened it to what is there
+
+    def _counts_frames(self) -> bool:
+        """Return whether the first frame of an MP3 says how many follow."""
+        head = self._read_at(self._start, 4096)
+        first = _MPEG_FRAME.search(head)
+        return first is not None and _OF_FRAMES.search(head, first.start(), first.start() + 64) is not None
+
+    def _data_chunk(self) -> tuple[int, int] | None:
+        """Return where the samples of a WAV, AIFF, AU or W64 begin and how many bytes of them are announced."""
+        start = self._start
+        head = self._read_at(start, 24)
+        kind, order = head[:4], _byte_order(head)
+        if kind in (b".snd", b"dns."):
+            return start + int.from_bytes(head[4:8], order), int.from_bytes(head[8:12], order)
+        if kind == b"riff":  # W64: the size is that of the file
+            return start, int.from_bytes(head[16:24], order)
+        if kind not in (b"RIFF", b"RIFX", b"RF64", b"FORM"):
+            return None
+        place, size_of_rf64 = start + 12, 0
+        for _ in range(_MOST_CHUNKS):
+            header = self._read_at(place, 24)
+            name, size = header[:4], int.from_bytes(header[4:8], order)
+            if name == b"ds64":
+                size_of_rf64 = int.from_bytes(header[16:24], order)
+            if name in (b"data", b"SSND"):
+                return place + 8, size_of_rf64 if kind == b"RF64" and size == 0xFFFF_FFFF else size
+            if len(header) < 8:
+                return None
+            place += 8 + size + size % 2
+        return None
+
+    def _follows_no_chunk(self, place: int) -> bool:
+        """Return whether what a WAV holds from `place` on is neither chunks and tags nor padding."""
+        order = _byte_order(self._read_at(self._start, 4))
+        for _ in range(_MOST_CHUNKS):
+            header = self._read_at(place, 9)
+            if header[:1] == b"\0":  # after an odd number of bytes
+                place, header = place + 1, header[1:]
+            if not all(0x20 <= byte < 0x7F for byte in header[:3]):
+                return self._file.seek(0, os.SEEK_END) - place > _TRAILER and any(map(any, self._pieces(place)))
+            if len(header) < 8:
+                return False
+            size = int.from_bytes(header[4:8], order)
+            place += 8 + size + size % 2
+        return False
+
+    def _first_flac_frame(self) -> bytes:
+        """Return how the frames of a FLAC begin, with every arrangement of channels as the bytes from the fourth on."""
+        place = self._start + 4
+        for _ in range(_MOST_CHUNKS):
+            block = self._read_at(place, 4)
+            place += 4 + int.from_bytes(block[1:], "big")
+            if len(block) < 4 or block[0] & 0x80:  # the last
+                break
+        frame = self._read_at(place, 4)
+        return frame[:3] + bytes(channels << 4 | frame[3] & 15 for channels in range(11)) if len(frame) == 4 else b""
+
+    def _is_chained(self) -> bool:
+        """Return whether the last page of an Ogg file is of none of the streams that it begins with."""
+        place, serials = 0, set()
+        for _ in range(_MOST_CHUNKS):
+            page = self._read_at(place, _OGG_HEADER + 255)
+            if page[:4] != b"OggS" or len(page) < _OGG_HEADER or not page[5] & _OGG_BEGINNING:
+                break
+            serials.add(page[14:18])
+            place += _length_of_ogg_page(page)
+        last = self._last_ogg_page()
+        return len(last) >= _OGG_HEADER and bool(serials) and last[14:18] not in serials
+
+    def _last_ogg_page(self) -> bytes:
+        tail = self._read_at(max(0, self._file.seek(0, os.SEEK_END) - _LARGEST_OGG_PAGE), _LARGEST_OGG_PAGE)
+        return tail[tail.rfind(b"OggS") :]
+
+    def _pieces(self, place: int) -> Iterator[bytes]:
+        """Yield what the file holds from `place` on, up to 1 MiB."""
+        for number in range(_MOST_PIECES):
+            if not (piece := self._read_at(place + number * _PIECE, _PIECE)):
+                break
+            yield piece
+
+    def _read_at(self, place: int, size: int) -> bytes:
+        self._file.seek(place)
+        return self._file.read(size)
+
+
+def _byte_order(head: bytes) -> Literal["little", "big"]:
+    return "big" if head[:4] in (b".snd", b"RIFX", b"FORM") else "little"
+
+
+def _after_id3(file: SeekableFile) -> int:
+    """Return where a file begins after the tags, such as a picture of the cover, that precede an MP3 and others."""
+    place = 0
+    for _ in range(_MOST_CHUNKS):
+        file.seek(place)
+        head = file.read(10)
+        if head[:3] != b"ID3" or len(head) < 10:
+            break
+        footer = 10 if head[5] & 0x10 else 0
+        place += 10 + footer + sum(byte % 128 << 7 * (3 - index) for index, byte in enumerate(head[6:]))
+    return place
+
+
+def _length_of_ogg_page(page: bytes) -> int:
+    """Return how many bytes a page has, by its header; one without a whole header is as long as that at least."""
+    lengths = page[_OGG_HEADER : _OGG_HEADER + page[_OGG_HEADER - 1]] if len(page) >= _OGG_HEADER else b""
+    return _OGG_HEADER + len(lengths) + sum(lengths)
