@@ -181,8 +181,8 @@ def claim_lines(runs: list[dict[str, Any]]) -> list[str]:
         for pair in pairs:
             corpus, protocol = pair[0].split("-")[:2]
             about = f"| {claim} | {role} | {corpus}, `{protocol}` | "
-            if missing := [name for name in pair if name not in by_name]:
-                lines.append(f"{about}not run: {', '.join(missing)} | | |")
+            if missing := [name for name in pair if name not in by_name or role not in by_name[name]["scores"]]:
+                lines.append(f"{about}not run: {role} of {', '.join(missing)} | | |")
                 continue
             scores = [by_name[name]["scores"][role]["test"] for name in pair]
             cells = [f"{percent(s['ua'], s['ua_interval'])}, {percent(s['wa'])}" for s in scores]
@@ -264,11 +264,12 @@ def render(runs: list[dict[str, Any]]) -> str:
     for run in runs:
         stage = "all" if len(run["epochs"]) > 1 else next(iter(run["epochs"]))  # a run of folds takes all by default
         output, fold = run["name"], ""
+        precision = f" --precision {run['precision']}" if run["precision"] != "no" else ""
         if run["fold"] == "final":  # goes into a folder inside the run it takes its temperature from
             output, fold = output.removesuffix("-final"), " --fold final"
         text.append(
             f"speech-emotion-vit train --dataset {run['corpus']} --data-dir DIR --protocol {run['protocol']} "
-            f"--recipe recipe.json --stage {stage} --seed {run['seed']} --output runs/{output}{fold}"
+            f"--recipe recipe.json --stage {stage} --seed {run['seed']}{precision} --output runs/{output}{fold}"
         )
     text += ["```", "", "Where `recipe.json` differs from the preset it is named after (`--set` takes the same):", ""]
     text += [
