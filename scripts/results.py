@@ -33,8 +33,10 @@ WANTED = {
     "student alone": ("supervised", "student"),
 }
 
-# Which commit's bundled file `crema-d` meant in the recipes of runs from before their records said so.
+# Which commit's bundled file `crema-d` meant in recipes, where today's has other tensors or another temperature.
 BUNDLED_THEN = {
+    "crema-d-speaker-again-final": "70e70ef",
+    "crema-d-speaker-keep-calm-final": "c4ca014",
     "crema-d-speaker-keep-final": "c4ca014",
     "emodb-speaker-probe-plain": "c4ca014",
     "emodb-speaker-probe-svm": "f327704",

@@ -148,7 +148,7 @@ def test_folds_of_several_corpora_are_pooled_corpus_by_corpus(tmp_path: Path, ge
     pooled = pool_folds(tmp_path, data, 2)
     assert set(pooled["scores"]["student"]) == {"test crema-d", "test emodb", "test savee"}
     assert pooled["scores"]["student"]["test savee"]["clips"] == 2 * 14
-    assert pooled["temperature_by_corpus"]["student"] == {}  # CREMA-D's validation speakers calibrate it for all three
+    assert pooled["cross_fitted_temperature"] == {}  # CREMA-D's validation speakers calibrate it for all three
     assert "Confusion: student, test savee" in (tmp_path / "README.md").read_text()
 
 
@@ -293,7 +293,11 @@ def test_a_probe_beside_the_networks_own_head(tmp_path: Path) -> None:
     expected = 0.5 / own[1].temperature * own[0].head.weight
     torch.testing.assert_close(both[0].head.weight[:, :width], expected, rtol=1e-3, atol=1e-4)  # half precision
     assert (own[1].model.pooling, both[1].model.pooling) == ("statistics", "contour_statistics")
-    assert "fitted on the validation clips" in (tmp_path / "both" / "README.md").read_text()
+    assert "fitted on the validation clips." in (tmp_path / "both" / "README.md").read_text()
+    succeed(*common, *probe, "--set", "temperature_factor=1.25", "--output", tmp_path / "calm")
+    assert "fitted on the validation clips and multiplied by 1.25." in (tmp_path / "calm" / "README.md").read_text()
+    calm = load_checkpoint(tmp_path / "calm" / "model.safetensors")
+    assert calm[1].temperature == pytest.approx(1.25 * both[1].temperature)
     probe = ("--stage", "probe", "--set", f"initial_weights={tmp_path / 'both'}")
     error = fail(*common, *probe, "--output", tmp_path / "again")
     assert f"probe.keep: the head of {tmp_path / 'both'}" in error
@@ -380,7 +384,7 @@ def test_folds_without_validation_calibrate_each_other(place: Path, savee: Path)
     pooled = json.loads((place / "all-in" / "results.json").read_text())
     folds = [json.loads((place / "all-in" / f"fold-{k}" / "results.json").read_text()) for k in range(4)]
     assert {fold["temperature"]["student"] for fold in folds} == {1.0}
-    fitted = pooled["temperature_by_corpus"]["student"][""]
+    fitted = pooled["cross_fitted_temperature"]["student"]
     assert fitted != 1.0
     assert pooled["scores"]["student"]["test"]["nll"] < max(f["scores"]["student"]["test"]["nll"] for f in folds)
     succeed("train", "--dataset", "savee", *arguments, "--fold", "final")

@@ -701,6 +701,7 @@ def test_values_are_changed_by_name() -> None:
         ({"student.epochs": "1.5"}, r"epochs must be int"),
         ({"student.optimizer": "sgd"}, r"optimizer must be one of adam, adamw, not 'sgd'"),
         ({"versions": "[1]"}, r"versions must be different and contain 0"),
+        ({"temperature_factor": "0.4"}, r"temperature_factor must be from 0.5 to 2, not 0.4"),
         ({"versions": "[0, 7]"}, r"versions must be from 0 to 3"),
         ({"probe.penalties": "[]"}, r"probe\.penalties must be numbers above 0 and up to 1e6, not \(\)"),
         ({"probe.penalties": "[1, 0]"}, r"probe\.penalties must be numbers above 0"),

@@ -34,7 +34,7 @@ def pooled_temperature(output: Path) -> float | None:
         if (output / RESULTS_FILE).is_file():
             there = read_json(output / RESULTS_FILE)
             model = there["model"]
-            fitted: float | None = there.get("temperature_by_corpus", {}).get(model, {}).get("")
+            fitted: float | None = there.get("cross_fitted_temperature", {}).get(model)
             if fitted is not None or "folds" not in there:
                 return float(fitted or there["temperature"][model])
         found = [read_json(path) for path in sorted(output.glob(f"fold-*/{RESULTS_FILE}"))]
@@ -55,7 +55,7 @@ def pool_folds(output: Path, data: Data, folds: int) -> dict[str, Any]:
     each = [read_json(output / f"fold-{index}" / RESULTS_FILE) for index in range(folds)]
     final = each[0]["model"]
     scores: dict[str, dict[str, Any]] = {}
-    fitted: dict[str, dict[str, float]] = {}
+    fitted: dict[str, float] = {}
     possible, classes = data.possible, data.classes
     for role, found in each[0]["scores"].items():
         clips, owners, logits = _test_logits(output, each, role, "" if role == final else role, data.labels)
@@ -63,10 +63,9 @@ def pool_folds(output: Path, data: Data, folds: int) -> dict[str, Any]:
             logits = np.where([possible[clip] for clip in clips], logits, IMPOSSIBLE)
         temperatures = np.array([result["temperature"][role] for result in each])[owners]
         probabilities = mean_probabilities(logits / temperatures[:, None], np.arange(len(clips)))
-        fitted[role] = {}
         if not any(part.startswith("validation") for part in found):
             targets = np.array([classes[clip] for clip in clips])
-            probabilities, fitted[role][""] = cross_fitted(logits, targets, owners)
+            probabilities, fitted[role] = cross_fitted(logits, targets, owners)
         pooled: dict[str, Scores] = scores_by_member("test", clips, probabilities, data)
         scores[role] = {part: values.to_dict() for part, values in pooled.items()}
     stages = each[0]["seconds"]
@@ -74,7 +73,7 @@ def pool_folds(output: Path, data: Data, folds: int) -> dict[str, Any]:
         "model": final,
         "folds": folds,
         "temperature": {role: _mean_temperature(each, role) for role in scores},
-        "temperature_by_corpus": fitted,
+        "cross_fitted_temperature": fitted,
         "scores": scores,
         "test_ua_by_fold": {
             role: {part: [r["scores"][role][part]["ua"] for r in each if part in r["scores"][role]] for part in parts}

@@ -161,6 +161,7 @@ def _run(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
             history=history,
             rows=rows,
             temperature=stages.temperature,
+            temperature_factor=run.recipe.temperature_factor,
             seconds=time.monotonic() - started,
         )
     accelerator.wait_for_everyone()

@@ -181,6 +181,9 @@ class Recipe:
     votes_weight: float = 0.0
     """Weight of what listeners heard, which further heads learn that are thrown away (stage ``supervised``, CREMA-D):
     it says what can be heard in a clip, where the label says what was meant."""
+    temperature_factor: float = 1.0
+    """What the temperature that fits the validation clips is multiplied by, where their speakers are known to be easier
+    than others are: eighteen tell a temperature to a tenth only."""
     teacher: StageSettings = field(default_factory=StageSettings)
     """First stage: the teacher, cross-entropy."""
     match: StageSettings = field(default_factory=StageSettings)
@@ -213,6 +216,8 @@ class Recipe:
             value = getattr(self, name)
             if not 0 <= value <= high:
                 raise ConfigError(f"{name} must be from 0 to {high:g}, not {value}")
+        if not 0.5 <= self.temperature_factor <= 2.0:
+            raise ConfigError(f"temperature_factor must be from 0.5 to 2, not {self.temperature_factor}")
         if self.soft_temperature == 0:
             raise ConfigError("soft_temperature must be above 0")
         self.student_model(2)

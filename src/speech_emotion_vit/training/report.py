@@ -212,7 +212,8 @@ def _calibration(run: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     if run["fold"] == "all":
         return f"Every fold has a temperature of its own, {value} in the mean."
     if any(part.startswith("validation") for part in results["scores"][final]):
-        return f"{calibrated}, fitted on the validation clips."
+        factor = run["recipe"].get("temperature_factor", 1.0)
+        return f"{calibrated}, fitted on the validation clips{f' and multiplied by {factor:g}' * (factor != 1)}."
     if run["fold"] == "final" and results["temperature"][final] != 1.0:
         return f"{calibrated}, that of the runs that held clips out."
     if run["mode"] == "probe":

@@ -34,6 +34,7 @@ def write_results(
     history: Mapping[str, Sequence[Record]],
     rows: Mapping[str, Rows],
     temperature: float | None,
+    temperature_factor: float,
     seconds: float,
 ) -> dict[str, Any]:
     """Save the networks, score the saved files, write all tables, and return what ``results.json`` holds.
@@ -46,6 +47,7 @@ def write_results(
         history: the records of every stage.
         rows: ``validation`` and ``test``; either may be empty.
         temperature: what to store where there are no validation clips to fit it on.
+        temperature_factor: what one that is fitted here is multiplied by.
         seconds: how long this took.
     """
     final = "student" if "student" in networks else "teacher"
@@ -66,7 +68,7 @@ def write_results(
         fitted = temperature or 1.0
         if "validation" in logits:
             part = rows["validation"]
-            fitted = fit_temperature(logits["validation"], part.owners, part.clip_targets)
+            fitted = temperature_factor * fit_temperature(logits["validation"], part.owners, part.clip_targets)
         save_folder(place, network, dataclasses.replace(config, temperature=fitted))
         temperatures[role] = fitted
         scores[role] = {}
