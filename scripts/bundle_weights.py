@@ -148,7 +148,7 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
     except WeightsError:
         manifest = Manifest(default=name, models={})
     probed = (run["recipe"]["initial_weights"] or manifest.default) if run["mode"] == "probe" else None
-    if probed not in (None, name):  # all but the head is a bundled model's, of CREMA-D
+    if probed in manifest.models and probed != name:  # all but the head is a bundled model's, of CREMA-D
         corpora = ["crema-d", *(corpus for corpus in corpora if corpus != "crema-d")]
         heard = f"head: {heard}; all else: as {probed}"
     place = folder if role == results["model"] else folder / role

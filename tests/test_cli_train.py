@@ -269,13 +269,12 @@ def test_a_probe_leaves_out_what_its_score_is_about(place: Path, savee: Path, tm
     arguments += ("--set", f"initial_weights={tmp_path / 'own'}", "--set", "probe.copies=0")
     result = succeed(*arguments, "--protocol", "random", "--output", tmp_path / "random")
     assert "on training clips left out" in result.stderr
-    arguments += ("--set", "probe.contour_weight=0", "--fold", "0")
+    arguments += ("--set", "probe.contour_weight=0", "--set", "frontend.floor=0.2", "--fold", "0")
     result = succeed(*arguments, "--output", tmp_path / "speaker")
     assert "on training speakers left out" in result.stderr
-    configs = [
-        json.loads((tmp_path / each / "config.json").read_text())["model"] for each in ("random", "speaker/fold-0")
-    ]
-    assert [config["pooling"] for config in configs] == ["contour_statistics", "stem_statistics"]
+    configs = [json.loads((tmp_path / each / "config.json").read_text()) for each in ("random", "speaker/fold-0")]
+    assert [config["model"]["pooling"] for config in configs] == ["contour_statistics", "stem_statistics"]
+    assert [config["frontend"]["floor"] for config in configs] == [0.0, 0.2]
 
 
 def test_a_probe_beside_the_networks_own_head(tmp_path: Path) -> None:

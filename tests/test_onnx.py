@@ -83,6 +83,7 @@ FRONTENDS = {
         win_length=500,
         hop_length=60,
     ),
+    "floor": FrontendConfig(hop_length=256, floor=0.3),
     "no common factor": FrontendConfig(n_fft=601, win_length=400, hop_length=77, top_db=60.0),
 }
 BUNDLED = [entry.name for entry in list_models() if entry.file]

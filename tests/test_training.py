@@ -578,6 +578,40 @@ def test_several_teachers_teach_the_mean_of_their_answers() -> None:
     assert "soft_labels" not in Supervised(student)(Batch(images, torch.eye(2).repeat(4, 1)))
 
 
+def test_a_teacher_hears_each_clip_without_the_noise(
+    tmp_path: Path, accelerator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: dict[float, Batch] = {}
+    forward = Supervised.forward
+
+    def recording(self: Supervised, batch: Batch) -> dict[str, torch.Tensor]:
+        batches[noise] = batch
+        return forward(self, batch)
+
+    monkeypatch.setattr(Supervised, "forward", recording)
+    for noise in (0.0, 0.6):
+        augmentation = Augmentation(time_warp=0.1, time_masks=1, time_mask_columns=8, noise=noise)
+        settings = dataclasses.replace(QUICK, epochs=1)
+        fit(
+            Supervised(network(COMPACT)),
+            job(tmp_path / str(noise), "x", settings, augmentation=augmentation),
+            accelerator,
+        )
+    plain, noisy = batches[0.0], batches[0.6]
+    torch.testing.assert_close(noisy.taught, plain.images)
+    assert (noisy.images >= noisy.taught).all()
+    assert 0 < (noisy.images > noisy.taught).flatten(1).any(dim=1).sum() < len(noisy.images)
+    teacher, student = FrozenTeacher(network(COMPACT, 1)), network(COMPACT, 2).eval()
+    expected = (student.embed(noisy.images) - teacher.features(plain.images)).abs().mean()
+    for stage in (Matching(student, teacher), Distillation(student, teacher, alpha=1.0, soft_weight=1.0)):
+        assert stage(noisy)["matching"].item() == pytest.approx(expected.item(), rel=1e-5)
+    soft = Supervised(student, teachers=[teacher], soft_weight=1.0)
+    soft = Supervised(student, teachers=[teacher], soft_weight=1.0, soft_temperature=1.0)
+    wanted = teacher.logits(teacher.features(plain.images)).softmax(dim=1)
+    told = -(wanted * student(noisy.images).log_softmax(dim=1)).sum(dim=1).mean()
+    assert soft(noisy)["soft_labels"].item() == pytest.approx(told.item(), rel=1e-5)
+
+
 def test_what_listeners_heard_is_learnt_by_heads_that_are_thrown_away() -> None:
     model = network(COMPACT).eval()
     stage = Supervised(model, votes_weight=0.5)
@@ -713,6 +747,7 @@ def test_values_are_changed_by_name() -> None:
             r"a strided stem makes tokens of 128 rows and 1, 2, 4, 8, 16 columns, not of 128 x 32",
         ),
         ({"frontend.top_db": "0"}, r"top_db must be from 1"),
+        ({"frontend.floor": "1"}, r"floor must be from 0\.0 to 0\.9, not 1\.0"),
     ],
 )
 def test_senseless_values_are_refused_by_name(change: dict[str, str], complaint: str) -> None:

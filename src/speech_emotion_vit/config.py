@@ -126,6 +126,9 @@ class FrontendConfig:
     """``slaney``: every band has the same area; ``none``: the same peak."""
     top_db: float = 80.0
     """Range of the image in dB below the loudest value of the window, mapped to 0..1 (fits the paper's figures)."""
+    floor: float = 0.0
+    """Lowest value of a column with sound, in parts of the image's range, for further down recordings differ in their
+    rooms and microphones: 0.3 is 56 dB below the loudest value of the window."""
     columns: int = 128
     """Width of the image: the frames of a window are interpolated to this many columns (*paper*)."""
     interpolation: Interpolation = "antialias"
@@ -148,6 +151,7 @@ class FrontendConfig:
             ("window_seconds", self.window_seconds, 0.1, 60.0),
             ("window_hop_seconds", self.window_hop_seconds, 0.01, self.window_seconds),
             ("top_db", self.top_db, 1.0, 200.0),
+            ("floor", self.floor, 0.0, 0.9),
             ("n_fft", self.n_fft, 16, 16_384),
             ("win_length", self.win_length, 16, self.n_fft),
             ("hop_length", self.hop_length, 1, self.win_length),

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from . import onnx_proto
 from .config import STATISTICS_EPSILON, ClassifierConfig, FrontendConfig, ModelConfig
 from .contour_bands import CONTOUR_DECADES, CONTOUR_STEP, PEAK_SHARPNESS, contour_bands
-from .filters import FLOOR_LEVEL, SILENCE_POWER, analysis_window, interpolation_matrix, mel_filterbank
+from .filters import FLOOR_LEVEL, FLOOR_SLOPE, SILENCE_POWER, analysis_window, interpolation_matrix, mel_filterbank
 from .onnx_proto import Attribute
 
 INPUT, PROBABILITIES, EMBEDDING = "waveform", "probabilities", "embedding"
@@ -201,7 +201,11 @@ def _image(graph: Graph, c: FrontendConfig, mel_power: str, n_frames: str, step:
     touched = np.minimum(-(-touched // step) * step, c.columns)
     size = graph("Concat", n_frames, graph("Gather", touched, n_frames), axis=0)
     weights = graph("Slice", matrix, [0, 0], size, [0, 1])
-    return graph("Unsqueeze", graph("MatMul", level, weights), [1])
+    image = graph("MatMul", level, weights)
+    if c.floor:
+        floors = graph("Min", graph("Mul", graph("ReduceMax", image, [1], keepdims=1), FLOOR_SLOPE), c.floor)
+        image = graph("Max", image, floors)
+    return graph("Unsqueeze", image, [1])
 
 
 class _Network:

@@ -15,7 +15,7 @@ from ..errors import ConfigError
 
 EQUALIZER_KNOTS = 6  # points of the random curve over the bands: smooth over about 25 of them
 NOISE_KNOTS = 4  # points of the noise floor's tilt over the bands
-NOISE_TILT = 0.05  # of the image's range: 4 dB at 80 dB
+NOISE_TILT = 0.1  # of the image's range: 8 dB at 80 dB
 NOISE_GRAIN = 0.03  # of the image's range: how far single values of the noise stray
 AUDIBLE = 1e-3  # of the image's range, 0.08 dB: what a real column keeps at least, so that it stays one
 
@@ -75,12 +75,12 @@ def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) 
         images = warp_frequency(images, s.frequency_warp, s.frequency_shift, generator)
     if s.equalizer:
         images = equalize(images, s.equalizer, generator)
-    if s.noise:
-        images = add_noise_floor(images, s.noise, generator)
     for _ in range(s.frequency_masks):
         images = mask_frequency(images, s.frequency_mask_bands, generator)
     for _ in range(s.time_masks):
         images = mask_time(images, s.time_mask_columns, generator)
+    if s.noise:  # last, so that a teacher can hear all but this
+        images = add_noise_floor(images, s.noise, generator)
     return images
 
 

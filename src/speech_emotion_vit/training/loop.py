@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
 import zlib
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from ..errors import TrainingError
 from ..models import SpectrogramViT
-from .augment import Augmentation, augment, mix
+from .augment import Augmentation, add_noise_floor, augment, mix
 from .data import Indices, Rows
 from .recipes import StageSettings
 from .scoring import Record, score_rows, validation_record
@@ -208,14 +209,17 @@ class _Fit:
         targets = nn.functional.one_hot(index, job.num_classes).to(images.dtype)
         if job.augmentation.mixup:
             images, targets = mix(images, targets, job.augmentation.mixup, job.top_db, generator)
-        images = augment(images, job.augmentation, generator)
+        clean = augment(images, dataclasses.replace(job.augmentation, noise=0.0), generator)
+        noise = job.augmentation.noise
+        images = add_noise_floor(clean, noise, generator) if noise else clean
         scores = None
         if job.settings.drop:
             c = self.network.config
             patches = (c.image_height // c.patch_height) * (c.image_width // c.patch_width)
             scores = torch.rand(len(rows), patches, generator=generator, device=images.device)
         reference = None if job.reference is None else job.reference[torch.from_numpy(rows).to(job.reference.device)]
-        return Batch(images, targets, scores, reference, job.train.possible(rows), job.train.votes(rows))
+        possible, votes = job.train.possible(rows), job.train.votes(rows)
+        return Batch(images, targets, scores, reference, possible, votes, clean if noise else None)
 
     def _average(self) -> None:
         if self.averaged is not None:

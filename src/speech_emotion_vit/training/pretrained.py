@@ -89,7 +89,8 @@ def headless(
         ConfigError: it looks at other images.
     """
     source, config, name = load_model(model)
-    require_frontend(name, config, frontend)
+    # A floor of this run's own is allowed: a network that was trained with noise takes it for some.
+    require_frontend(name, config, dataclasses.replace(frontend, floor=config.frontend.floor))
     pooling: Pooling = config.model.pooling
     if config.model.stem == "strided":
         pooling = "contour_statistics" if contours else "stem_statistics"

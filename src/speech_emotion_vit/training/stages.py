@@ -35,6 +35,13 @@ class Batch(NamedTuple):
     """Which classes each clip can have `[batch, classes]`; None: all can have all."""
     votes: Tensor | None = None
     """What listeners heard `[batch, 2, classes]`, from the voice alone and with the face; None: it is not learnt."""
+    clean: Tensor | None = None
+    """`images` without noise, which is for a teacher; None: there is none in them."""
+
+    @property
+    def taught(self) -> Tensor:
+        """The images that a teacher sees `[batch, 1, n_mels, columns]`: it hears each clip without the noise."""
+        return self.images if self.clean is None else self.clean
 
     def share(self, index: int, number: int) -> Batch:
         """Return every `number`-th row from `index` on."""
@@ -45,6 +52,7 @@ class Batch(NamedTuple):
             None if self.reference is None else self.reference[index::number],
             None if self.possible is None else self.possible[index::number],
             None if self.votes is None else self.votes[index::number],
+            None if self.clean is None else self.clean[index::number],
         )
 
 
@@ -165,7 +173,7 @@ class Supervised(nn.Module):
         losses = {"cross_entropy": self._cross_entropy(embedding, batch)}
         if self.teachers:
             losses["soft_labels"] = self._soft_labels(
-                embedding, [teacher.logits(teacher.features(batch.images)) for teacher in self.teachers], batch
+                embedding, [teacher.logits(teacher.features(batch.taught)) for teacher in self.teachers], batch
             )
         if self.votes_head is not None and batch.votes is not None:
             logits = self.votes_head(embedding).unflatten(1, batch.votes.shape[1:])
@@ -209,7 +217,7 @@ class Matching(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of `batch`."""
         embedding = encode(self.network, batch.images, drop=self.drop, scores=batch.scores)
-        reference = self.teacher.features(batch.images) if batch.reference is None else batch.reference
+        reference = self.teacher.features(batch.taught) if batch.reference is None else batch.reference
         return {"matching": feature_distance(embedding, reference)}
 
 
@@ -254,7 +262,7 @@ class Distillation(Supervised):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of `batch`."""
         embedding = encode(self.network, batch.images, drop=self.drop, scores=batch.scores)
-        reference = self.teacher.features(batch.images) if batch.reference is None else batch.reference
+        reference = self.teacher.features(batch.taught) if batch.reference is None else batch.reference
         losses = {
             "cross_entropy": self._cross_entropy(embedding, batch),
             "matching": self.alpha * feature_distance(embedding, reference),
