@@ -275,6 +275,10 @@ def test_a_probe_leaves_out_what_its_score_is_about(place: Path, savee: Path, tm
     configs = [json.loads((tmp_path / each / "config.json").read_text()) for each in ("random", "speaker/fold-0")]
     assert [config["model"]["pooling"] for config in configs] == ["contour_statistics", "stem_statistics"]
     assert [config["frontend"]["floor"] for config in configs] == [0.0, 0.2]
+    unlike = ("--set", f"initial_weights={tmp_path / 'speaker' / 'fold-0'}", "--set", "frontend.floor=0")
+    message = fail(*arguments, *unlike, "--output", tmp_path / "unlike")
+    assert "its front-end is" in message
+    assert "set its values, or choose another model" in message
 
 
 def test_a_probe_beside_the_networks_own_head(tmp_path: Path) -> None:

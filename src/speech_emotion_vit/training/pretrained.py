@@ -89,8 +89,9 @@ def headless(
         ConfigError: it looks at other images.
     """
     source, config, name = load_model(model)
-    # A floor of this run's own is allowed: a network that was trained with noise takes it for some.
-    require_frontend(name, config, dataclasses.replace(frontend, floor=config.frontend.floor))
+    # A floor may be added, for a network that was trained with noise takes it for some, but not be left out.
+    floor = config.frontend.floor
+    require_frontend(name, config, frontend if floor else dataclasses.replace(frontend, floor=floor))
     pooling: Pooling = config.model.pooling
     if config.model.stem == "strided":
         pooling = "contour_statistics" if contours else "stem_statistics"
@@ -114,5 +115,6 @@ def require_frontend(name: str, config: ClassifierConfig, frontend: FrontendConf
     # Frames closer together tell the same about the same moments: columns are averages over them.
     if dataclasses.replace(config.frontend, hop_length=frontend.hop_length) != frontend:
         raise ConfigError(
-            f"{name}: its front-end is {config.frontend}, that of this run {frontend}: choose another model"
+            f"{name}: its front-end is {config.frontend}, that of this run {frontend}: set its values, or choose "
+            "another model"
         )
