@@ -41,16 +41,20 @@ def pink_noise(samples: int, rng: np.random.Generator) -> npt.NDArray[np.float64
     return noise / noise.std()
 
 
-def answers(classifier: EmotionClassifier, clips: Sequence[Utterance], ratio: int | None) -> str:
-    """Return UA and favourite answer."""
+def recordings_of(clips: Sequence[Utterance], ratio: int | None) -> list[npt.NDArray[np.float32]]:
+    """Return the samples of `clips`, with noise `ratio` dB below each."""
     rng = np.random.default_rng(0)
     recordings = [np.concatenate(list(AudioReader(clip.path, target_rate=RATE))) for clip in clips]
-    if ratio is not None:
-        scale = 10 ** (-ratio / 20)
-        recordings = [
-            (samples + scale * samples.std() * pink_noise(len(samples), rng)).astype(np.float32)
-            for samples in recordings
-        ]
+    if ratio is None:
+        return recordings
+    scale = 10 ** (-ratio / 20)
+    return [(each + scale * each.std() * pink_noise(len(each), rng)).astype(np.float32) for each in recordings]
+
+
+def answers(
+    classifier: EmotionClassifier, clips: Sequence[Utterance], recordings: Sequence[npt.NDArray[np.float32]]
+) -> str:
+    """Return UA and favourite answer."""
     labels = classifier.labels
     chosen = np.array([labels.index(p.label) for p in classifier.predict_batch(recordings, sampling_rate=RATE)])
     targets = np.array([labels.index(clip.label) for clip in clips])
@@ -73,7 +77,8 @@ def main(folders: Sequence[Path], models: Sequence[str], validation: bool) -> No
     classifiers = [EmotionClassifier(model) for model in models]
     lines = ["| | clips | " + " | ".join(f"`{model}`" for model in models) + " |", "|---" * (2 + len(models)) + "|"]
     for title, clips, ratio in rows:
-        cells = [answers(classifier, clips, ratio) for classifier in classifiers]
+        recordings = recordings_of(clips, ratio)
+        cells = [answers(classifier, clips, recordings) for classifier in classifiers]
         lines.append(f"| {title} | {len(clips)} | " + " | ".join(cells) + " |")
         print(lines[-1], flush=True)
     if not validation:

@@ -605,7 +605,6 @@ def test_a_teacher_hears_each_clip_without_the_noise(
     expected = (student.embed(noisy.images) - teacher.features(plain.images)).abs().mean()
     for stage in (Matching(student, teacher), Distillation(student, teacher, alpha=1.0, soft_weight=1.0)):
         assert stage(noisy)["matching"].item() == pytest.approx(expected.item(), rel=1e-5)
-    soft = Supervised(student, teachers=[teacher], soft_weight=1.0)
     soft = Supervised(student, teachers=[teacher], soft_weight=1.0, soft_temperature=1.0)
     wanted = teacher.logits(teacher.features(plain.images)).softmax(dim=1)
     told = -(wanted * student(noisy.images).log_softmax(dim=1)).sum(dim=1).mean()
