@@ -10,6 +10,7 @@ Only records are copied (what was asked for, scores, epochs), no weights. Every 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import statistics
 import sys
@@ -159,6 +160,7 @@ def seed_lines(runs: list[dict[str, Any]]) -> list[str]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         key = json.dumps([run[name] for name in ("corpus", "protocol", "fold", "mode", "recipe")])
+        key = re.sub(r"-seed-\d+", "", key)  # a run may begin where the run of the same seed ended
         groups.setdefault(key, []).append(run)
     lines = []
     for group in groups.values():
@@ -230,7 +232,7 @@ def render(runs: list[dict[str, Any]]) -> str:
         "## Seeds",
         "",
         "Test scores of runs whose recipes differ in nothing but their seed: mean, lowest and highest. The first is",
-        "named, the others are called `-seed-1` and so on behind it. A probe's seed says which augmented copies it",
+        "named, the others have `-seed-1` and so on in their names. A probe's seed says which augmented copies it",
         "learns from.",
         "",
         *(seeds_table if (seeds_table := seed_lines(runs)) else ["Not run."]),
