@@ -1,9 +1,10 @@
 """What a training step costs on this machine: milliseconds per sample, forwards, backwards and optimiser.
 
 python scripts/step_time.py [STEPS [CREMA-D]]        with a folder, the time to make the images of that corpus, too
+python scripts/step_time.py --bf16 [STEPS]           as with `train --precision bf16`, not in float32
 
-The stages are run by the training loop itself, on random images of 2.5 s, at batch 32 in float32. Run it on an idle
-machine; the first epoch, which warms up, is left out.
+The stages are run by the training loop itself, on random images of 2.5 s, at batch 32. Run it on an idle machine; the
+first epoch, which warms up, is left out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,10 +31,13 @@ from speech_emotion_vit.training.protocols import Item
 from speech_emotion_vit.training.recipes import RECIPES, Recipe, StageSettings
 from speech_emotion_vit.training.stages import Supervised
 
+Precision = Literal["no", "bf16"]
 CLASSES, BATCH, COLUMNS, FILLED = 7, 32, 128, 80  # 2.5 of 4 s
 
 
-def measure(network: SpectrogramViT, recipe: Recipe, settings: StageSettings, steps: int) -> float:
+def measure(
+    network: SpectrogramViT, recipe: Recipe, settings: StageSettings, steps: int, precision: Precision
+) -> float:
     """Return the milliseconds per sample of the second of two epochs."""
     images = np.random.default_rng(0).random((steps * BATCH, 128, COLUMNS)).astype(np.float16)
     images[:, :, FILLED:] = 0
@@ -54,7 +59,7 @@ def measure(network: SpectrogramViT, recipe: Recipe, settings: StageSettings, st
             folder=Path(folder),
         )
         stage: nn.Module = Supervised(network, label_smoothing=recipe.label_smoothing)
-        history = fit(stage, job, make_accelerator("cpu", "no"))
+        history = fit(stage, job, make_accelerator("cpu", precision))
     return 1000 * history[-1]["seconds"] / len(images)
 
 
@@ -67,20 +72,29 @@ def extraction(folder: Path, recipe: Recipe) -> tuple[int, float]:
         return len(utterances), time.perf_counter() - started
 
 
-def main(steps: int, folder: Path | None = None) -> None:
+def main(steps: int, folder: Path | None, precision: Precision) -> None:
     """Print a line per network, and one per front-end."""
-    print(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {BATCH}")
+    print(
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {BATCH}, "
+        f"mixed precision: {precision}"
+    )
     paper, robust = RECIPES["paper"], RECIPES["robust"]
     for name, network, recipe, settings in (
         ("paper's teacher", paper.teacher_model(CLASSES), paper, paper.teacher),
         ("paper's student", paper.student_model(CLASSES), paper, paper.student),
         ("compact student", robust.student_model(CLASSES), robust, robust.student),
     ):
-        print(f"{name}: {measure(SpectrogramViT(network), recipe, settings, steps):.1f} ms per sample and step")
+        milliseconds = measure(SpectrogramViT(network), recipe, settings, steps, precision)
+        print(f"{name}: {milliseconds:.1f} ms per sample and step")
     for recipe in (paper, robust) if folder else ():
         clips, seconds = extraction(folder, recipe)
         print(f"log-Mel images of {clips} clips, hop {recipe.frontend.hop_length}: {seconds:.1f} s")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 4, Path(sys.argv[2]) if len(sys.argv) > 2 else None)
+    arguments = [argument for argument in sys.argv[1:] if argument != "--bf16"]
+    main(
+        int(arguments[0]) if arguments else 4,
+        Path(arguments[1]) if len(arguments) > 1 else None,
+        "bf16" if "--bf16" in sys.argv else "no",
+    )

@@ -984,3 +984,28 @@ def test_two_processes_score_as_one(table: Path, uninterrupted: Path, tmp_path: 
     assert two["nll"] == pytest.approx(one["nll"], rel=0.05, abs=0.01)
     first = [comparable(folder)["history"][0]["cross_entropy"] for folder in (uninterrupted, tmp_path / "two")]
     assert float(first[1]) == pytest.approx(float(first[0]), rel=1e-3)  # the same batches, divided
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_bfloat16_on_a_processor_leaves_the_slow_kernel_alone(precision: str, tmp_path: Path) -> None:
+    # A process has one precision, so this is another one.
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from torch.profiler import profile\n"
+        "from test_training import TEACHER, StageSettings, job, make_accelerator, network\n"
+        "from speech_emotion_vit.training.loop import fit\n"
+        "from speech_emotion_vit.training.stages import Supervised\n"
+        "stage, accelerator = Supervised(network(TEACHER)), make_accelerator('cpu', sys.argv[1])\n"
+        "with profile() as seen:\n"
+        "    fit(stage, job(Path(sys.argv[2]), 'teacher', StageSettings(epochs=1)), accelerator)\n"
+        "print(any('flash' in event.key and 'backward' in event.key for event in seen.key_averages()))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script, precision, tmp_path],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == [str(precision == "no")]
