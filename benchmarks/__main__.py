@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .subjects import Subject, clip_of, subjects
 ROOT = Path(__file__).resolve().parent.parent
 LENGTHS = (1.0, 2.5, 4.0, 10.0, 60.0)
 FOLDER = 96  # clips
+WAYS = (("torch", None), ("torch", "1"), ("onnx", None))  # backend and OMP_NUM_THREADS, beside busy cores
 COLD = (
     "import json, sys\n"
     "from benchmarks.worker import check\n"
@@ -111,9 +113,30 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "costs": {name: costs.network_costs(name, speech, budget) for name in names},
         "int8": {name: costs.int8(name, recordings(options.speech), folder, budget) for name in names},
         "streaming": costs.streaming(names[0], speech, budget),
+        "busy": busy(names[0], clip_of(2.5, folder), budget, WAYS[-1:] if quick else WAYS),
         "frontends": costs.frontends(speech, budget),
         "gpu": costs.gpu(names),
     }
+
+
+def busy(name: str, clip: str, budget: float, ways: Sequence[tuple[str, str | None]]) -> list[dict[str, Any]]:
+    """Return the latency of one clip, beside nothing and beside an endless loop for every core."""
+    rows = []
+    for backend, threads in ways:
+        job = {"task": "run", "subject": f"{name}:{backend}", "prepared": None, "clips": {"busy": clip}, "folder": []}
+        row: dict[str, Any] = {"backend": backend, "threads": threads}
+        for kind, loops in (("idle", 0), ("busy", os.cpu_count() or 1)):
+            others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
+            try:
+                variables = {"OMP_NUM_THREADS": threads} if threads else None
+                result = worker({**job, "budget": budget, "least": 2}, variables)
+            finally:
+                for other in others:
+                    other.kill()
+                    other.wait()
+            row[kind] = result["latency"]["busy"]
+        rows.append(row)
+    return rows
 
 
 def recordings(folder: Path | None) -> list[str]:
@@ -159,13 +182,13 @@ def one_turn(
     into["cold"].append(time.perf_counter() - started)
 
 
-def worker(job: dict[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(python("-m", "benchmarks.worker", json.dumps(job)))
+def worker(job: dict[str, Any], variables: dict[str, str] | None = None) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(python("-m", "benchmarks.worker", json.dumps(job), variables=variables))
     return result
 
 
-def python(*arguments: str) -> str:
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+def python(*arguments: str, variables: dict[str, str] | None = None) -> str:
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", **(variables or {})}
     run = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
     if run.returncode:
         sys.exit(f"{arguments[-1]}\n{run.stderr}")

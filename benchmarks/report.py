@@ -42,6 +42,13 @@ How long after the last sample of its window an answer of `stream` is there, win
 are asserted to be those of `timeline`.
 
 """
+BUSY = """## Beside other programs
+
+The first of the models above, a clip of 2.5 s: with nothing else running, and with an endless loop for every core. The
+threads of torch wait for each other, so one whose core is taken holds up all: `OMP_NUM_THREADS=1` in the environment
+is slower on idle cores and faster on busy ones.
+
+"""
 
 AIMS = (("egemaps", 12), ("wav2vec2-base", 75), ("wav2vec2-large", 235))
 """How many times faster the path to an answer is to be for a 2.5 s clip."""
@@ -70,7 +77,7 @@ def render(results: dict[str, Any]) -> str:
     if results["skipped"]:
         parts.append("Not run: " + "; ".join(f"{title} ({why})" for title, why in results["skipped"]) + ".\n")
     parts += [_latency(results), _ratios(results), _throughput(results), _operations(results), _int8(results["int8"])]
-    parts += [_streaming(results["streaming"]), _frontends(results)]
+    parts += [_streaming(results["streaming"]), _busy(results["busy"]), _frontends(results)]
     parts += [_gpu(results["gpu"]), (Path(__file__).parent / "tried.md").read_text()]
     return "\n".join(part for part in parts if part)
 
@@ -199,6 +206,21 @@ def _streaming(rows: list[dict[str, Any]]) -> str:
         for row in rows
     )
     return STREAMING + table(header, cells)
+
+
+def _busy(rows: list[dict[str, Any]]) -> str:
+    header = ["from path to answer, ms, p50 / p95", "idle", "busy"]
+    cells = (
+        [
+            row["backend"] + (f", `OMP_NUM_THREADS={row['threads']}`" if row["threads"] else ""),
+            *(
+                f"{milliseconds(percentile(row[kind], 0.5))} / {milliseconds(percentile(row[kind], 0.95))}"
+                for kind in ("idle", "busy")
+            ),
+        ]
+        for row in rows
+    )
+    return BUSY + table(header, cells)
 
 
 def _frontends(results: dict[str, Any]) -> str:
