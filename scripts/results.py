@@ -39,6 +39,7 @@ BUNDLED_THEN = {
     "crema-d-speaker-again-final": "70e70ef",
     "crema-d-speaker-keep-calm-final": "c4ca014",
     "crema-d-speaker-keep-final": "c4ca014",
+    "crema-d-speaker-noise-again": "a3a6c9f",
     "emodb-speaker-probe-plain": "c4ca014",
     "emodb-speaker-probe-svm": "f327704",
     "emodb-speaker-robust": "0d82490",
