@@ -38,10 +38,11 @@ def test_the_quick_form_measures_this_package_and_says_what_it_leaves_out(tmp_pa
     assert "| 4 s | " in text
     assert "251 of 251" in text
     assert re.search(r"\| crema-d \| [\d.]+ / [\d.]+ \| [\d.]+ / [\d.]+ \| 6 \| (83\.3|100\.0) % \| 0\.0\d+ \|", text)
-    row = r"^\| (torch|onnx) \| [\d.,]+ / [\d.,]+ \| [\d.,]+ / [\d.,]+ \|$"
     streaming, busy = (text.split(f"## {title}")[1].split("## ")[0] for title in ("Streaming", "Beside other programs"))
+    row = r"^\| (torch|onnx) \| [\d.]+ / [\d.]+ \| [\d.]+ / [\d.]+ \|$"
     assert re.findall(row, streaming, re.MULTILINE) == ["torch", "onnx"]
-    assert re.findall(row, busy, re.MULTILINE) == ["onnx"]
+    beside = r"^\| (torch|onnx) \| [\d.,]+ / [\d.,]+ \| [\d.,]+ / [\d.,]+ \|$"  # may be a second, 1,000 ms
+    assert re.findall(beside, busy, re.MULTILINE) == ["onnx"]
     assert "## GPU" in text
     assert "## What was tried" in text
     assert str(ROOT) not in text
