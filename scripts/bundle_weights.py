@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from results import RUNS, changes, run_name
 
 from speech_emotion_vit.checkpoint import load_checkpoint, save_checkpoint
 from speech_emotion_vit.config import WEIGHTS_FILE
@@ -41,6 +40,7 @@ from speech_emotion_vit.models import SpectrogramViT
 from speech_emotion_vit.training.catalogue import CORPORA
 from speech_emotion_vit.training.pretrained import load_model, without_head
 from speech_emotion_vit.training.provenance import heard_by
+from speech_emotion_vit.training.recipes import RECIPES, Recipe
 from speech_emotion_vit.training.runs import RESULTS_FILE, RUN_FILE, read_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,8 +86,7 @@ def scored_parts(folder: Path, run: dict[str, Any], scores: dict[str, Any], role
             return metrics(pooled["test"], protocol, "cross-validation")
         note = "a network that never heard them"
         if run["mode"] == "probe":  # of the same kind, on another network
-            beside = read_json(folder.parent / RUN_FILE)["recipe"]["initial_weights"]
-            note = f"the same on {Path(beside).name}, which never heard them"
+            note = "the same kind of head, on a network that never heard them"
         return metrics(scores["test"], protocol, "test") + metrics(pooled["validation"], protocol, "validation", note)
     found = []
     for member in MEMBERS:
@@ -116,11 +115,13 @@ def backbone(
     return under
 
 
-def recipe_of(folder: Path, run: dict[str, Any]) -> str:
-    """Return the recipe's name, and where its values are if they are not those of that name."""
-    records = run_name(folder) if (RUNS / run_name(folder)).is_dir() else folder.parent.name  # one for all folds
-    changed = " with other values" if changes(run) else ""
-    return f"{run['recipe']['name']}{changed} (docs/runs/{records})"
+def recipe_of(run: dict[str, Any]) -> str:
+    """Return the recipe's name, and whether its values are those of that name."""
+    recipe = Recipe.from_dict(run["recipe"]).to_dict()
+    preset = RECIPES[recipe["name"]].to_dict()
+    if run["mode"] == "probe" and recipe["initial_weights"] == load_manifest().default:  # what a probe takes anyway
+        preset = {**preset, "initial_weights": recipe["initial_weights"]}
+    return recipe["name"] + (" with other values" if recipe != preset else "")
 
 
 def speakers_heard(place: Path) -> dict[str, tuple[str, ...]]:
@@ -168,7 +169,7 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
         config=config,
         trained_on=heard,
         heard=speakers,
-        recipe=f"{recipe_of(folder, run)}, stage {stage}, seed {run['seed']}",
+        recipe=f"{recipe_of(run)}, stage {stage}, seed {run['seed']}",
         metrics=tuple(scored_parts(folder, run, results["scores"][role], role)),
         license="; ".join(LICENSES[corpus] for corpus in reversed(corpora)),
         citation="; ".join([METHOD, *(CITATIONS[corpus] for corpus in corpora)]),

@@ -164,7 +164,9 @@ def make_split(
 def without_validation(split: Split, versions: Sequence[int]) -> Split:
     """Return `split` with its validation utterances in training, in all `versions`."""
     also = tuple(Item(item.utterance, version) for item in split.validation for version in versions)
-    return replace(split, train=split.train + also, validation=(), note=f"{split.note}; but what would validate trains")
+    return replace(
+        split, train=split.train + also, validation=(), note=f"{split.note}; the validation speakers are trained on too"
+    )
 
 
 def check_contents(split: Split, contents: Mapping[str, str]) -> None:
