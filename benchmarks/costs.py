@@ -87,7 +87,7 @@ def int8(name: str, paths: Sequence[str], folder: Path, budget: float) -> dict[s
     import onnxruntime
     import soundfile
 
-    from speech_emotion_vit.export import export_onnx
+    from speech_emotion_vit.backends.export import export_onnx
 
     sessions, sizes = [], []
     for small in (False, True):

@@ -133,7 +133,7 @@ def subjects() -> list[Subject]:
     Of models that differ in their weights and in what the head reads alone the first stands for all: `emodb` takes 1 %
     longer than `crema-d`.
     """
-    from speech_emotion_vit.manifest import load_manifest
+    from speech_emotion_vit.weights.manifest import load_manifest
 
     found = []
     shapes = set()

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from hub_server import HubServer, Repository
-from speech_emotion_vit import hub
-from speech_emotion_vit.config import ClassifierConfig, FrontendConfig, ModelConfig
+from speech_emotion_vit.model.config import ClassifierConfig, FrontendConfig, ModelConfig
+from speech_emotion_vit.weights import resolve
 
 CONFIG = ClassifierConfig(
     labels=("low", "high"),
@@ -26,7 +26,7 @@ CONFIG = ClassifierConfig(
 )
 CONTENT = bytes(range(256)) * 100  # what is in the file is not this module's business, only its digest
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
-SOURCE = Path(hub.__file__).resolve().parent.parent
+SOURCE = Path(resolve.__file__).resolve().parents[2]
 
 Ask = Callable[..., dict[str, Any]]
 

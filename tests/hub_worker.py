@@ -9,9 +9,9 @@ import json
 import sys
 from typing import Any
 
-from speech_emotion_vit import hub
 from speech_emotion_vit.errors import SpeechEmotionError
-from speech_emotion_vit.manifest import load_manifest
+from speech_emotion_vit.weights import resolve
+from speech_emotion_vit.weights.manifest import load_manifest
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     if manifest is not None:
         request["manifest"] = load_manifest(manifest)
     try:
-        resolved = getattr(hub, request.pop("call"))(**request)
+        resolved = getattr(resolve, request.pop("call"))(**request)
     except SpeechEmotionError as error:
         return {"error": type(error).__name__, "message": str(error)}
     return {

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from helpers import CLIPS, tone
 from speech_emotion_vit import AudioError
-from speech_emotion_vit.audio import AudioReader, describe, windows
-from speech_emotion_vit.decoding import EncodedAudio
+from speech_emotion_vit.audio.decode import EncodedAudio
+from speech_emotion_vit.audio.reader import AudioReader, describe, windows
 
 TONE = tone(440, 1.0)
 
@@ -128,7 +128,7 @@ def test_resampling_keeps_the_tone_and_the_length(rate: int) -> None:
 def test_resampling_in_blocks_is_resampling_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     waveform = np.random.default_rng(0).standard_normal(100_000).astype(np.float32) * 0.1
     whole, _ = read(waveform, sampling_rate=44_100)
-    monkeypatch.setattr("speech_emotion_vit.audio.BLOCK_VALUES", 1000)
+    monkeypatch.setattr("speech_emotion_vit.audio.reader.BLOCK_VALUES", 1000)
     pieces, _ = read(waveform, sampling_rate=44_100)
     assert np.abs(whole - pieces).max() < 1e-6
 

@@ -26,8 +26,8 @@ from faults import unprivileged
 from fuzz import inputs
 from helpers import CLIPS, tone
 from speech_emotion_vit import AudioError
-from speech_emotion_vit.audio import AudioReader, describe
-from speech_emotion_vit.decoding import announced_seconds
+from speech_emotion_vit.audio.decode import announced_seconds
+from speech_emotion_vit.audio.reader import AudioReader, describe
 
 TONE = tone(440, 1.0)
 
@@ -133,7 +133,7 @@ def test_many_channels_do_not_crash_pyav() -> None:
     with pytest.raises(soundfile.SoundFileError):
         soundfile.SoundFile(io.BytesIO(data))
     code = (
-        "import sys, numpy; from speech_emotion_vit.audio import AudioReader\n"
+        "import sys, numpy; from speech_emotion_vit.audio.reader import AudioReader\n"
         "sys.stdout.buffer.write(numpy.concatenate(list(AudioReader(sys.stdin.buffer.read()))).tobytes())"
     )
     done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, timeout=60)
@@ -204,7 +204,7 @@ def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
     path = tmp_path / "secret.wav"
     path.write_bytes(wav())
     path.chmod(0)
-    code = "import sys; from speech_emotion_vit.audio import AudioReader; AudioReader(sys.argv[1])"
+    code = "import sys; from speech_emotion_vit.audio.reader import AudioReader; AudioReader(sys.argv[1])"
     done = subprocess.run([*unprivileged(), sys.executable, "-c", code, path], capture_output=True, text=True)
     assert f"AudioError: {path}: cannot be opened: Permission denied" in done.stderr
 
@@ -309,7 +309,7 @@ class Endless:
 
 def test_an_object_with_nothing_but_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(read(Only(wav()))[0]) == 16_000
-    monkeypatch.setattr("speech_emotion_vit.decoding.MAX_STREAM_BYTES", 1 << 22)
+    monkeypatch.setattr("speech_emotion_vit.audio.decode.MAX_STREAM_BYTES", 1 << 22)
     assert "more than 4 MiB in a stream that cannot seek" in refused(Endless())
     assert "is open as text" in refused(io.StringIO("text"))
 
@@ -474,7 +474,7 @@ def test_memory_is_bounded_by_the_window_and_not_by_the_length() -> None:
     """Two hours of silence in a FLAC of some kilobytes."""
     code = (
         "import io, resource, sys, numpy as np, soundfile\n"
-        "from speech_emotion_vit.audio import AudioReader, windows\n"
+        "from speech_emotion_vit.audio.reader import AudioReader, windows\n"
         "buffer = io.BytesIO()\n"
         "with soundfile.SoundFile(buffer, 'w', 16000, 1, format='FLAC', subtype='PCM_16') as sound:\n"
         "    for _ in range(120): sound.write(np.zeros(960_000, np.int16))\n"
@@ -497,7 +497,7 @@ def test_what_is_no_audio_is_not_read_whole(tmp_path: Path) -> None:
     code = (
         "import resource, sys\n"
         "from speech_emotion_vit import AudioError\n"
-        "from speech_emotion_vit.audio import AudioReader\n"
+        "from speech_emotion_vit.audio.reader import AudioReader\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
         "def refuse(source):\n"
         "    try: AudioReader(source)\n"

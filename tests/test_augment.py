@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from speech_emotion_vit.config import FrontendConfig
 from speech_emotion_vit.errors import ConfigError
-from speech_emotion_vit.training.augment import (
+from speech_emotion_vit.model.config import FrontendConfig
+from speech_emotion_vit.training.data.augment import (
     Augmentation,
     add_noise_floor,
     augment,
@@ -18,7 +18,7 @@ from speech_emotion_vit.training.augment import (
     warp_frequency,
     warp_time,
 )
-from speech_emotion_vit.training.waveforms import VERSIONS, make_version
+from speech_emotion_vit.training.data.waveforms import VERSIONS, make_version
 
 FRONTEND = FrontendConfig()
 EVERYTHING = Augmentation(

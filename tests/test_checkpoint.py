@@ -12,17 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from speech_emotion_vit.checkpoint import (
+from speech_emotion_vit.errors import ConfigError, WeightsError
+from speech_emotion_vit.model.config import ClassifierConfig, FrontendConfig, ModelConfig
+from speech_emotion_vit.model.vit import SpectrogramViT
+from speech_emotion_vit.weights.checkpoint import (
     load_checkpoint,
     load_weights,
     read_config_json,
     save_checkpoint,
     save_folder,
 )
-from speech_emotion_vit.config import ClassifierConfig, FrontendConfig, ModelConfig
-from speech_emotion_vit.errors import ConfigError, WeightsError
-from speech_emotion_vit.models import SpectrogramViT
-from speech_emotion_vit.tensors import parameter_count
+from speech_emotion_vit.weights.tensors import parameter_count
 
 TINY = ModelConfig(num_classes=2, dim=16, depth=1, heads=1, head_dim=8, mlp_dim=16)
 CONFIG = ClassifierConfig(labels=("low", "high"), model=TINY, frontend=FrontendConfig(top_db=60.0), temperature=1.25)

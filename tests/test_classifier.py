@@ -166,7 +166,7 @@ def test_bad_batch_sizes_are_refused(classifier: EmotionClassifier, batch_size: 
 def test_the_truncating_protocol_sees_the_first_window_only(tmp_path: Path, classifier: EmotionClassifier) -> None:
     import dataclasses
 
-    from speech_emotion_vit.checkpoint import save_folder
+    from speech_emotion_vit.weights.checkpoint import save_folder
 
     frontend = dataclasses.replace(classifier.config.frontend, long_clips="truncate")
     save_folder(tmp_path, classifier.network, dataclasses.replace(classifier.config, frontend=frontend))

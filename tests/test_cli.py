@@ -16,8 +16,8 @@ import pytest
 from faults import unprivileged
 from helpers import CLIPS, ROOT
 from speech_emotion_vit import EmotionClassifier
-from speech_emotion_vit.checkpoint import save_folder
 from speech_emotion_vit.cli.predict import _sources
+from speech_emotion_vit.weights.checkpoint import save_folder
 
 LABELS = ["anger", "disgust", "fear", "happiness", "neutral", "sadness"]
 

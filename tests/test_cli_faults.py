@@ -20,10 +20,10 @@ from corpus_factory import labelled_folder
 from faults import limited, unprivileged
 from helpers import CLIPS
 from speech_emotion_vit import ConfigError, EmotionClassifier
-from speech_emotion_vit.checkpoint import save_folder
 from speech_emotion_vit.cli import doctor, main
 from speech_emotion_vit.extras import require
 from speech_emotion_vit.files import whole_file
+from speech_emotion_vit.weights.checkpoint import save_folder
 
 CLIP = CLIPS[0]
 PREDICT = ("predict", "--backend", "onnx")  # a process starts in a fifth of the time

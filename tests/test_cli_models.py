@@ -14,14 +14,14 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from speech_emotion_vit import hub, manifest
-from speech_emotion_vit.checkpoint import load_checkpoint, save_checkpoint, save_folder
 from speech_emotion_vit.cli import convert as convert_module
 from speech_emotion_vit.cli import models as models_module
-from speech_emotion_vit.config import ClassifierConfig, ModelConfig
 from speech_emotion_vit.errors import ConfigError, SpeechEmotionError, WeightsError
-from speech_emotion_vit.manifest import CORPUS_LABELS, Manifest, Metric, WeightEntry, dump_entry, write_manifest
-from speech_emotion_vit.models import SpectrogramViT
+from speech_emotion_vit.model.config import ClassifierConfig, ModelConfig
+from speech_emotion_vit.model.vit import SpectrogramViT
+from speech_emotion_vit.weights import manifest, resolve
+from speech_emotion_vit.weights.checkpoint import load_checkpoint, save_checkpoint, save_folder
+from speech_emotion_vit.weights.manifest import CORPUS_LABELS, Manifest, Metric, WeightEntry, dump_entry, write_manifest
 from test_convert import official_state, save
 
 TINY = ClassifierConfig(
@@ -53,7 +53,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
         entries[name] = WeightEntry(
             name=name,
             file=file.name,
-            sha256=hub.sha256_file(file),
+            sha256=resolve.sha256_file(file),
             size_bytes=file.stat().st_size,
             config=TINY,
             trained_on="nothing",
@@ -66,8 +66,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     entries["remote"] = replace(entries["first"], name="remote", file=None, metrics=(), **remote)
     content = Manifest(default="first", models=entries)
     write_manifest(tmp_path / "manifest.json", content)
-    monkeypatch.setattr(hub, "WEIGHTS_FOLDER", tmp_path)
-    for module in (hub, manifest):
+    monkeypatch.setattr(resolve, "WEIGHTS_FOLDER", tmp_path)
+    for module in (resolve, manifest):
         monkeypatch.setattr(module, "load_manifest", lambda: content)
     return content
 
@@ -135,7 +135,7 @@ def test_convert(tmp_path: Path) -> None:
     assert record["kind"] == "student"
     assert record["parameters"] == 1_417_991
     assert record["labels"] == list(CORPUS_LABELS["savee"])
-    resolved = hub.resolve_model(tmp_path / "savee")
+    resolved = resolve.resolve_model(tmp_path / "savee")
     assert load_checkpoint(resolved.weights, resolved.config)[1].labels == CORPUS_LABELS["savee"]
 
     again = run(convert_module.command, path, "--output", tmp_path / "savee", "--dataset", "savee")
@@ -171,7 +171,7 @@ def test_help_and_list_import_nothing_heavy(module: str, arguments: list[str]) -
         f"heavy = {{'torch', 'numpy', 'huggingface_hub', 'safetensors'}} & set(sys.modules)\n"
         f"sys.exit(str(heavy) if heavy else 0)"
     )
-    source = str(Path(hub.__file__).resolve().parent.parent)
+    source = str(Path(resolve.__file__).resolve().parents[2])
     result = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {source!r})\n{code}"], capture_output=True, text=True
     )

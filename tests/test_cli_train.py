@@ -15,16 +15,16 @@ import torch
 from click.testing import CliRunner, Result
 
 from corpus_factory import labelled_csv, labelled_folder, write_clip
-from speech_emotion_vit.checkpoint import load_checkpoint
 from speech_emotion_vit.cli import main
-from speech_emotion_vit.config import ModelConfig
 from speech_emotion_vit.errors import TrainingError
-from speech_emotion_vit.models import SpectrogramViT
-from speech_emotion_vit.training.catalogue import find_corpus
-from speech_emotion_vit.training.corpora import CREMA_D_LABELS, EMODB_LABELS, SAVEE_LABELS
-from speech_emotion_vit.training.dataset import Data
+from speech_emotion_vit.model.config import ModelConfig
+from speech_emotion_vit.model.vit import SpectrogramViT
+from speech_emotion_vit.training.data.catalogue import find_corpus
+from speech_emotion_vit.training.data.corpora import CREMA_D_LABELS, EMODB_LABELS, SAVEE_LABELS
+from speech_emotion_vit.training.data.dataset import Data
+from speech_emotion_vit.training.fit.stage_runner import _restore_head
 from speech_emotion_vit.training.folds import pool_folds
-from speech_emotion_vit.training.stage_runner import _restore_head
+from speech_emotion_vit.weights.checkpoint import load_checkpoint
 
 SMALL = [
     *("--set", "frontend.n_mels=32", "--set", "frontend.columns=32", "--set", "patch_height=32", "--device", "cpu"),
@@ -737,7 +737,7 @@ def test_a_recipe_that_never_ends_is_refused(savee: Path, tmp_path: Path) -> Non
 def test_an_answer_that_is_all_another_label_is_scored(
     place: Path, savee: Path, cross_validated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from speech_emotion_vit.training import assessment
+    from speech_emotion_vit.training.score import assessment
 
     def saturated(network: Any, rows: Any) -> Any:
         logits = np.zeros((len(rows), 7))

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from speech_emotion_vit.checkpoint import load_checkpoint, save_checkpoint
-from speech_emotion_vit.config import ModelConfig
-from speech_emotion_vit.convert import convert_official, official_name
 from speech_emotion_vit.errors import WeightsError
-from speech_emotion_vit.manifest import CORPUS_LABELS
-from speech_emotion_vit.models import SpectrogramViT
+from speech_emotion_vit.model.config import ModelConfig
+from speech_emotion_vit.model.vit import SpectrogramViT
+from speech_emotion_vit.weights.checkpoint import load_checkpoint, save_checkpoint
+from speech_emotion_vit.weights.convert import convert_official, official_name
+from speech_emotion_vit.weights.manifest import CORPUS_LABELS
 
 PARITY = json.loads((Path(__file__).parent / "data" / "official_parity.json").read_text())["expected"]
 TOLERANCE = 1e-4  # of the stored outputs

@@ -6,13 +6,14 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from corpus_factory import labelled_csv, labelled_folder, write_clip
 from speech_emotion_vit.errors import ConfigError, DatasetError
-from speech_emotion_vit.training.catalogue import CORPORA, find_corpus, remarks
-from speech_emotion_vit.training.corpora import (
+from speech_emotion_vit.training.data.catalogue import CORPORA, find_corpus, remarks
+from speech_emotion_vit.training.data.corpora import (
     Utterance,
     possible_labels,
     read_crema_d,
@@ -21,8 +22,8 @@ from speech_emotion_vit.training.corpora import (
     read_general,
     read_savee,
 )
-from speech_emotion_vit.training.dataset import Data, load_data
-from speech_emotion_vit.training.recipes import RECIPES
+from speech_emotion_vit.training.data.dataset import Data, load_data
+from speech_emotion_vit.training.recipes import RECIPES, Recipe
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -299,6 +300,10 @@ def test_names_that_are_no_utf_8_have_ids_that_are(tmp_path: Path) -> None:
     assert utterance.path.is_file()
 
 
+def wanted(recipe: Recipe) -> dict[str, Any]:
+    return {"frontend": recipe.frontend, "versions": recipe.versions, "network": recipe.student_model}
+
+
 @pytest.mark.parametrize("label", ["joy\u200b", "an\nger", "fr\udcf6h", "label", "speaker"])
 def test_a_label_that_no_model_can_have_is_refused_first(tmp_path: Path, label: str) -> None:
     (tmp_path / "a.wav").touch()
@@ -307,7 +312,7 @@ def test_a_label_that_no_model_can_have_is_refused_first(tmp_path: Path, label: 
     ]
     corpus = dataclasses.replace(CORPORA["folder"], read=lambda folder: clips)
     with pytest.raises(DatasetError, match=r"a label must .*a\.wav: rename it") as error:
-        load_data(corpus, tmp_path, RECIPES["robust"], cache=tmp_path / "cache", say=print)
+        load_data(corpus, tmp_path, **wanted(RECIPES["robust"]), cache=tmp_path / "cache", say=print)
     assert str(error.value).isprintable()
 
 
@@ -316,14 +321,14 @@ def test_labels_without_a_clip_that_can_be_read_are_none(tmp_path: Path) -> None
     touch(tmp_path / "own", "notes/empty.wav")
     said: list[str] = []
     recipe = RECIPES["robust"].with_values({"frontend.n_mels": "32", "frontend.columns": "32"})
-    options = {"cache": tmp_path / "cache", "say": said.append}
-    data = load_data(CORPORA["folder"], tmp_path / "own", recipe, **options)  # type: ignore[arg-type]
+    options = {**wanted(recipe), "cache": tmp_path / "cache", "say": said.append}
+    data = load_data(CORPORA["folder"], tmp_path / "own", **options)
     assert data.labels == ("anger", "fear")
     assert set(data.classes.values()) == {0, 1}
     assert any("1 labels are left out, for none of their clips can be read: notes" in line for line in said)
     (tmp_path / "own" / "fear" / "00.wav").write_bytes(b"")
     with pytest.raises(DatasetError, match="only one label is there, anger"):
-        load_data(CORPORA["folder"], tmp_path / "own", recipe, **options)  # type: ignore[arg-type]
+        load_data(CORPORA["folder"], tmp_path / "own", **options)
 
 
 def test_csv_of_ones_own(tmp_path: Path) -> None:

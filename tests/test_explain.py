@@ -22,7 +22,7 @@ from speech_emotion_vit import (
     ModelConfig,
     SpectrogramViT,
 )
-from speech_emotion_vit.models.rollout import rollout
+from speech_emotion_vit.model.rollout import rollout
 
 if TYPE_CHECKING:
     from pathlib import Path

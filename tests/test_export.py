@@ -16,10 +16,10 @@ from click.testing import CliRunner
 
 from helpers import CLIPS, ROOT
 from speech_emotion_vit import ConfigError, WeightsError
-from speech_emotion_vit.checkpoint import save_folder
+from speech_emotion_vit.backends.export import export_onnx
 from speech_emotion_vit.cli import main
-from speech_emotion_vit.export import export_onnx
-from speech_emotion_vit.hub import list_models, sha256_file
+from speech_emotion_vit.weights.checkpoint import save_folder
+from speech_emotion_vit.weights.resolve import list_models, sha256_file
 
 if TYPE_CHECKING:
     from speech_emotion_vit import EmotionClassifier

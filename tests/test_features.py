@@ -12,14 +12,14 @@ import soundfile
 import torch
 
 from corpus_factory import RATE, labelled_csv, labelled_folder, write_clip
-from speech_emotion_vit.config import FrontendConfig
 from speech_emotion_vit.errors import DatasetError
-from speech_emotion_vit.frontend import LogMel
-from speech_emotion_vit.training import features
-from speech_emotion_vit.training.corpora import Utterance, read_folder
-from speech_emotion_vit.training.data import Rows
-from speech_emotion_vit.training.features import load_features, make_images, read_waveform
-from speech_emotion_vit.training.protocols import Item
+from speech_emotion_vit.model.config import FrontendConfig
+from speech_emotion_vit.model.frontend import LogMel
+from speech_emotion_vit.training.data import features
+from speech_emotion_vit.training.data.corpora import Utterance, read_folder
+from speech_emotion_vit.training.data.features import load_features, make_images, read_waveform
+from speech_emotion_vit.training.data.protocols import Item
+from speech_emotion_vit.training.data.rows import Rows
 
 CONFIG = FrontendConfig(n_mels=32, columns=32)
 DEVICE = torch.device("cpu")
@@ -45,8 +45,8 @@ def test_features_are_the_front_ends_images_in_half_precision(tmp_path: Path, ut
 
 
 def test_half_precision_does_not_change_what_a_network_says(tmp_path: Path, utterances: list[Utterance]) -> None:
-    from speech_emotion_vit.config import ModelConfig
-    from speech_emotion_vit.models import SpectrogramViT
+    from speech_emotion_vit.model.config import ModelConfig
+    from speech_emotion_vit.model.vit import SpectrogramViT
 
     shape = ModelConfig(num_classes=6, image_height=32, image_width=32, patch_height=32)
     network = SpectrogramViT(shape).eval()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from helpers import CLIPS, tone
 from speech_emotion_vit import AudioError, FrontendConfig, LogMel
-from speech_emotion_vit.filters import mel_filterbank
+from speech_emotion_vit.model.mel import mel_filterbank
 
 
 def reference_image(waveform: np.ndarray, config: FrontendConfig) -> np.ndarray:

@@ -25,9 +25,9 @@ from hub_client import (
     start_worker,
 )
 from hub_server import MAIN, HubServer
-from speech_emotion_vit import hub
 from speech_emotion_vit.errors import ConfigError, IntegrityError, WeightsError
-from speech_emotion_vit.manifest import Manifest, WeightEntry, load_manifest, write_manifest
+from speech_emotion_vit.weights import resolve
+from speech_emotion_vit.weights.manifest import Manifest, WeightEntry, load_manifest, write_manifest
 
 
 def entry(repo_id: str | None = None, **changes: Any) -> WeightEntry:
@@ -325,52 +325,52 @@ def no_models() -> Manifest:
 
 
 def test_a_bundled_model_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "WEIGHTS_FOLDER", tmp_path)
+    monkeypatch.setattr(resolve, "WEIGHTS_FOLDER", tmp_path)
     (tmp_path / "tiny.safetensors").write_bytes(CONTENT)
     manifest = load_manifest(manifest_of(tmp_path, entry(file="tiny.safetensors")))
     for model in ("tiny", None):
-        resolved = hub.resolve_model(model, manifest=manifest)
+        resolved = resolve.resolve_model(model, manifest=manifest)
         assert resolved.weights == tmp_path / "tiny.safetensors"
         assert resolved.config == CONFIG
         assert resolved.entry == manifest.get("tiny")
         assert resolved.revision == DIGEST[:12]
-    assert hub.verify_model("tiny", manifest=manifest).sha256 == DIGEST
+    assert resolve.verify_model("tiny", manifest=manifest).sha256 == DIGEST
 
     (tmp_path / "tiny.safetensors").write_bytes(CONTENT[:-1])
     with pytest.raises(IntegrityError, match="reinstall") as raised:
-        hub.resolve_model("tiny", manifest=manifest)
+        resolve.resolve_model("tiny", manifest=manifest)
     for part in (DIGEST, hashlib.sha256(CONTENT[:-1]).hexdigest(), str(tmp_path / "tiny.safetensors")):
         assert part in str(raised.value)
     assert (tmp_path / "tiny.safetensors").exists()  # the package's files are not ours to delete
 
     (tmp_path / "tiny.safetensors").unlink()
     with pytest.raises(WeightsError, match="missing: reinstall"):
-        hub.resolve_model("tiny", manifest=manifest)
+        resolve.resolve_model("tiny", manifest=manifest)
 
 
 def test_the_model_under_a_head_is_verified_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "WEIGHTS_FOLDER", tmp_path)
+    monkeypatch.setattr(resolve, "WEIGHTS_FOLDER", tmp_path)
     (tmp_path / "tiny.safetensors").write_bytes(CONTENT)
     (tmp_path / "head.safetensors").write_bytes(b"head")
     digest = hashlib.sha256(b"head").hexdigest()
     head = entry(name="head", file="head.safetensors", sha256=digest, backbone="tiny", backbone_sha256=DIGEST)
     manifest = load_manifest(manifest_of(tmp_path, entry(file="tiny.safetensors"), head))
-    resolved = hub.resolve_model("head", manifest=manifest)
+    resolved = resolve.resolve_model("head", manifest=manifest)
     assert (resolved.weights, resolved.backbone) == (tmp_path / "head.safetensors", tmp_path / "tiny.safetensors")
     assert resolved.revision == digest[:12]
-    assert hub.resolve_model("tiny", manifest=manifest).backbone is None
+    assert resolve.resolve_model("tiny", manifest=manifest).backbone is None
 
     (tmp_path / "tiny.safetensors").write_bytes(CONTENT[:-1])
     with pytest.raises(IntegrityError, match=r"tiny\.safetensors: SHA-256 is"):
-        hub.resolve_model("head", manifest=manifest)
+        resolve.resolve_model("head", manifest=manifest)
 
 
 def test_a_revision_the_manifest_does_not_pin_is_refused() -> None:
     with pytest.raises(WeightsError, match=r"no revision 'v2'.*comes with the package"):
-        hub.resolve_model("tiny", revision="v2", manifest=no_models())
+        resolve.resolve_model("tiny", revision="v2", manifest=no_models())
     pinned = Manifest(default="tiny", models={"tiny": entry("org/repo")})
     with pytest.raises(WeightsError, match=rf"no revision 'v2'.*pins it to {MAIN}"):
-        hub.resolve_model("tiny", revision="v2", manifest=pinned)
+        resolve.resolve_model("tiny", revision="v2", manifest=pinned)
 
 
 def test_a_local_folder_and_a_local_file(tmp_path: Path) -> None:
@@ -378,15 +378,15 @@ def test_a_local_folder_and_a_local_file(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(CONTENT)
     (tmp_path / "other.safetensors").write_bytes(CONTENT)
     for model in (tmp_path, str(tmp_path), tmp_path / "model.safetensors"):
-        resolved = hub.resolve_model(model, manifest=no_models())
+        resolved = resolve.resolve_model(model, manifest=no_models())
         assert resolved.weights == tmp_path / "model.safetensors"
         assert resolved.config == CONFIG
         assert (resolved.name, resolved.revision) == (str(model), DIGEST[:12])
-    assert hub.resolve_model(tmp_path / "other.safetensors").config is None
+    assert resolve.resolve_model(tmp_path / "other.safetensors").config is None
     with pytest.raises(WeightsError, match="leave revision out"):
-        hub.resolve_model(tmp_path, revision="main")
+        resolve.resolve_model(tmp_path, revision="main")
     with pytest.raises(WeightsError, match="nobody announced"):
-        hub.verify_model(str(tmp_path), manifest=no_models())
+        resolve.verify_model(str(tmp_path), manifest=no_models())
 
 
 @pytest.mark.parametrize(
@@ -404,23 +404,23 @@ def test_a_local_folder_and_a_local_file(tmp_path: Path) -> None:
 )
 def test_what_is_not_there_lists_what_is(model: str | Path, said: str) -> None:
     with pytest.raises(WeightsError) as raised:
-        hub.resolve_model(model, manifest=no_models())
+        resolve.resolve_model(model, manifest=no_models())
     assert said in str(raised.value)
     assert not isinstance(raised.value, IntegrityError)
 
 
 def test_local_things_that_are_no_model(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no config.json and no model.safetensors"):
-        hub.resolve_model(str(tmp_path), manifest=no_models())
+        resolve.resolve_model(str(tmp_path), manifest=no_models())
     (tmp_path / "model.safetensors").write_bytes(CONTENT)
     with pytest.raises(WeightsError, match=r"no config.json in this folder"):
-        hub.resolve_model(tmp_path)
+        resolve.resolve_model(tmp_path)
     (tmp_path / "student.ckpt").write_bytes(b"PK\x03\x04")
     with pytest.raises(WeightsError, match="speech-emotion-vit convert"):
-        hub.resolve_model(str(tmp_path / "student.ckpt"), manifest=no_models())
+        resolve.resolve_model(str(tmp_path / "student.ckpt"), manifest=no_models())
     with pytest.raises(ConfigError, match="give a name, a path"):
-        hub.resolve_model(5, manifest=no_models())  # type: ignore[arg-type]
+        resolve.resolve_model(5, manifest=no_models())  # type: ignore[arg-type]
 
 
 def test_the_models_there_are() -> None:
-    assert [each.name for each in hub.list_models(manifest=no_models())] == ["tiny"]
+    assert [each.name for each in resolve.list_models(manifest=no_models())] == ["tiny"]

@@ -14,7 +14,7 @@ import pytest
 from faults import limited, read_only, small_disk, unprivileged
 from hub_client import CONTENT, DIGEST, Ask, cached, finish, repository, request, spoil, start_worker
 from hub_server import MAIN, HubServer
-from speech_emotion_vit import downloads
+from speech_emotion_vit.weights import download
 
 
 def ask_together(server: HubServer, repo_id: str, home: Path, cache: Path, processes: int) -> list[dict[str, Any]]:
@@ -59,7 +59,7 @@ def test_a_bad_file_is_mended_by_one_process_at_a_time(server: HubServer, repo_i
     weights = Path(first["weights"])
     spoil(weights)
     worker = start_worker(server.url, tmp_path)
-    with downloads._alone_with(weights, "as if this process were mending it"):
+    with download._alone_with(weights, "as if this process were mending it"):
         worker.stdin.write(json.dumps(request(repo_id, cache, revision=MAIN)) + "\n")
         worker.stdin.flush()
         assert select.select([worker.stdout], [], [], 4.0)[0] == []

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from speech_emotion_vit.config import ClassifierConfig, FrontendConfig, ModelConfig
 from speech_emotion_vit.errors import ConfigError, WeightsError
-from speech_emotion_vit.hub import WEIGHTS_FOLDER
-from speech_emotion_vit.manifest import (
+from speech_emotion_vit.model.config import ClassifierConfig, FrontendConfig, ModelConfig
+from speech_emotion_vit.weights.manifest import (
     Manifest,
     Metric,
     WeightEntry,
@@ -23,6 +22,7 @@ from speech_emotion_vit.manifest import (
     read_config_json,
     write_manifest,
 )
+from speech_emotion_vit.weights.resolve import WEIGHTS_FOLDER
 
 CONFIG = ClassifierConfig(
     labels=("low", "high"),

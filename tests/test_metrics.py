@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from speech_emotion_vit.training.evaluation import Scores, score_clips
 from speech_emotion_vit.training.folds import cross_fitted
-from speech_emotion_vit.training.metrics import (
+from speech_emotion_vit.training.score.evaluation import Scores, score_clips
+from speech_emotion_vit.training.score.metrics import (
     bootstrap_interval,
     confusion_matrix,
     expected_calibration_error,

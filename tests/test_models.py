@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speech_emotion_vit import ConfigError, ModelConfig, SpectrogramViT
-from speech_emotion_vit.contour_bands import contour_bands
-from speech_emotion_vit.filters import mel_edges
-from speech_emotion_vit.models import stem
-from speech_emotion_vit.models.contours import contour_statistics
+from speech_emotion_vit.model import stem
+from speech_emotion_vit.model.contour_bands import contour_bands
+from speech_emotion_vit.model.contours import contour_statistics
+from speech_emotion_vit.model.mel import mel_edges
 
 
 def network(config: ModelConfig, seed: int = 0) -> SpectrogramViT:

@@ -29,12 +29,12 @@ from speech_emotion_vit import (
     ModelConfig,
     WeightsError,
 )
-from speech_emotion_vit.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from speech_emotion_vit.hub import list_models, resolve_model
-from speech_emotion_vit.models import SpectrogramViT
-from speech_emotion_vit.onnx_backend import OnnxBackend
-from speech_emotion_vit.onnx_graph import build_model
-from speech_emotion_vit.torch_backend import TorchBackend
+from speech_emotion_vit.backends.onnx import OnnxBackend
+from speech_emotion_vit.backends.onnx_graph import build_model
+from speech_emotion_vit.backends.torch import TorchBackend
+from speech_emotion_vit.model.vit import SpectrogramViT
+from speech_emotion_vit.weights.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from speech_emotion_vit.weights.resolve import list_models, resolve_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from speech_emotion_vit.errors import ConfigError, DatasetError
-from speech_emotion_vit.training.catalogue import CORPORA
-from speech_emotion_vit.training.corpora import CREMA_D_LABELS, Utterance
-from speech_emotion_vit.training.protocols import Item, Split, check_leaks, make_split, number_of_folds
+from speech_emotion_vit.training.data.catalogue import CORPORA
+from speech_emotion_vit.training.data.corpora import CREMA_D_LABELS, Utterance
+from speech_emotion_vit.training.data.protocols import Item, Split, check_leaks, make_split, number_of_folds
 
 
 def utterance(name: str, label: str, speaker: str) -> Utterance:

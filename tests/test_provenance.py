@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from speech_emotion_vit.errors import DatasetError, WeightsError
-from speech_emotion_vit.hub import WEIGHTS_FOLDER
-from speech_emotion_vit.manifest import load_manifest
-from speech_emotion_vit.training.corpora import Utterance
-from speech_emotion_vit.training.protocols import Item, Protocol, Split
-from speech_emotion_vit.training.provenance import heard_by, require_unheard
+from speech_emotion_vit.training.data.corpora import Utterance
+from speech_emotion_vit.training.data.protocols import Item, Protocol, Split
+from speech_emotion_vit.training.score.provenance import heard_by, require_unheard
+from speech_emotion_vit.weights.manifest import load_manifest
+from speech_emotion_vit.weights.resolve import WEIGHTS_FOLDER
 
 SPEAKERS = ("03", "08", "1001", "1003")
 CLIPS = [

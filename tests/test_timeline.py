@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from helpers import CLIPS, speech
 from speech_emotion_vit import AudioError, ConfigError, EmotionClassifier, FrontendConfig, Segment, Timeline
-from speech_emotion_vit.audio import windows
+from speech_emotion_vit.audio.reader import windows
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,27 +23,35 @@ from torch import Tensor
 
 from corpus_factory import labelled_csv
 from speech_emotion_vit.cli import main
-from speech_emotion_vit.config import FrontendConfig, ModelConfig
 from speech_emotion_vit.errors import ConfigError, DatasetError, TrainingError
-from speech_emotion_vit.models import SpectrogramViT
-from speech_emotion_vit.training import loop
-from speech_emotion_vit.training.augment import Augmentation
-from speech_emotion_vit.training.data import Rows
-from speech_emotion_vit.training.evaluation import score_clips
-from speech_emotion_vit.training.experiment import make_accelerator
-from speech_emotion_vit.training.features import FeatureStore
+from speech_emotion_vit.model.config import FrontendConfig, ModelConfig
+from speech_emotion_vit.model.vit import SpectrogramViT
+from speech_emotion_vit.training.data.augment import Augmentation
+from speech_emotion_vit.training.data.features import FeatureStore
+from speech_emotion_vit.training.data.protocols import Item
+from speech_emotion_vit.training.data.rows import Rows, restrict
+from speech_emotion_vit.training.fit import loop
+from speech_emotion_vit.training.fit.head import embed_rows, fit_probe
+from speech_emotion_vit.training.fit.loop import Job, fit, learning_rate, seed_of
+from speech_emotion_vit.training.fit.losses import cross_entropy, feature_distance, soft_cross_entropy
+from speech_emotion_vit.training.fit.pretrained import OwnHead
+from speech_emotion_vit.training.fit.stages import Batch, Distillation, FrozenTeacher, Matching, Supervised, encode
+from speech_emotion_vit.training.fit.state import load_state, save_state
+from speech_emotion_vit.training.folder import (
+    MAX_BYTES,
+    locked,
+    open_run,
+    read_json,
+    read_results,
+    write_csv,
+    write_json,
+)
 from speech_emotion_vit.training.folds import pooled_temperature
-from speech_emotion_vit.training.loop import Job, fit, learning_rate, seed_of
-from speech_emotion_vit.training.losses import cross_entropy, feature_distance, restrict, soft_cross_entropy
-from speech_emotion_vit.training.pretrained import OwnHead
-from speech_emotion_vit.training.probe import embed_rows, fit_probe
-from speech_emotion_vit.training.protocols import Item
 from speech_emotion_vit.training.recipes import RECIPES, ProbeSettings, Recipe, StageSettings
-from speech_emotion_vit.training.report import write_confusion
-from speech_emotion_vit.training.runs import MAX_BYTES, locked, open_run, read_json, read_results, write_csv, write_json
-from speech_emotion_vit.training.scoring import score_rows
-from speech_emotion_vit.training.stages import Batch, Distillation, FrozenTeacher, Matching, Supervised, encode
-from speech_emotion_vit.training.state import load_state, save_state
+from speech_emotion_vit.training.run import make_accelerator
+from speech_emotion_vit.training.score.evaluation import score_clips
+from speech_emotion_vit.training.score.report import write_confusion
+from speech_emotion_vit.training.score.scoring import score_rows
 
 SIZE = 16
 STUDENT = ModelConfig(
@@ -397,7 +405,7 @@ def test_a_probe_tries_the_penalties_of_its_recipe() -> None:
 
 
 def test_a_penalty_that_is_lost_in_rounding_is_raised() -> None:
-    from speech_emotion_vit.training.probe import _heads, _Sums
+    from speech_emotion_vit.training.fit.head import _heads, _Sums
 
     sums = _Sums(2, 1)
     covariance = torch.tensor([[1.0, 1.0001], [1.0001, 1.0]], dtype=torch.float64)  # of no data, but for rounding
@@ -431,7 +439,7 @@ def test_a_probe_needs_every_class_and_some_clips_to_leave_out() -> None:
 
 def test_classes_can_be_weighed() -> None:
     images = eight_clips().images(np.arange(4))
-    from speech_emotion_vit.training.stages import Batch
+    from speech_emotion_vit.training.fit.stages import Batch
 
     model = network(STUDENT)
     targets = torch.nn.functional.one_hot(torch.tensor([0, 0, 0, 1]), 2).float()
@@ -461,7 +469,7 @@ def test_an_epoch_at_a_time_is_bit_exact(
 
     whole = network(config)
     history = run("a", whole)
-    from speech_emotion_vit.training import loop
+    from speech_emotion_vit.training.fit import loop
 
     store = loop._Fit._store
     calls = 0
@@ -695,7 +703,7 @@ def test_every_value_of_a_recipe_has_its_reason() -> None:
     from helpers import ROOT
 
     undocumented = []
-    for name in ("recipes.py", "augment.py"):
+    for name in ("recipes.py", "data/augment.py"):
         tree = ast.parse((ROOT / "src" / "speech_emotion_vit" / "training" / name).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
@@ -994,8 +1002,8 @@ def test_bfloat16_on_a_processor_leaves_the_slow_kernel_alone(precision: str, tm
         "from pathlib import Path\n"
         "from torch.profiler import profile\n"
         "from test_training import TEACHER, StageSettings, job, make_accelerator, network\n"
-        "from speech_emotion_vit.training.loop import fit\n"
-        "from speech_emotion_vit.training.stages import Supervised\n"
+        "from speech_emotion_vit.training.fit.loop import fit\n"
+        "from speech_emotion_vit.training.fit.stages import Supervised\n"
         "stage, accelerator = Supervised(network(TEACHER)), make_accelerator('cpu', sys.argv[1])\n"
         "with profile() as seen:\n"
         "    fit(stage, job(Path(sys.argv[2]), 'teacher', StageSettings(epochs=1)), accelerator)\n"

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from helpers import ROOT, speech
-from speech_emotion_vit.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from speech_emotion_vit.classifier import EmotionClassifier
-from speech_emotion_vit.config import ClassifierConfig, ModelConfig
-from speech_emotion_vit.convert import convert_official
 from speech_emotion_vit.errors import WeightsError
-from speech_emotion_vit.hub import sha256_file
-from speech_emotion_vit.manifest import load_manifest, parse_config
-from speech_emotion_vit.models import SpectrogramViT
+from speech_emotion_vit.model.config import ClassifierConfig, ModelConfig
+from speech_emotion_vit.model.vit import SpectrogramViT
+from speech_emotion_vit.weights.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from speech_emotion_vit.weights.convert import convert_official
+from speech_emotion_vit.weights.manifest import load_manifest, parse_config
+from speech_emotion_vit.weights.resolve import sha256_file
 
 CONFIG = ClassifierConfig(
     labels=("low", "high"), model=ModelConfig(num_classes=2, dim=16, depth=1, heads=1, head_dim=8, mlp_dim=16)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .config import ClassifierConfig, FrontendConfig, ModelConfig
 from .errors import (
     AudioError,
     ConfigError,
@@ -21,13 +20,14 @@ from .errors import (
     TrainingError,
     WeightsError,
 )
+from .model.config import ClassifierConfig, FrontendConfig, ModelConfig
 from .prediction import Prediction, Segment, Timeline
 
 if TYPE_CHECKING:
     from .classifier import EmotionClassifier
     from .explain import Explanation
-    from .frontend import LogMel
-    from .models import SpectrogramViT
+    from .model.frontend import LogMel
+    from .model.vit import SpectrogramViT
     from .stream import EmotionStream
 
 __all__ = [
@@ -59,8 +59,8 @@ _LAZY = {
     "EmotionClassifier": ".classifier",
     "EmotionStream": ".stream",
     "Explanation": ".explain",
-    "LogMel": ".frontend",
-    "SpectrogramViT": ".models",
+    "LogMel": ".model.frontend",
+    "SpectrogramViT": ".model.vit",
 }
 
 

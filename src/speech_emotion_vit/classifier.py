@@ -6,23 +6,23 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from .audio import AudioInput, AudioReader, describe, is_encoded
-from .backend import Backend, Floats
-from .batches import Batcher, Clip
-from .config import TIMELINE_HOP, ClassifierConfig
+from .audio.reader import AudioInput, AudioReader, describe, is_encoded
+from .backends.base import Backend, Floats
+from .batch import Batcher, Clip
 from .errors import AudioError, ConfigError
 from .explain import Explanation, explain
-from .hub import ResolvedModel, resolve_model
+from .model.config import TIMELINE_HOP, ClassifierConfig
 from .prediction import Prediction, Segment, Timeline
-from .segments import Segmenter, require_batch_size
 from .stream import EmotionStream
+from .weights.resolve import ResolvedModel, resolve_model
+from .windows import Segmenter, require_batch_size
 
 if TYPE_CHECKING:
     import torch
 
-    from .frontend import LogMel
-    from .models import SpectrogramViT
-    from .torch_backend import TorchBackend
+    from .backends.torch import TorchBackend
+    from .model.frontend import LogMel
+    from .model.vit import SpectrogramViT
 
 BackendName = Literal["torch", "onnx"]
 
@@ -347,13 +347,13 @@ class EmotionClassifier:
 
 def _backend(name: BackendName, resolved: ResolvedModel, device: str | torch.device) -> Backend:
     if name == "torch":
-        from .torch_backend import TorchBackend
+        from .backends.torch import TorchBackend
 
         return TorchBackend.from_files(resolved.weights, resolved.config, device, backbone=resolved.backbone)
     if str(device) not in ("auto", "cpu"):
         raise ConfigError(f"device {str(device)!r} is not for the ONNX backend: pass 'cpu', or backend='torch'")
     try:
-        from .onnx_backend import OnnxBackend
+        from .backends.onnx import OnnxBackend
     except ImportError as error:
         raise ConfigError(
             f"backend='onnx' cannot be imported ({error}): pip install 'speech-emotion-vit[onnx]'"

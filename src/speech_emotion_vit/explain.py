@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .audio import AudioInput, AudioReader, Samples
-from .backend import Backend, Floats
+from .audio.reader import AudioInput, AudioReader, Samples
+from .backends.base import Backend, Floats
 from .errors import AudioError, ConfigError, printable
 from .extras import require
 from .files import whole_file
 from .prediction import Prediction
-from .segments import clip_windows, seconds
+from .windows import clip_windows, seconds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

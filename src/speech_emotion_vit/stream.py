@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .audio import Intake, as_array, check_rate, describe, pcm_blocks
-from .backend import Backend
-from .config import TIMELINE_HOP
+from .audio.reader import Intake, as_array, check_rate, describe, pcm_blocks
+from .backends.base import Backend
 from .errors import AudioError, ConfigError
+from .model.config import TIMELINE_HOP
 from .prediction import Segment
-from .segments import Segmenter
+from .windows import Segmenter
 
 if TYPE_CHECKING:
     import torch

@@ -54,7 +54,7 @@ class Pipe(io.RawIOBase):
 
 def read(source: Any) -> float:
     """Read everything, check every block, and return the duration in seconds."""
-    from speech_emotion_vit.audio import AudioReader
+    from speech_emotion_vit.audio.reader import AudioReader
 
     reader = AudioReader(source)
     for block in reader:
@@ -75,7 +75,7 @@ def infer(classifier: Any, data: bytes) -> None:
         timeline = classifier.timeline(data, hop=1.0)
         assert timeline.segments
         stream = classifier.stream(sampling_rate=16_000)
-        from speech_emotion_vit.audio import AudioReader
+        from speech_emotion_vit.audio.reader import AudioReader
 
         for block in AudioReader(data):
             stream.push(block)

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import inputs
 
 with atheris.instrument_imports(include=["speech_emotion_vit"]):
-    from speech_emotion_vit.audio import AudioReader
+    from speech_emotion_vit.audio.reader import AudioReader
     from speech_emotion_vit.errors import AudioError
 
 

@@ -61,8 +61,8 @@ def keep_inputs(output: str | None, clips: Iterable[str | int], model: str | Non
     """
     if output is None or not os.path.exists(output):
         return
-    from ..export import model_files
-    from ..hub import resolve_model
+    from ..backends.export import model_files
+    from ..weights.resolve import resolve_model
 
     resolved = resolve_model(model, revision=revision, local_files_only=True)
     refuse_inputs(output, [*clips, *model_files(resolved)])

@@ -12,7 +12,7 @@ from ..prediction import timeline_header
 from ._rows import json_line
 
 if TYPE_CHECKING:
-    from ..audio import AudioInput
+    from ..audio.reader import AudioInput
     from ..classifier import EmotionClassifier
     from ..prediction import Timeline
 
@@ -48,8 +48,8 @@ def run(classifier: EmotionClassifier, name: str, audio: AudioInput, **options: 
     """
     from tqdm import tqdm
 
-    from ..audio import describe
-    from ..decoding import announced_seconds
+    from ..audio.decode import announced_seconds
+    from ..audio.reader import describe
 
     shown = sys.stderr.isatty()
     total = announced_seconds(audio) if shown and isinstance(audio, str) else None

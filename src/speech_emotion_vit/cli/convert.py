@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..manifest import CORPUS_LABELS
+from ..weights.manifest import CORPUS_LABELS
 from ._rows import echo_record, format_option
 
 
@@ -28,10 +28,10 @@ def command(checkpoint: str, output: str, labels: str | None, dataset: str | Non
       speech-emotion-vit convert student.ckpt --output models/savee-official --dataset savee
       speech-emotion-vit predict clip.wav --model models/savee-official
     """
-    from ..checkpoint import save_folder
-    from ..config import CONFIG_FILE, WEIGHTS_FILE
-    from ..convert import convert_official
     from ..errors import ConfigError
+    from ..model.config import CONFIG_FILE, WEIGHTS_FILE
+    from ..weights.checkpoint import save_folder
+    from ..weights.convert import convert_official
 
     if labels is not None and dataset is not None:
         raise click.UsageError("--labels and --dataset say the same thing: give one of them")

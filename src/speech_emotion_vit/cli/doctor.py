@@ -136,8 +136,8 @@ def _cache() -> Iterator[Check]:
 
 def _models() -> Iterator[Check]:
     from ..errors import WeightsError
-    from ..hub import verify_model
-    from ..manifest import load_manifest
+    from ..weights.manifest import load_manifest
+    from ..weights.resolve import verify_model
 
     reinstall = f"{Path(sys.executable).name} -m pip install --force-reinstall speech-emotion-vit"
     try:

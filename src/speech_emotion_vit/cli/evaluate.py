@@ -52,14 +52,14 @@ def command(
     from pathlib import Path
     from typing import Any, cast
 
-    from ..checkpoint import load_checkpoint
+    from ..backends.torch import find_device
     from ..errors import ConfigError, SpeechEmotionError, one_line
     from ..extras import require
-    from ..hub import resolve_model
-    from ..torch_backend import find_device
-    from ..training.assessment import assess
-    from ..training.catalogue import find_corpus
-    from ..training.report import confusion_table, scores_table, write_assessment
+    from ..training.data.catalogue import find_corpus
+    from ..training.score.assessment import assess
+    from ..training.score.report import confusion_table, scores_table, write_assessment
+    from ..weights.checkpoint import load_checkpoint
+    from ..weights.resolve import resolve_model
     from ._corpus import feature_progress
     from ._rows import json_line
 

@@ -26,7 +26,7 @@ def command(model: str, output: str, int8: bool, revision: str | None, cache_dir
       speech-emotion-vit export crema-d --output crema-d.onnx
       speech-emotion-vit export models/my-model --output small.onnx --int8
     """
-    from ..export import export_onnx
+    from ..backends.export import export_onnx
 
     path = export_onnx(model, output, int8=int8, revision=revision, cache_dir=cache_dir)
     weights = "int8" if int8 else "float32"

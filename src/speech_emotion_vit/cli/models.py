@@ -10,8 +10,8 @@ from ._rows import echo_record, echo_rows, format_option
 from ._streams import error_line
 
 if TYPE_CHECKING:
-    from ..hub import ResolvedModel
-    from ..manifest import WeightEntry
+    from ..weights.manifest import WeightEntry
+    from ..weights.resolve import ResolvedModel
 
 _cache_option = click.option("--cache-dir", metavar="D", help="Folder of downloads.  [default: the Hub client's cache]")
 _revision_option = click.option("--revision", metavar="R", help="Branch, tag or commit of a Hub repository.")
@@ -38,7 +38,7 @@ def list_command(form: str | None) -> None:
     Example:
       speech-emotion-vit models list
     """
-    from ..manifest import load_manifest
+    from ..weights.manifest import load_manifest
 
     manifest = load_manifest()
     rows = [
@@ -72,8 +72,8 @@ def info_command(model: str, revision: str | None, cache_dir: str | None, form: 
       speech-emotion-vit models info crema-d
       speech-emotion-vit models info org/repo --format jsonl
     """
-    from ..hub import resolve_model
-    from ..manifest import dump_entry, load_manifest
+    from ..weights.manifest import dump_entry, load_manifest
+    from ..weights.resolve import resolve_model
 
     manifest = load_manifest()
     if model in manifest.models and revision is None:
@@ -82,7 +82,7 @@ def info_command(model: str, revision: str | None, cache_dir: str | None, form: 
     resolved = resolve_model(model, revision=revision, cache_dir=cache_dir)
     config = resolved.config
     if config is None:  # only the file itself says what it is
-        from ..checkpoint import load_checkpoint
+        from ..weights.checkpoint import load_checkpoint
 
         _, config = load_checkpoint(resolved.weights)
     echo_record({**_found(resolved), **config.to_dict()}, form)
@@ -103,7 +103,7 @@ def download_command(model: str, revision: str | None, cache_dir: str | None, fo
       speech-emotion-vit models download crema-d
       speech-emotion-vit models download org/repo --revision v1.0
     """
-    from ..hub import download_model
+    from ..weights.resolve import download_model
 
     echo_record(_found(download_model(model, revision=revision, cache_dir=cache_dir)), form)
 
@@ -124,7 +124,7 @@ def verify_command(model: str | None, revision: str | None, cache_dir: str | Non
       speech-emotion-vit models verify
       speech-emotion-vit models verify org/repo
     """
-    from ..hub import list_models
+    from ..weights.resolve import list_models
 
     if model is None and revision is not None:
         raise click.UsageError("--revision needs a model")
@@ -137,7 +137,7 @@ def verify_command(model: str | None, revision: str | None, cache_dir: str | Non
 
 def _verdict(name: str, revision: str | None, cache_dir: str | None) -> dict[str, object]:
     from ..errors import WeightsError
-    from ..hub import verify_model
+    from ..weights.resolve import verify_model
 
     try:
         return {"status": "ok", **_found(verify_model(name, revision=revision, cache_dir=cache_dir))}

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..config import TIMELINE_HOP
+from ..model.config import TIMELINE_HOP
 from ..prediction import csv_lines
 from . import _timeline
 from ._rows import json_line
 from ._streams import error_line, keep_inputs, results, standard_input
 
 if TYPE_CHECKING:
-    from ..audio import AudioInput
+    from ..audio.reader import AudioInput
     from ..classifier import BackendName, EmotionClassifier
     from ..errors import AudioError
     from ..prediction import Prediction, Timeline
@@ -79,7 +79,7 @@ def command(
     """
     from tqdm import tqdm
 
-    from ..audio import describe
+    from ..audio.reader import describe
     from ..classifier import EmotionClassifier
     from ..errors import AudioError
     from ..prediction import Prediction
@@ -144,7 +144,7 @@ def _timeline_or_error(
 
 def _sources(clip: str) -> Iterator[tuple[str, AudioInput | AudioError]]:
     """Yield name and source of every piece of audio behind one argument; an AudioError stands for what has none."""
-    from ..audio import AUDIO_SUFFIXES, describe
+    from ..audio.reader import AUDIO_SUFFIXES, describe
     from ..errors import AudioError, one_line
     from ..files import find_files
 

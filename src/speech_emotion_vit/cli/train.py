@@ -82,11 +82,11 @@ def command(
 
     from ..errors import ConfigError, WeightsError, one_line, printable
     from ..files import read_text
-    from ..manifest import MAX_JSON_BYTES, parse_json
-    from ..training.catalogue import find_corpus
-    from ..training.experiment import make_accelerator, train_corpus
+    from ..training.data.catalogue import find_corpus
     from ..training.recipes import RECIPES, Recipe
-    from ..training.report import flat_scores, scores_table
+    from ..training.run import make_accelerator, train_corpus
+    from ..training.score.report import flat_scores, scores_table
+    from ..weights.manifest import MAX_JSON_BYTES, parse_json
     from ._corpus import feature_progress
     from ._rows import json_line
 

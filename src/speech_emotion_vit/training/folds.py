@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import TrainingError, one_line
-from .dataset import Data
-from .evaluation import Scores
-from .losses import IMPOSSIBLE
-from .metrics import Floats, Indices, fit_temperature, mean_probabilities
-from .report import write_report
-from .results import scores_by_member
-from .runs import RESULTS_FILE, RUN_FILE, locked, read_json, write_json
+from .data.dataset import Data
+from .data.rows import IMPOSSIBLE
+from .folder import RESULTS_FILE, RUN_FILE, locked, read_json, write_json
+from .score.evaluation import Scores
+from .score.metrics import Floats, Indices, fit_temperature, mean_probabilities
+from .score.report import write_report
+from .score.results import scores_by_member
 
 LEAST = 1e-7  # of a probability: tables have six decimals
 

@@ -7,13 +7,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, TrainingError
-from .data import Rows
-from .protocols import Item, Split, check_contents, make_split, without_validation
-from .provenance import learnt_from, require_unheard, versions_of
-from .results import write_results
-from .runs import SPLIT_FILE, hardware, locked, open_run, read_results, versions, write_csv
-from .stage_runner import ORDER, Run, StageRunner
-from .waveforms import VERSIONS
+from .data.protocols import Item, Split, check_contents, make_split, without_validation
+from .data.rows import Rows
+from .data.waveforms import VERSIONS
+from .fit.stage_runner import ORDER, Run, StageRunner
+from .folder import SPLIT_FILE, hardware, locked, open_run, read_results, versions, write_csv
+from .score.provenance import learnt_from, require_unheard, versions_of
+from .score.results import write_results
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

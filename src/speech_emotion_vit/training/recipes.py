@@ -14,10 +14,10 @@ from reprlib import repr as shown
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
-from ..config import FrontendConfig, ModelConfig, as_float
 from ..errors import ConfigError
-from .augment import Augmentation
-from .waveforms import VERSIONS
+from ..model.config import FrontendConfig, ModelConfig, as_float
+from .data.augment import Augmentation
+from .data.waveforms import VERSIONS
 
 Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["halving", "cosine"]

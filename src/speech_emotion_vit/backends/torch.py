@@ -1,0 +1,153 @@
+"""The network in torch, on any device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..model.config import ClassifierConfig
+from ..model.frontend import LogMel
+from ..model.mel import mel_edges
+from ..model.rollout import rollout
+from ..weights.checkpoint import load_checkpoint
+from .base import Attention, Backend, Floats
+
+if TYPE_CHECKING:
+    from ..model.vit import SpectrogramViT
+
+_CPU_WINDOWS = 16  # on a CPU more at a time are no faster, for they leave its caches, and need more memory
+
+if hasattr(os, "register_at_fork"):
+    # GNU OpenMP waits for ever in a child that was forked after it had run threads; a single thread needs none of it.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
+class TorchBackend(Backend):
+    """A checkpoint on a torch device.
+
+    Attributes:
+        network: the `SpectrogramViT`, in evaluation mode.
+        frontend: its `LogMel`.
+        device: the `torch.device` of both.
+        config: what the checkpoint says it is.
+    """
+
+    def __init__(self, network: SpectrogramViT, config: ClassifierConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.network = network.to(device).eval().requires_grad_(False)
+        self.frontend = LogMel(config.frontend).to(device)
+
+    @classmethod
+    def from_files(
+        cls,
+        weights: Path,
+        config: ClassifierConfig | None,
+        device: str | torch.device = "auto",
+        *,
+        backbone: Path | None = None,
+    ) -> TorchBackend:
+        """Load a safetensors file as `load_checkpoint` does; without `config`, its metadata says what it is.
+
+        Raises:
+            WeightsError: the file cannot be read, or is not what `config` says.
+            ConfigError: the device does not exist.
+        """
+        chosen = find_device(device)
+        network, config = load_checkpoint(weights, config, backbone=backbone)
+        return cls(network, config, chosen)
+
+    @torch.inference_mode()
+    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """Return probabilities `[batch, classes]` and embeddings `[batch, dim]` of a tensor `[batch, samples]`.
+
+        Everything stays on the device of the backend, where `waveform` must be.
+        """
+        return self._classify(self.frontend(waveform))
+
+    def _infer(self, windows: Floats) -> tuple[Floats, Floats]:
+        step = _CPU_WINDOWS if self.device.type == "cpu" else len(windows)
+        parts = [
+            self.forward(torch.from_numpy(windows[first : first + step]).to(self.device))
+            for first in range(0, len(windows), step)
+        ]
+        probabilities, embedding = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+        return probabilities, embedding
+
+    def _infer_cut(self, samples: Floats, starts: Sequence[int], size: int) -> tuple[Floats, Floats]:
+        # The Mel frames that windows share are computed once.
+        power = self._shared_power(torch.from_numpy(samples).to(self.device), starts, size)
+        if power is None:
+            return super()._infer_cut(samples, starts, size)
+        with torch.inference_mode():
+            probabilities, embedding = self._classify(self.frontend.image(power))
+        return probabilities.cpu().numpy(), embedding.cpu().numpy()
+
+    @torch.inference_mode()
+    def _shared_power(self, samples: Tensor, starts: Sequence[int], size: int) -> Tensor | None:
+        """Return Mel powers `[windows, frames, n_mels]`, None where sharing is not exact or does not pay.
+
+        Windows that start a multiple of the frames' hop apart have the same frames where these lie inside the
+        window. The few at its edges see zeros outside of it and are the window's own.
+        """
+        c = self.config.frontend
+        hop, half = c.hop_length, c.win_length // 2
+        lead = -(-half // hop)  # the first frame that lies inside
+        inner = (size + half - c.win_length) // hop - lead + 1  # frames that do
+        step = (c.window_samples + half - c.win_length) // hop - lead + 1  # the same for the longest piece
+        offsets = [(start - starts[0]) // hop for start in starts]
+        pieces = -(-(offsets[-1] + inner) // step)
+        if inner < 1 or pieces >= len(starts) or any((start - starts[0]) % hop for start in starts):
+            return None
+        mel_power = self.frontend.mel_power
+        samples = samples[starts[0] :]
+        reach = (pieces - 1) * step * hop + c.window_samples
+        whole = nn.functional.pad(samples, (0, max(0, reach - len(samples)))).unfold(0, c.window_samples, step * hop)
+        shared = torch.cat([mel_power(piece[None])[0, lead : lead + step] for piece in whole[:pieces]])
+        windows = torch.stack([samples[offset * hop : offset * hop + size] for offset in offsets])
+        first = mel_power(windows[:, : (lead - 1) * hop - half + c.win_length])[:, :lead] if lead else None
+        last = mel_power(windows[:, inner * hop :])[:, lead:]
+        frames = min(c.n_frames, -(-(size + half) // hop)) - lead - inner
+        middle = torch.stack([shared[offset : offset + inner] for offset in offsets])
+        return torch.cat([part for part in (first, middle, last[:, :frames]) if part is not None], dim=1)
+
+    @torch.inference_mode()
+    def _attention(self, window: Floats) -> Attention:
+        c = self.config.frontend
+        image = self.frontend(torch.from_numpy(window)[None].to(self.device))
+        probabilities, _ = self._classify(image)
+        return Attention(
+            probabilities=probabilities[0].cpu().numpy(),
+            weights=rollout(self.network, image)[0].cpu().numpy(),
+            image=image[0, 0].cpu().numpy(),
+            frequencies=mel_edges(c.n_mels, c.f_min, c.f_max, c.mel_scale)[1:-1].astype(np.float32),
+        )
+
+    def _classify(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        embedding = self.network.embed(image)
+        logits = self.network.head(embedding)
+        return torch.softmax(logits / self.config.temperature, dim=-1), embedding
+
+
+def find_device(device: str | torch.device) -> torch.device:
+    """Return a device that works; ``auto`` is a GPU if there is one.
+
+    Raises:
+        ConfigError: it does not work here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).cpu()  # there and back: the device "meta" has no values to give
+    except (RuntimeError, AssertionError, TypeError, ValueError, ImportError) as error:  # each means it is not there
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(f"device {str(device)!r} cannot be used ({reason}): pass 'auto' or 'cpu'") from error
+    return chosen

@@ -1,0 +1,170 @@
+"""Many clips through one network: threads decode while it runs, and clips of like length run together."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .audio.reader import AudioInput, AudioReader, Samples, is_encoded
+from .backends.base import Backend, Floats
+from .errors import AudioError
+from .windows import clip_windows
+
+_PORTION = 16  # windows decoded at a time, 4 MB: a clip of any length may be among the others
+_AHEAD = 16  # clips being decoded ahead of the network
+_POOL = 4  # batches that are gathered before they are sorted by length
+
+
+class Clip:
+    """One clip on its way through the network.
+
+    Attributes:
+        duration: seconds, once all of it has been read.
+        warnings: why its answer deserves less trust.
+        error: why it could not be read.
+    """
+
+    def __init__(self, source: AudioInput) -> None:
+        self.duration = 0.0
+        self.warnings: tuple[str, ...] = ()
+        self.error: AudioError | None = None
+        self.source: AudioInput | None = source  # None once it has been opened
+        self.complete = False  # all its windows have been gathered
+        self.reader: AudioReader | None = None
+        self.windows: Iterator[Samples] = iter(())
+        self.waiting = 0  # windows in the pool
+        self._count = 0
+        self._sums: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
+
+    def add(self, probabilities: Floats, embedding: Floats) -> None:
+        """Take in the results of one window, `[classes]` and `[dim]`."""
+        row = (probabilities.astype(np.float64), embedding.astype(np.float64))
+        self._sums = row if self._sums is None else (self._sums[0] + row[0], self._sums[1] + row[1])
+        self._count += 1
+        self.waiting -= 1
+
+    def means(self) -> tuple[Floats, Floats]:
+        """Return the mean over the windows of probabilities `[classes]` and embedding `[dim]`."""
+        assert self._sums is not None  # a clip without an error has a window
+        return (self._sums[0] / self._count).astype(np.float32), (self._sums[1] / self._count).astype(np.float32)
+
+    @property
+    def ready(self) -> bool:
+        """Whether all of it has been read and been through the network."""
+        return self.complete and not self.waiting
+
+
+class Batcher:
+    """Run clips through a backend, in order, in bounded memory.
+
+    Paths and bytes are decoded by threads. Arrays and file objects are read when they are taken from the iterable,
+    for their owner may change or close them afterwards. At most 4 batches and 16 portions of 16 windows are held,
+    130 MB with batches of 64 windows of 4 s, whatever the number and the length of the clips.
+
+    Args:
+        backend: the network.
+        sampling_rate: Hz of the arrays among the clips.
+        skip_rate: whether files among them may be given with such a rate, which is not theirs.
+        batch_size: windows that go through the network at once.
+        threads: that decode; 0 decodes in the caller's.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        sampling_rate: int | None,
+        batch_size: int = 16,
+        threads: int = 0,
+        skip_rate: bool = False,
+    ) -> None:
+        self._backend = backend
+        self._sampling_rate = sampling_rate
+        self._batch_size = batch_size
+        self._threads = threads
+        self._skip_rate = skip_rate
+        self._pool: list[tuple[Clip, Samples]] = []
+
+    def run(self, audios: Iterable[AudioInput]) -> Iterator[Clip]:
+        """Yield every clip once all its windows have been through the network, in order."""
+        order: deque[Clip] = deque()  # taken, not yet yielded
+        decoding: deque[tuple[Clip, Future[tuple[list[Samples], bool]]]] = deque()
+        executor = ThreadPoolExecutor(self._threads, "decode") if self._threads else None
+        try:
+            for audio in audios:
+                clip = Clip(audio)
+                order.append(clip)
+                if executor is not None and isinstance(audio, (str, os.PathLike, bytes)):
+                    decoding.append((clip, executor.submit(self._decode, clip)))
+                    while len(decoding) >= _AHEAD:  # a long clip takes several turns
+                        self._collect(decoding, executor)
+                else:
+                    while not clip.complete:
+                        self._gather(clip, *self._decode(clip))
+                while order and order[0].ready:
+                    yield order.popleft()
+            while decoding and executor is not None:
+                self._collect(decoding, executor)
+            self._drain()
+            yield from order
+        finally:
+            if executor is not None:
+                executor.shutdown(cancel_futures=True)
+
+    def _collect(
+        self, decoding: deque[tuple[Clip, Future[tuple[list[Samples], bool]]]], executor: ThreadPoolExecutor
+    ) -> None:
+        """Wait for the first clip that is being decoded; a long one goes on, and stays first."""
+        clip, future = decoding.popleft()
+        portion, last = future.result()
+        if not last:
+            decoding.appendleft((clip, executor.submit(self._decode, clip)))
+        self._gather(clip, portion, last)
+
+    def _decode(self, clip: Clip) -> tuple[list[Samples], bool]:
+        """Return the next windows of a clip, and whether they are its last; runs in a thread."""
+        try:
+            if clip.reader is None:
+                source: Any = clip.source
+                clip.source = None
+                frontend = self._backend.config.frontend
+                rate = None if self._skip_rate and is_encoded(source) else self._sampling_rate
+                clip.reader = AudioReader(source, sampling_rate=rate, target_rate=frontend.sampling_rate)
+                clip.windows = clip_windows(clip.reader, frontend)
+            portion = list(islice(clip.windows, _PORTION))
+        except AudioError as error:
+            clip.error = error
+            return [], True
+        if len(portion) == _PORTION:
+            return portion, False
+        clip.duration, clip.warnings = clip.reader.duration, clip.reader.warnings
+        return portion, True
+
+    def _gather(self, clip: Clip, portion: list[Samples], last: bool) -> None:
+        clip.waiting += len(portion)
+        clip.complete = last
+        self._pool += [(clip, window) for window in portion]
+        if len(self._pool) >= _POOL * self._batch_size:
+            self._drain()
+
+    def _drain(self) -> None:
+        """Send the pool through the network, like lengths together, for what is padded is computed."""
+        self._pool.sort(key=lambda item: len(item[1]))
+        for first in range(0, len(self._pool), self._batch_size):
+            group = self._pool[first : first + self._batch_size]
+            batch = group[0][1][None]
+            if len(group) > 1:
+                batch = np.zeros((len(group), len(group[-1][1])), np.float32)
+                for row, (_, window) in zip(batch, group, strict=True):
+                    row[: len(window)] = window
+            results = self._backend.infer(batch)
+            for (clip, _), *outputs in zip(group, *results, strict=True):
+                clip.add(*outputs)
+        self._pool.clear()

@@ -1,0 +1,1 @@
+"""What a model is: its configuration, the front-end, and the networks. Only the configuration works without torch."""

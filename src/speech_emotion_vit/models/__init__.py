@@ -1,5 +1,0 @@
-"""The networks."""
-
-from .vit import Features, SpectrogramViT
-
-__all__ = ["Features", "SpectrogramViT"]

@@ -1,0 +1,1 @@
+"""Corpora, how they are split, and their features."""

@@ -1,0 +1,1 @@
+"""The stages, the loop that runs them, heads, and the state that lets a run go on."""

@@ -1,0 +1,1 @@
+"""What a model is worth: metrics, reports, and where its knowledge comes from."""

@@ -1,0 +1,197 @@
+"""Assessment: any model on any corpus and protocol, labels mapped by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...errors import DatasetError
+from ...model.config import ClassifierConfig
+from ...model.vit import SpectrogramViT
+from ...weights.resolve import ResolvedModel
+from ..data.catalogue import Corpus, remarks
+from ..data.corpora import Utterance, named, possible_labels
+from ..data.dataset import contents_of, describe_faults
+from ..data.features import load_features
+from ..data.protocols import Fold, Item, Protocol, Split, make_split, number_of_folds
+from ..data.rows import Rows
+from ..data.waveforms import VERSIONS
+from .evaluation import Scores, score_clips
+from .metrics import Floats, mean_probabilities
+from .provenance import Heard, heard_by
+from .scoring import score_rows
+
+LEAST = 1e-200  # of a sum that can still be divided by
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """The result of `assess`."""
+
+    scores: Scores
+    """Scores on the clips that could be scored."""
+    items: tuple[Item, ...]
+    """These clips."""
+    probabilities: Floats
+    """Their probabilities `[clips, labels]`, in the order of ``scores.labels``."""
+    targets: tuple[str, ...]
+    """Their true labels."""
+    speakers: tuple[str, ...]
+    """Their speakers."""
+    heard: int
+    """How many of these clips, under ``speaker`` of how many their speakers, the model was trained on."""
+    notes: tuple[str, ...]
+    """What a reader of the scores must know: the split, what was left out, how labels were mapped."""
+
+
+def assess(
+    network: SpectrogramViT,
+    config: ClassifierConfig,
+    model: ResolvedModel,
+    *,
+    corpus: Corpus,
+    data_dir: Path,
+    protocol: Protocol,
+    fold: Fold = None,
+    seed: int = 0,
+    part: str = "test",
+    device: torch.device,
+    strict: bool = False,
+    cache: Path | None = None,
+    progress: Callable[[str], Callable[[int, int], None]] | None = None,
+) -> Assessment:
+    """Score a network on the items of one part of a split.
+
+    Clips whose label the model does not know are left out. Labels the corpus does not have are taken out of the
+    model's answer and the rest is made to sum to 1: the question is which of the corpus's emotions it is.
+
+    Args:
+        network: the model, in eval mode.
+        config: its labels, front-end and temperature.
+        model: where it is from, and so what it was trained on.
+        corpus: which corpus.
+        data_dir: where it is.
+        protocol: how it is split; ``paper`` cuts long clips to the first window, as published.
+        fold: of a cross-validation; None scores all of its folds' test clips, so all clips.
+        seed: of the split.
+        part: ``test``, ``validation`` or ``train``.
+        device: where the network is.
+        strict: refuse a corpus with anything missing, extra or unreadable.
+        cache: of features.
+        progress: makes a callback from a title.
+
+    Raises:
+        DatasetError: the corpus is not there, is not as published with `strict`, or shares no label with the model.
+    """
+    utterances = corpus.read(data_dir)
+    split = _split(utterances, corpus, protocol, fold, seed)
+    items: tuple[Item, ...] = {"test": split.test, "validation": split.validation, "train": split.train}[part]
+    notes = [f"{protocol} protocol, {part} items: {split.note}"]
+    if split.left_out:
+        notes.append(
+            f"{len(split.left_out)} known defects are in no part: "
+            + ", ".join(f"{name} ({corpus.defects[name]})" for name in split.left_out)
+        )
+    frontend = replace(config.frontend, long_clips="truncate") if protocol == "paper" else config.frontend
+    stores = {
+        version: load_features(
+            utterances,
+            frontend,
+            version=version,
+            cache=cache,
+            progress=progress(f"{corpus.title}, {VERSIONS[version].name}") if progress else None,
+        )
+        for version in sorted({item.version for item in items})
+    }
+    wrong = remarks(corpus, data_dir, utterances) + describe_faults(stores)
+    if strict and wrong:
+        raise DatasetError(f"{data_dir}: {'; '.join(wrong)}: repair it, or leave out --strict")
+    notes += wrong
+    label_of = {utterance.id: utterance.label for utterance in utterances}
+    asked = possible_labels(utterances)
+    common = [label for label in config.labels if label in set(label_of.values())]
+    if not common:
+        here, there = ", ".join(config.labels), ", ".join(sorted(set(label_of.values())))
+        raise DatasetError(f"the model and {corpus.title} share no label: it knows {here}; the corpus has {there}")
+    notes += _label_notes(config.labels, [label_of[item.utterance] for item in items], common)
+    items = tuple(item for item in items if label_of[item.utterance] in common)
+    heard = heard_by(model)
+    known = heard.among(utterances, corpus.name, protocol, contents_of(stores))
+    count = sum(item.utterance in known for item in items)
+    notes += _heard_notes(heard, count, len(items), protocol)
+    if not items:
+        remedy = "pass --fold: without one every clip is tested" if not split.train else "choose another part or fold"
+        raise DatasetError(f"{corpus.title}, {protocol}: there is no {part} item to score: {remedy}")
+    classes = {name: common.index(label) for name, label in label_of.items() if label in common}
+    possible = {u.id: tuple(label in asked[u.corpus] for label in config.labels) for u in utterances}
+    rows = Rows(items, stores, classes, device=device, possible=possible if len(asked) > 1 else None)
+    chosen = [config.labels.index(label) for label in common]
+    logits = score_rows(network, rows)
+    if not np.isfinite(logits).all():
+        raise DatasetError(f"{model.name}: its answers on {corpus.title} are not finite: choose another model")
+    probabilities = mean_probabilities(logits, rows.owners, config.temperature)[:, chosen]
+    sums = probabilities.sum(axis=1, keepdims=True)
+    # Of an answer that is all another label's nothing is left to divide: then these labels alone are asked.
+    alone = mean_probabilities(logits[:, chosen], rows.owners, config.temperature)
+    probabilities = np.where(sums > LEAST, probabilities / np.maximum(sums, LEAST), alone)
+    speaker_of = {utterance.id: utterance.speaker for utterance in utterances}
+    speakers = tuple(speaker_of[item.utterance] for item in rows.items)
+    return Assessment(
+        scores=score_clips(probabilities, rows.clip_targets, speakers, common),
+        items=tuple(rows.items),
+        probabilities=probabilities,
+        targets=tuple(common[int(target)] for target in rows.clip_targets),
+        speakers=speakers,
+        heard=count,
+        notes=tuple(notes),
+    )
+
+
+def _split(utterances: list[Utterance], corpus: Corpus, protocol: Protocol, fold: Fold, seed: int) -> Split:
+    if fold is not None or not number_of_folds(utterances, corpus.name, protocol):
+        versions = range(len(VERSIONS)) if protocol == "paper" else (0,)
+        return make_split(
+            utterances,
+            corpus=corpus.name,
+            protocol=protocol,
+            defects=corpus.defects,
+            versions=tuple(versions),
+            fold=fold,
+            seed=seed,
+        )
+    items = tuple(Item(utterance.id, 0) for utterance in utterances if utterance.id not in corpus.defects)
+    return Split(
+        protocol=protocol,
+        fold=None,
+        train=(),
+        validation=(),
+        test=items,
+        left_out=tuple(utterance.id for utterance in utterances if utterance.id in corpus.defects),
+        note="every clip, as the folds together test: new voices only for a model that was not trained on this corpus",
+    )
+
+
+def _heard_notes(heard: Heard, count: int, total: int, protocol: Protocol) -> list[str]:
+    if count:
+        what = "speakers of " if protocol == "speaker" else ""
+        return [f"LEAK: the model was trained on {what}{count} of these {total} clips: this is no score of new ones"]
+    if heard.unknown:
+        return [f"what {named(heard.unknown)} was trained on is not on record: this may be no score of new clips"]
+    return []
+
+
+def _label_notes(known: tuple[str, ...], labels: list[str], common: list[str]) -> list[str]:
+    notes = []
+    outside = Counter(label for label in labels if label not in known)
+    if outside:
+        listed = ", ".join(f"{count} {label}" for label, count in sorted(outside.items()))
+        notes.append(f"left out, for the model does not know their label: {listed}")
+    unused = [label for label in known if label not in common]
+    if unused:
+        notes.append(f"taken out of the model's answer, for the corpus has none: {', '.join(unused)}")
+    return notes

@@ -1,0 +1,162 @@
+"""What a network has heard, so that no score is of clips that it, or a network it learnt from, was trained on."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import DatasetError, SpeechEmotionError, TrainingError
+from ...weights.resolve import ResolvedModel, resolve_model
+from ..data.corpora import Utterance, named
+from ..data.protocols import Item, Protocol, Split
+from ..folder import RUN_FILE, SPLIT_FILE, read_json
+
+OWN_CLIPS = "folder"  # the corpus of one's own clips: a name that does not say which
+
+
+@dataclass
+class Heard:
+    """Training clips of a network and of all that it started from or was taught by, as ``corpus/name``."""
+
+    speakers: set[str] = field(default_factory=set)
+    """Speakers any of whose clips may have been heard."""
+    clips: dict[str, str] = field(default_factory=dict)
+    """Speaker by clip, where the clips are on record."""
+    contents: set[str] = field(default_factory=set)
+    """SHA-256 of the files of clips, where these are on record."""
+    unknown: list[str] = field(default_factory=list)
+    """Models among them that nobody says it of."""
+
+    def among(
+        self, utterances: Sequence[Utterance], corpus: str, protocol: Protocol, contents: Mapping[str, str]
+    ) -> set[str]:
+        """Return the ids of the utterances of `corpus` that were heard, under ``speaker`` of all with a voice that was.
+
+        Args:
+            utterances: all of the corpus.
+            corpus: its name; one's own clips are known by their content alone, for any folder may have any names.
+            protocol: what a score is to mean.
+            contents: SHA-256 of the utterances' files by id.
+        """
+        clips, voices = set(), set()
+        for utterance in utterances:
+            prefix = "" if utterance.corpus else f"{corpus}/"  # in a mixture the names have it already
+            known = f"{prefix}{utterance.id}" in self.clips or f"{prefix}{utterance.speaker}" in self.speakers
+            if known or contents.get(utterance.id) in self.contents:
+                clips.add(utterance.id)
+                voices.add(utterance.speaker)
+        return {u.id for u in utterances if u.speaker in voices} if protocol == "speaker" else clips
+
+
+def heard_by(model: str | ResolvedModel | None) -> Heard:
+    """Return what is on record: in the manifest, or in the folder of the run that trained the model.
+
+    Args:
+        model: name, folder or file, or what they were resolved to; None is the default model.
+
+    Raises:
+        WeightsError: the model cannot be found or verified.
+    """
+    heard, read = Heard(), set[Path]()
+    _add(heard, model if isinstance(model, ResolvedModel) else resolve_model(model), read)
+    return heard
+
+
+def _add(heard: Heard, model: ResolvedModel, read: set[Path]) -> None:
+    """Add to `heard` what is on record of a model and of those before it, but for the folders that were `read`."""
+    if model.entry is not None:
+        by_corpus = model.entry.heard.items()
+        heard.speakers |= {f"{corpus}/{speaker}" for corpus, speakers in by_corpus for speaker in speakers}
+        return
+    # The weights lie in the run's folder, or in that of their role in it.
+    # A link is followed if need be, and of "model.safetensors" the folder has a name only in full.
+    paths = (Path(os.path.abspath(model.weights)), model.weights.resolve())
+    places = [place for path in paths for place in path.parents[:2]]
+    folder = next((place for place in places if (place / SPLIT_FILE).is_file()), None)
+    if folder in read:
+        return
+    try:
+        if folder is None:
+            raise TrainingError("nobody says what it was trained on")
+        read.add(folder)
+        run = read_json(folder / RUN_FILE)
+        corpus, recipe = run["corpus"], run["recipe"]
+        with open(folder / SPLIT_FILE, newline="", encoding="utf-8") as file:
+            train = [row for row in csv.DictReader(file) if row["part"] == "train"]
+        if corpus == OWN_CLIPS:
+            heard.contents |= {row["content"] for row in train if row["content"]}
+        else:
+            prefix = "" if corpus == "general" else f"{corpus}/"
+            heard.clips |= {f"{prefix}{row['utterance']}": f"{prefix}{row['speaker']}" for row in train}
+            heard.contents |= {row["content"] for row in train if row.get("content")}
+        before = learnt_from(run["mode"], recipe.get("initial_weights", ""), recipe.get("teachers", ()))
+    except (SpeechEmotionError, OSError, KeyError, TypeError, ValueError, AttributeError, csv.Error):
+        heard.unknown.append(model.name)  # files of another program, or of a hand that changed them
+        return
+    for name in before:
+        try:
+            _add(heard, resolve_model(name, local_files_only=True), read)
+        except SpeechEmotionError:  # not on this machine any more
+            heard.unknown.append(str(name))
+
+
+def learnt_from(mode: str, initial_weights: str, teachers: Sequence[str]) -> list[str | None]:
+    """Return the models that a run starts from or is taught by; a probe without one is of the default model."""
+    models: list[str | None] = list(teachers) if mode == "supervised" else []
+    if initial_weights or mode == "probe":
+        models.append(initial_weights or None)
+    return models
+
+
+def versions_of(models: Sequence[str | None]) -> list[str]:
+    """Return what a run's record says it learnt from: a name may stand for another file tomorrow.
+
+    Raises:
+        WeightsError: one cannot be found or verified.
+    """
+    return [f"{resolved.name}@{resolved.revision}" for resolved in map(resolve_model, models)]
+
+
+def require_unheard(
+    models: Sequence[str | None],
+    split: Split,
+    utterances: Sequence[Utterance],
+    corpus: str,
+    contents: Mapping[str, str],
+) -> list[str]:
+    """Refuse models that have heard test clips, under ``speaker`` test speakers, and return what else is to be said.
+
+    Args:
+        models: what a run starts from or is taught by.
+        split: of the run.
+        utterances: of its corpus.
+        corpus: its name.
+        contents: SHA-256 of its files by utterance.
+
+    Raises:
+        DatasetError: one has.
+        WeightsError: one cannot be found or verified.
+    """
+    remarks = []
+    for model in models:
+        heard = heard_by(model)
+        name = model or "the default model"
+        known = heard.among(utterances, corpus, split.protocol, contents)
+        what = "speakers of " if split.protocol == "speaker" else ""
+        if shared := _names(split.test, known):
+            raise DatasetError(
+                f"the {split.protocol} split leaks: {name} was trained on {what}{len(shared)} test clips: "
+                f"{named(shared)}: start from a model that was not"
+            )
+        if shared := _names(split.validation, known):
+            remarks.append(f"{name} was trained on {what}{len(shared)} validation clips, so they flatter the run")
+        if heard.unknown:
+            remarks.append(f"what {named(heard.unknown)} was trained on is not on record, so leaks cannot be ruled out")
+    return remarks
+
+
+def _names(items: Sequence[Item], among: set[str]) -> list[str]:
+    return sorted({item.utterance for item in items} & among)

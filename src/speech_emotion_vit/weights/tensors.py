@@ -1,0 +1,102 @@
+"""State dicts are compared with the network they are meant for before anything is loaded, or even allocated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from ..errors import WeightsError
+from ..model.config import STEM_CHANNELS, STRIDED_CHANNELS, ModelConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_MOST_NAMED = 6  # tensors in one message; the rest is counted
+
+
+def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shapes in the state dict of `SpectrogramViT(config)` without building it."""
+    c = config
+    inner = c.heads * c.head_dim
+    shapes: dict[str, tuple[int, ...]] = {"cls_token": (1, 1, c.dim)}
+
+    def norm(name: str, size: int) -> None:
+        shapes.update({f"{name}.weight": (size,), f"{name}.bias": (size,)})
+
+    def linear(name: str, inputs: int, outputs: int) -> None:
+        shapes.update({f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)})
+
+    channels = {"none": (), "conv6": STEM_CHANNELS, "strided": (1, *STRIDED_CHANNELS)}[c.stem]
+    for index, (before, after) in enumerate(pairwise(channels)):
+        shapes[f"stem.convolutions.{index}.weight"] = (after, before, 3, 3)
+        if c.stem == "conv6":
+            shapes[f"stem.convolutions.{index}.bias"] = (after,)
+        else:
+            norm(f"stem.norms.{index}", after)
+            norm_statistics = (f"stem.norms.{index}.running_mean", f"stem.norms.{index}.running_var")
+            shapes.update(dict.fromkeys(norm_statistics, (after,)))
+    norm("patch_embedding.input_norm", c.patch_dim)
+    linear("patch_embedding.projection", c.patch_dim, c.dim)
+    norm("patch_embedding.output_norm", c.dim)
+    for index in range(c.depth):
+        norm(f"blocks.{index}.attention.norm", c.dim)
+        shapes[f"blocks.{index}.attention.qkv.weight"] = (3 * inner, c.dim)
+        linear(f"blocks.{index}.attention.projection", inner, c.dim)
+        norm(f"blocks.{index}.mlp.norm", c.dim)
+        linear(f"blocks.{index}.mlp.hidden", c.dim, c.mlp_dim)
+        linear(f"blocks.{index}.mlp.output", c.mlp_dim, c.dim)
+    norm("norm", c.dim)
+    linear("head", c.embedding_dim, c.num_classes)
+    return shapes
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Return the number of values in the state dict of `SpectrogramViT(config)` without building it."""
+    return sum(map(math.prod, tensor_shapes(config).values()))
+
+
+def require_shapes(found: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]], where: str) -> None:
+    """Compare names and shapes of two state dicts.
+
+    Raises:
+        WeightsError: they differ; the message lists missing, unexpected and wrongly shaped tensors.
+    """
+    shared = [name for name in wanted if name in found]
+    faults = {
+        "missing": [f"{name} {list(wanted[name])}" for name in wanted if name not in found],
+        "unexpected": [f"{name} {list(found[name])}" for name in found if name not in wanted],
+        "wrongly shaped": [
+            f"{name} {list(found[name])} instead of {list(wanted[name])}"
+            for name in shared
+            if tuple(found[name]) != tuple(wanted[name])
+        ],
+    }
+    listed = [f"{len(names)} {fault}: {_some(names)}" for fault, names in faults.items() if names]
+    if listed:
+        raise WeightsError(f"{where}: the tensors are not those of the network it is meant for: {'; '.join(listed)}")
+
+
+def require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Look for values that are not numbers.
+
+    Raises:
+        WeightsError: a tensor is not floating point, or holds NaN or what is infinite in float32.
+    """
+    bad = [n for n, tensor in tensors.items() if not tensor.is_floating_point() or not tensor.float().isfinite().all()]
+    if bad:
+        raise not_finite(bad, where)
+
+
+def not_finite(names: list[str], where: str) -> WeightsError:
+    """Return the error that says which tensors hold what are no numbers."""
+    return WeightsError(
+        f"{where}: {len(names)} tensors hold NaN, infinite or no floating-point values: {_some(names)}: "
+        "take an undamaged file, or train again"
+    )
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
