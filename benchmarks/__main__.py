@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few seconds: this package alone, short clips, printed")
     parser.add_argument(
-        "--output", type=Path, help="file to write  [default: docs/BENCHMARKS.md; with --quick, stdout]"
+        "--output", type=Path, help="file to write  [default: docs/benchmarks.md; with --quick, stdout]"
     )
     parser.add_argument("--json", type=Path, help="also write the raw numbers")
     parser.add_argument("--rounds", type=int, default=3, help="turns that every system gets  [default: 3]")
@@ -52,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1, not {options.rounds}")
-    output = options.output or (None if options.quick else ROOT / "docs" / "BENCHMARKS.md")
+    output = options.output or (None if options.quick else ROOT / "docs" / "benchmarks.md")
     with tempfile.TemporaryDirectory() as folder:
         results = measure(options, Path(folder))
     text = report.render(results)
