@@ -7,15 +7,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-INTRODUCTION = """# Benchmarks
+INTRODUCTION = """# Speed
 
-Written by `python -m benchmarks` (peers: `pip install -e ".[bench]"`); every number in a table but the last is from one run of it,
-on the machine below. Each system runs in a process of its own, in turns, with the threads it chooses itself, from the
-path of a 16 kHz WAV file to its answer. The peers' weights are random: the time is the same, the answer is not. The run
-stops where an answer is wrong: both backends must agree within 1e-4, a batch with single clips and the short way through
-the network with the long one within 1e-5, and the Mel powers with librosa's. That three hours need no
-more memory than three minutes is asserted in the tests. Tables are minutes apart, and so are the rows of the first; on
-a machine shared with others the same call may take twice as long in one as in the next.
+Written by `python -m benchmarks` (peers: `pip install -e ".[bench]"`). Every number is from one run of it on the machine
+below, but for those in the last table.
+
+- Each system runs in a process of its own, in turns, with the threads that it chooses itself. The time is from the path of a
+  16 kHz WAV file to the answer.
+- The peers have random weights. That changes their answers, not their times.
+- The run stops where an answer is wrong. Both backends must agree within 1e-4, a batch with single clips and the short way
+  through the network with the long one within 1e-5, and the Mel powers with librosa's.
+- Rows are minutes apart. On a machine that is shared with others, the same call may take twice as long in one row as in the
+  next.
 """
 THROUGHPUT = """The installed size is that of the distribution and all it requires, as pip installed it here; `torch` is a
 requirement of this package whichever backend runs. The first answer of a cold start is a clip of 2.5 s.
@@ -84,7 +87,7 @@ def render(results: dict[str, Any]) -> str:
 
 def _machine(machine: dict[str, Any]) -> str:
     lines = [f"| {key} | {value} |" for key, value in machine.items()]
-    return "\n".join(["| | |", "|---|---|", *lines]) + "\n"
+    return "\n".join(["| the machine | |", "|---|---|", *lines]) + "\n"
 
 
 def _latency(results: dict[str, Any]) -> str:

@@ -7,13 +7,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-import soundfile
-import soxr
 
-from helpers import CLIPS, ROOT, speech
-from speech_emotion_vit import EmotionClassifier
+from helpers import CLIPS, ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,28 +88,6 @@ def test_microphone_names_what_is_missing() -> None:
     assert result.returncode == 1
     assert "pip install sounddevice" in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_the_python_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use = (ROOT / "README.md").read_text().split("## Use", 1)[1]
-    code = use.split("```python\n", 1)[1].split("```", 1)[0]
-    assert all(name in code for name in ("predict", "predict_batch", "embed", "timeline", "stream", "explain"))
-    monkeypatch.chdir(tmp_path)
-    soundfile.write("clip.wav", speech(3.0), 16_000)
-    soundfile.write("call.flac", speech(6.0), 16_000)
-    samples = soxr.resample(speech(5.1), 16_000, 48_000)
-    printed: list[object] = []
-    names = {
-        "EmotionClassifier": EmotionClassifier,
-        "samples": samples,
-        "chunks": np.array_split(samples, 50),
-        "paths": CLIPS[:2],
-        "print": printed.append,
-    }
-    exec(compile(code, "README.md", "exec"), names)
-    assert [segment.end for segment in printed] == [4.0, 5.0]  # type: ignore[attr-defined]
-    assert len(names["timeline"]) == 3  # type: ignore[arg-type]
-    assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)

@@ -7,18 +7,21 @@ docs/benchmarks.md, help texts and answers from the program itself. `update_read
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
+import os
 import re
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import click
+from click.testing import CliRunner
 
 from speech_emotion_vit.cli import main as command_line
-from speech_emotion_vit.manifest import Manifest, Metric, WeightEntry, load_manifest
+from speech_emotion_vit.weights.manifest import Manifest, Metric, WeightEntry, load_manifest
 
+PROGRAM = "speech-emotion-vit"
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results.csv"
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
@@ -213,14 +216,28 @@ def speed_table() -> str:
 
 
 def run(*arguments: str) -> str:
-    """Return what Python prints, run at the root of the repository."""
-    ran = subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
+    """Return what a command prints, run at the root of the repository."""
+    with at_root():
+        ran = CliRunner().invoke(command_line, arguments, prog_name=PROGRAM, terminal_width=80)
+    if ran.exit_code:
+        sys.exit(f"{PROGRAM} {' '.join(arguments)}: {ran.output}")
     return ran.stdout
+
+
+@contextlib.contextmanager
+def at_root() -> Iterator[None]:
+    """Work in the root of the repository for a while."""
+    before = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def predict_table() -> str:
     """Return what `predict examples/clips` prints, and how many of the answers are right."""
-    printed = run("-m", "speech_emotion_vit", "predict", "examples/clips", "--format", "table")
+    printed = run("predict", "examples/clips", "--format", "table")
     rows = [line.split() for line in printed.splitlines()[1:]]
     right = [Path(row[0]).stem for row in rows if Path(row[0]).stem == row[1]]
     named = f" ({', '.join(right)})" if right else ""
@@ -232,18 +249,15 @@ def predict_table() -> str:
 def python_block(text: str) -> str:
     """Return the first Python example of a document with what it prints."""
     code = text.split("```python\n", 1)[1].split("```", 1)[0]
-    return f"```python\n{code}```\n\n```text\n{run('-c', code)}```"
+    printed = io.StringIO()
+    with at_root(), contextlib.redirect_stdout(printed):
+        exec(compile(code, "README.md", "exec"), {})
+    return f"```python\n{code}```\n\n```text\n{printed.getvalue()}```"
 
 
 def help_text(command: str) -> str:
     """Return what a command says to --help, 80 columns wide."""
-    context = click.Context(command_line, info_name="speech-emotion-vit", terminal_width=80)
-    found: click.Command = command_line
-    for name in command.split():
-        assert isinstance(found, click.Group)
-        found = found.commands[name]
-        context = click.Context(found, info_name=name, parent=context, terminal_width=80)
-    return f"```text\n{found.get_help(context)}\n```"
+    return f"```text\n{run(*command.split(), '--help')}```"
 
 
 TABLES: dict[str, Callable[[], str]] = {
