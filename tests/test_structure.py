@@ -16,6 +16,7 @@ PACKAGE = ROOT / "src" / "speech_emotion_vit"
 WITH_TORCH = {
     "backends/torch.py",
     "model/contours.py",
+    "model/frame_vit.py",
     "model/frontend.py",
     "model/layers.py",
     "model/rollout.py",

@@ -20,12 +20,13 @@ from .errors import (
     TrainingError,
     WeightsError,
 )
-from .model.config import ClassifierConfig, FrontendConfig, ModelConfig
+from .model.config import ClassifierConfig, FrameViTConfig, FrontendConfig, ModelConfig
 from .prediction import Prediction, Segment, Timeline
 
 if TYPE_CHECKING:
     from .classifier import EmotionClassifier
     from .explain import Explanation
+    from .model.frame_vit import FrameViT
     from .model.frontend import LogMel
     from .model.vit import SpectrogramViT
     from .stream import EmotionStream
@@ -39,6 +40,8 @@ __all__ = [
     "EmotionClassifier",
     "EmotionStream",
     "Explanation",
+    "FrameViT",
+    "FrameViTConfig",
     "FrontendConfig",
     "IntegrityError",
     "LogMel",
@@ -59,6 +62,7 @@ _LAZY = {
     "EmotionClassifier": ".classifier",
     "EmotionStream": ".stream",
     "Explanation": ".explain",
+    "FrameViT": ".model.frame_vit",
     "LogMel": ".model.frontend",
     "SpectrogramViT": ".model.vit",
 }

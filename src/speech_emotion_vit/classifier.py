@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import torch
 
     from .backends.torch import TorchBackend
+    from .model.build import Network
     from .model.frontend import LogMel
-    from .model.vit import SpectrogramViT
 
 BackendName = Literal["torch", "onnx"]
 
@@ -95,7 +95,7 @@ class EmotionClassifier:
         return self.backend.device
 
     @property
-    def network(self) -> SpectrogramViT:
+    def network(self) -> Network:
         """The network, with the torch backend."""
         return self._torch().network
 

@@ -56,7 +56,7 @@ class Explanation:
 
     def _heard(self) -> npt.NDArray[np.bool_]:
         """Return which columns have their middle in the audio, `[columns]`; the first, however short that is."""
-        heard = self.times < self.end
+        heard = self.times < self.end + 5e-4  # the last frame stands on the end, and times are rounded
         heard[0] = True
         return heard
 
@@ -124,7 +124,6 @@ def explain(
     else:
         begin, window = _window_at(reader, start, frontend.window_samples)
     seen = backend.attention(window)
-    step = frontend.window_seconds / frontend.columns
     begin_seconds = begin / frontend.sampling_rate
     duration = len(window) / frontend.sampling_rate
     labels = backend.config.labels
@@ -137,7 +136,7 @@ def explain(
         ),
         start=begin_seconds,
         end=begin_seconds + duration,
-        times=(begin_seconds + (np.arange(frontend.columns) + 0.5) * step).astype(np.float32),
+        times=(seen.times.astype(np.float64) + begin_seconds).astype(np.float32),
         attention=seen.weights,
         spectrogram=seen.image,
         frequencies=seen.frequencies,

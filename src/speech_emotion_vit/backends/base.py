@@ -22,9 +22,11 @@ class Attention(NamedTuple):
     probabilities: Floats
     """`[classes]`"""
     weights: Floats
-    """Attention of the CLS token over the columns of the image, `[columns]`; sums to 1."""
+    """How much of the answer flows from every column of the image, `[columns]`; sums to 1."""
     image: Floats
     """The log-Mel image, `[n_mels, columns]`, 0..1."""
+    times: Floats
+    """Middle of every column in seconds from the start of the window, `[columns]`."""
     frequencies: Floats
     """Centre of every Mel band in Hz, `[n_mels]`."""
 
@@ -40,8 +42,8 @@ class Backend(ABC):
     def infer(self, windows: Floats) -> tuple[Floats, Floats]:
         """Return calibrated probabilities `[batch, classes]` and embeddings `[batch, dim]`.
 
-        `windows` is `[batch, samples]` at the front-end's rate, with at most ``window_samples`` samples; shorter is
-        zero-padded at the end. May be called from several threads at once.
+        `windows` is `[batch, samples]` at the front-end's rate, with at most ``window_samples`` samples; zeros at the
+        end are padding. May be called from several threads at once.
 
         Raises:
             WeightsError: the network cannot be run, or gives what is no number.

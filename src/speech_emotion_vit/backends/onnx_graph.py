@@ -13,7 +13,14 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ..model.config import STATISTICS_EPSILON, ClassifierConfig, FrontendConfig, ModelConfig
+from ..model.config import (
+    FRAME_STRIDE,
+    STATISTICS_EPSILON,
+    ClassifierConfig,
+    FrameViTConfig,
+    FrontendConfig,
+    ModelConfig,
+)
 from ..model.contour_bands import CONTOUR_DECADES, CONTOUR_STEP, PEAK_SHARPNESS, contour_bands
 from ..model.mel import FLOOR_LEVEL, FLOOR_SLOPE, SILENCE_POWER, analysis_window, interpolation_matrix, mel_filterbank
 from . import onnx_proto
@@ -42,10 +49,14 @@ def build_model(
         metadata: properties of the file.
     """
     graph = Graph(int8=int8)
-    network = _Network(graph, config.model, weights)
     mel_power, n_frames = _mel_power(graph, config.frontend)
-    image = _image(graph, config.frontend, mel_power, n_frames, network.column_step)
-    embedding = network.embedding(image)
+    if isinstance(config.model, FrameViTConfig):
+        frames = _real_frames(graph, config.frontend)
+        level = _level(graph, config.frontend, _inside(graph, mel_power, frames, config.frontend.n_frames))
+        embedding = _FrameNetwork(graph, config.model, weights).embedding(level, frames, config.frontend.n_frames)
+    else:
+        network = _Network(graph, config.model, weights)
+        embedding = network.embedding(_image(graph, config.frontend, mel_power, n_frames, network.column_step))
     head = (weights["head.weight"].T / config.temperature, weights["head.bias"] / config.temperature)
     # In float32 with int8 too: what it reads has many scales, so its weights have, and it is small.
     logits = graph("Add", graph("MatMul", embedding, head[0]), head[1])
@@ -139,7 +150,8 @@ def _mel_power(graph: Graph, c: FrontendConfig) -> tuple[str, str]:
     """
     half = c.win_length // 2
     window = graph.first(INPUT, [c.window_samples], 1)  # else the last frames would hear what comes behind it
-    frames = graph("Div", graph("Add", graph.size(window, 1), [half + c.hop_length - 1]), [c.hop_length])
+    extra = c.hop_length if c.columns is None else half + c.hop_length - 1  # as in `FrontendConfig.frames_of`
+    frames = graph("Div", graph("Add", graph.size(window, 1), [extra]), [c.hop_length])
     n_frames = graph("Min", frames, [c.n_frames])
     needed = graph("Add", graph("Mul", n_frames, [c.hop_length]), [c.win_length - c.hop_length])
     padded = graph.first(graph("Pad", window, [0, half, 0, c.win_length]), needed, 1)
@@ -190,11 +202,8 @@ def _image(graph: Graph, c: FrontendConfig, mel_power: str, n_frames: str, step:
 
     The number of columns is a multiple of `step`.
     """
-    loudest = graph("Max", graph("ReduceMax", mel_power, [1, 2], keepdims=1), SILENCE_POWER)
-    ratio = graph("Max", graph("Div", mel_power, loudest), 10.0 ** (-c.top_db / 10.0))
-    level = graph("Add", graph("Mul", graph("Log", ratio), 10.0 / (c.top_db * np.log(10.0))), 1.0)
-    level = graph("ThresholdedRelu", level, alpha=FLOOR_LEVEL)
-
+    assert c.columns is not None  # the network reads images of one width
+    level = _level(graph, c, mel_power)
     matrix = interpolation_matrix(c.n_frames, c.columns, c.interpolation)
     earliest = (matrix > 0).argmax(axis=0)  # frame of every column
     touched = np.maximum(np.searchsorted(earliest, np.arange(c.n_frames + 1)), 1)  # an image has a column
@@ -208,6 +217,136 @@ def _image(graph: Graph, c: FrontendConfig, mel_power: str, n_frames: str, step:
     return graph("Unsqueeze", image, [1])
 
 
+def _level(graph: Graph, c: FrontendConfig, mel_power: str) -> str:
+    """Return Mel powers `[batch, n_mels, frames]` as 0..1, `top_db` below the window's loudest value to it."""
+    loudest = graph("Max", graph("ReduceMax", mel_power, [1, 2], keepdims=1), SILENCE_POWER)
+    ratio = graph("Max", graph("Div", mel_power, loudest), 10.0 ** (-c.top_db / 10.0))
+    level = graph("Add", graph("Mul", graph("Log", ratio), 10.0 / (c.top_db * np.log(10.0))), 1.0)
+    return graph("ThresholdedRelu", level, alpha=FLOOR_LEVEL)
+
+
+def _real_frames(graph: Graph, c: FrontendConfig) -> str:
+    """Return how many frames belong to each clip, `[batch, 1, 1]`; zeros at its end are padding."""
+    window = graph.first(INPUT, [c.window_samples], 1)
+    places = graph.first(graph.constant(np.arange(1, c.window_samples + 1)), graph.size(window, 1), 0)
+    length = graph("ReduceMax", graph("Where", graph("Equal", window, 0.0), [0], places), [1], keepdims=1)
+    return graph("Unsqueeze", graph("Add", graph("Div", length, [c.hop_length]), [1]), [2])
+
+
+def _inside(graph: Graph, values: str, count: str, most: int, axis: int = 2) -> str:
+    """Return `values` with zeros from number `count` on along the last axis, of at most `most`."""
+    places = graph.first(graph.constant(np.arange(most)), graph.size(values, axis), 0)
+    mask = graph("Cast", graph("Less", places, count), to=onnx_proto.FLOAT)
+    return graph("Mul", values, mask)
+
+
+class _FrameNetwork:
+    """`FrameViT`, from its state dict. Between the blocks, time is the last but one axis."""
+
+    def __init__(self, graph: Graph, config: FrameViTConfig, weights: Weights) -> None:
+        self.graph = graph
+        self.config = config
+        self.layers = _Layers(graph, weights, config.heads, config.dim // config.heads)
+        self.weights = weights
+
+    def embedding(self, image: str, frames: str, most: int) -> str:
+        """Return the embedding `[batch, embedding_dim]` of images `[batch, n_mels, frames]`, zero behind the clip.
+
+        `frames` `[batch, 1, 1]` is how many of at most `most` belong to the clip.
+        """
+        g, c = self.graph, self.config
+        values = g("Gelu", self._convolution(image, "stem.0", 1))
+        values = g("Gelu", self._convolution(_inside(g, values, frames, most), "stem.1", 1, stride=FRAME_STRIDE))
+        count = g("Div", g("Add", frames, [FRAME_STRIDE - 1]), [FRAME_STRIDE])  # of tokens, [batch, 1, 1]
+        places = g.first(g.constant(np.arange(-(-most // FRAME_STRIDE))), g.size(values, 2), 0)
+        real = g("Less", places, count)  # [batch, 1, tokens]
+        row = g("Cast", real, to=onnx_proto.FLOAT)
+        bias = g("Unsqueeze", g("Where", real, 0.0, -np.inf), [1])
+        share = g("Div", row, g("ReduceSum", row, [2], keepdims=1))
+        tokens = g.transpose(values, 0, 2, 1)
+        column = g.transpose(row, 0, 2, 1)
+        parts: list[str] = []
+        for index in range(c.depth):
+            name = f"blocks.{index}"
+            heard = g.transpose(g("Mul", tokens, column), 0, 2, 1)
+            mixed = self._convolution(heard, f"{name}.convolution", c.taps // 2, group=c.dim)
+            tokens = g("Add", tokens, g.transpose(mixed, 0, 2, 1))
+            tokens = g("Add", tokens, self.layers.attention(tokens, bias, f"{name}.attention"))
+            tokens = g("Add", tokens, self.layers.mlp(tokens, f"{name}.mlp"))
+            if index + 1 in c.pooled:
+                parts += _mean_and_deviation(g, share, tokens)
+        values = g("Concat", *parts, axis=1)  # [batch, parts, dim]
+        mean = g("ReduceMean", values, [2], keepdims=1)
+        from_mean = g("Sub", values, mean)
+        deviation = g("Sqrt", g("ReduceMean", g("Mul", from_mean, from_mean), [2], keepdims=1))
+        return g.reshape(g("Div", from_mean, g("Add", deviation, _NORM_EPSILON)), 0, c.embedding_dim)
+
+    def _convolution(self, values: str, name: str, padding: int, *, stride: int = 1, group: int = 1) -> str:
+        kernel, bias = self.graph.kernel(self.weights[f"{name}.weight"]), self.weights[f"{name}.bias"]
+        return self.graph("Conv", values, kernel, bias, pads=[padding, padding], strides=[stride], group=group)
+
+
+class _Layers:
+    """The layers of a block, from the state dict of its network."""
+
+    def __init__(self, graph: Graph, weights: Weights, heads: int, head_dim: int) -> None:
+        self.graph = graph
+        self.weights = weights
+        self.heads = heads
+        self.head_dim = head_dim
+
+    def attention(self, tokens: str, bias: str | None, name: str) -> str:
+        """Return what attention adds to the tokens, `[batch, tokens, dim]`."""
+        g = self.graph
+        normed = self.norm(tokens, f"{name}.norm")
+        query, key, value = (self._projected(normed, *each) for each in zip(*self.qkv(name), strict=True))
+        query, value = (g.transpose(g.reshape(x, 0, 0, self.heads, self.head_dim), 0, 2, 1, 3) for x in (query, value))
+        key = g.transpose(g.reshape(key, 0, 0, self.heads, self.head_dim), 0, 2, 3, 1)
+        attended = g("MatMul", self.softmax(g("MatMul", query, key), bias), value)
+        joined = g.reshape(g.transpose(attended, 0, 2, 1, 3), 0, 0, self.heads * self.head_dim)
+        return self.linear(joined, f"{name}.projection")
+
+    def _projected(self, tokens: str, weight: npt.NDArray[np.float64], bias: npt.NDArray[np.float64] | None) -> str:
+        product = self.graph("MatMul", tokens, self.graph.matrix(weight.T))
+        return product if bias is None else self.graph("Add", product, bias)
+
+    def qkv(self, name: str) -> tuple[list[npt.NDArray[np.float64]], list[npt.NDArray[np.float64] | None]]:
+        """Return weights `[heads * head_dim, dim]` and biases of queries, with the scale in them, keys and values."""
+        query, key, value = np.split(self.weights[f"{name}.qkv.weight"].astype(np.float64), 3)
+        scale = self.head_dim**-0.5
+        if f"{name}.qkv.bias" not in self.weights:
+            return [query * scale, key, value], [None, None, None]
+        of_query, of_key, of_value = np.split(self.weights[f"{name}.qkv.bias"].astype(np.float64), 3)
+        return [query * scale, key, value], [of_query * scale, of_key, of_value]
+
+    def softmax(self, logits: str, bias: str | None) -> str:
+        """Return the shares of the keys, whose logits get `bias` before."""
+        return self.graph("Softmax", logits if bias is None else self.graph("Add", logits, bias), axis=-1)
+
+    def mlp(self, tokens: str, name: str) -> str:
+        """Return what the MLP adds to the tokens."""
+        hidden = self.linear(self.norm(tokens, f"{name}.norm"), f"{name}.hidden")
+        return self.linear(self.graph("Gelu", hidden), f"{name}.output")
+
+    def linear(self, tokens: str, name: str) -> str:
+        """Return `[batch, tokens, outputs]`."""
+        product = self.graph("MatMul", tokens, self.graph.matrix(self.weights[f"{name}.weight"].T))
+        return self.graph("Add", product, self.weights[f"{name}.bias"])
+
+    def norm(self, tokens: str | npt.ArrayLike, name: str) -> str:
+        """Return the tokens, each with mean 0 and deviation 1 before scale and bias."""
+        scale, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
+        return self.graph("LayerNormalization", tokens, scale, bias, axis=-1, epsilon=_NORM_EPSILON)
+
+
+def _mean_and_deviation(graph: Graph, weights: str, tokens: str) -> tuple[str, str]:
+    """Return weighted mean and standard deviation of `[batch, tokens, dim]`, each `[batch, rows of weights, dim]`."""
+    mean = graph("MatMul", weights, tokens)
+    from_mean = graph("Sub", tokens, mean)
+    variance = graph("MatMul", weights, graph("Mul", from_mean, from_mean))
+    return mean, graph("Sqrt", graph("Add", variance, STATISTICS_EPSILON))
+
+
 class _Network:
     """The vision transformer, from its state dict."""
 
@@ -215,6 +354,7 @@ class _Network:
         self.graph = graph
         self.config = config
         self.weights = weights
+        self.layers = _Layers(graph, weights, config.heads, config.head_dim)
         # A stem with instance normalisation sees the whole width; else columns can be left out, patch by patch.
         whole = config.stem == "conv6" or config.coordinates
         self.column_step = config.image_width if whole else config.patch_width
@@ -228,7 +368,7 @@ class _Network:
         parts = [self._embedding(*self._tokens(patches, bias))]
         if self.config.pools_stem:
             shares = self.graph("Softmax", self._bias_of_others(bias), axis=-1)
-            both = self.graph("Concat", *self._mean_and_deviation(shares, patches), axis=2)
+            both = self.graph("Concat", *_mean_and_deviation(self.graph, shares, patches), axis=2)
             parts.append(self.graph.reshape(both, 0, 2 * self.config.patch_dim))
         if self.config.contour_dim:
             parts.append(self._contour_statistics(image, columns))
@@ -310,7 +450,7 @@ class _Network:
         share = share_of(number, 0.0)
         place = g("Sub", g("Mul", number, 2.0), g("Add", count, 1.0))
         place = g.transpose(g("Div", place, g("Max", g("Sub", count, 1.0), 1.0)), 0, 2, 1)
-        centre, deviation = self._mean_and_deviation(share, contours)
+        centre, deviation = _mean_and_deviation(self.graph, share, contours)
         standing = g("Div", g("Sub", contours, centre), deviation)
         skewness = g("MatMul", share, g("Mul", standing, g("Mul", standing, standing)))
         slope = g("MatMul", share, g("Mul", contours, place))
@@ -319,7 +459,7 @@ class _Network:
         share = share_of(cut(number, 1, end, 2), 1.0)
         change = g("Sub", cut(contours, 1, end), cut(contours, 0, -1))
         rise, fall = g("Relu", change), g("Relu", g("Neg", change))
-        steps = [self._mean_and_deviation(share, each)[1] for each in (rise, fall)]
+        steps = [_mean_and_deviation(self.graph, share, each)[1] for each in (rise, fall)]
         steps += [g("MatMul", share, counted(each)) for each in (rise, fall)]
 
         share = share_of(cut(number, 2, end, 2), 2.0)
@@ -333,8 +473,10 @@ class _Network:
     def _tokens(self, patches: str, bias: str | None) -> tuple[str, str | None]:
         """Return the tokens `[batch, 1 + patches, dim]`, the CLS token first, and the bias of every key, if any."""
         g = self.graph
-        tokens = self._norm(patches, "patch_embedding.input_norm")
-        tokens = self._norm(self._linear(tokens, "patch_embedding.projection"), "patch_embedding.output_norm")
+        tokens = self.layers.norm(patches, "patch_embedding.input_norm")
+        tokens = self.layers.norm(
+            self.layers.linear(tokens, "patch_embedding.projection"), "patch_embedding.output_norm"
+        )
         one = g("Concat", g.size(patches, 0), [1, 1], axis=0)
         parts = [g("Expand", self.weights["cls_token"], one), tokens]
         if self.config.collapsible:
@@ -342,8 +484,10 @@ class _Network:
             # of their number, minus infinity for none.
             c = self.config
             total = (c.image_height // c.patch_height) * (c.image_width // c.patch_width)
-            padding = self._norm(np.zeros((1, 1, c.patch_dim), np.float32), "patch_embedding.input_norm")
-            padding = self._norm(self._linear(padding, "patch_embedding.projection"), "patch_embedding.output_norm")
+            padding = self.layers.norm(np.zeros((1, 1, c.patch_dim), np.float32), "patch_embedding.input_norm")
+            padding = self.layers.norm(
+                self.layers.linear(padding, "patch_embedding.projection"), "patch_embedding.output_norm"
+            )
             parts.append(g("Expand", padding, one))
             count = g.size(tokens, 1)
             copies = g("Log", g("Cast", g("Sub", [total], count), to=onnx_proto.FLOAT))
@@ -356,14 +500,14 @@ class _Network:
         pooled = self.config.pooling != "cls"
         last = self.config.depth - 1
         for index in range(last + pooled):
-            tokens = self.graph("Add", tokens, self._attention(tokens, bias, f"blocks.{index}.attention"))
-            tokens = self.graph("Add", tokens, self._mlp(tokens, f"blocks.{index}.mlp"))
+            tokens = self.graph("Add", tokens, self.layers.attention(tokens, bias, f"blocks.{index}.attention"))
+            tokens = self.graph("Add", tokens, self.layers.mlp(tokens, f"blocks.{index}.mlp"))
         if pooled:
-            return self._statistics(self._norm(tokens, "norm"), bias)
+            return self._statistics(self.layers.norm(tokens, "norm"), bias)
         first = self.graph.first(tokens, [1], 1)
         first = self.graph("Add", first, self._attention_of_first(tokens, bias, f"blocks.{last}.attention"))
-        first = self.graph("Add", first, self._mlp(first, f"blocks.{last}.mlp"))
-        return self.graph.reshape(self._norm(first, "norm"), 0, self.config.dim)
+        first = self.graph("Add", first, self.layers.mlp(first, f"blocks.{last}.mlp"))
+        return self.graph.reshape(self.layers.norm(first, "norm"), 0, self.config.dim)
 
     def _statistics(self, tokens: str, bias: str | None) -> str:
         """Return the CLS token, and mean and deviation of the others by their likeness to it."""
@@ -372,21 +516,14 @@ class _Network:
         first, others = g.first(tokens, [1], 1), g("Slice", tokens, [1], [everything], [1])
         query = g("Mul", first, c.dim**-0.5)
         bias = None if bias is None else self._bias_of_others(bias)
-        weights = self._softmax(g("MatMul", query, g.transpose(others, 0, 2, 1)), bias)
-        mean, deviation = self._mean_and_deviation(weights, others)
+        weights = self.layers.softmax(g("MatMul", query, g.transpose(others, 0, 2, 1)), bias)
+        mean, deviation = _mean_and_deviation(self.graph, weights, others)
         return g.reshape(g("Concat", first, mean, deviation, axis=2), 0, 3 * c.dim)
 
     def _bias_of_others(self, bias: str) -> str:
         """Return the bias of all keys but the CLS token, without an axis for the heads, for which it is the same."""
         bias = self.graph("Slice", bias, [1], [np.iinfo(np.int64).max], [-1])
         return self.graph("Squeeze", bias, [1]) if self.config.stem == "strided" else bias
-
-    def _mean_and_deviation(self, weights: str, tokens: str) -> tuple[str, str]:
-        g = self.graph
-        mean = g("MatMul", weights, tokens)
-        from_mean = g("Sub", tokens, mean)
-        variance = g("MatMul", weights, g("Mul", from_mean, from_mean))
-        return mean, g("Sqrt", g("Add", variance, STATISTICS_EPSILON))
 
     def _patches(self, image: str) -> str:
         """Return `[batch, patches, patch_dim]`; values are ordered row, column within the patch, channel."""
@@ -431,50 +568,19 @@ class _Network:
         patches = g.reshape(g.transpose(image, 0, 3, 1, 2), 0, 0, c.patch_dim)
         return patches, g("Unsqueeze", bias_of_key, [1, 2])
 
-    def _attention(self, tokens: str, bias: str | None, name: str) -> str:
-        """Return what attention adds to the tokens, `[batch, tokens, dim]`."""
-        g, c = self.graph, self.config
-        normed = self._norm(tokens, f"{name}.norm")
-        query, key, value = (g("MatMul", normed, g.matrix(each.T)) for each in self._qkv(name))
-        query, value = (g.transpose(g.reshape(each, 0, 0, c.heads, c.head_dim), 0, 2, 1, 3) for each in (query, value))
-        key = g.transpose(g.reshape(key, 0, 0, c.heads, c.head_dim), 0, 2, 3, 1)
-        attended = g("MatMul", self._softmax(g("MatMul", query, key), bias), value)
-        joined = g.reshape(g.transpose(attended, 0, 2, 1, 3), 0, 0, c.heads * c.head_dim)
-        return self._linear(joined, f"{name}.projection")
-
     def _attention_of_first(self, tokens: str, bias: str | None, name: str) -> str:
         """Return the same for the first token alone, `[batch, 1, dim]`.
 
         With one query a key matrix is not needed: q . (W k) is (W' q) . k, and likewise for the values.
         """
         g, c = self.graph, self.config
-        normed = self._norm(tokens, f"{name}.norm")
-        by_head = (each.reshape(c.heads, c.head_dim, c.dim) for each in self._qkv(name))
+        normed = self.layers.norm(tokens, f"{name}.norm")
+        by_head = (each.reshape(c.heads, c.head_dim, c.dim) for each in self.layers.qkv(name)[0])
         query, key, value = by_head
         first = g("Unsqueeze", g.first(normed, [1], 1), [1])  # [batch, 1, 1, dim]
         probe = g("MatMul", first, g.matrix(query.transpose(0, 2, 1)))
         probe = g("MatMul", probe, g.matrix(key))  # [batch, heads, 1, dim]
         keys = g("Unsqueeze", normed, [1])
-        attention = self._softmax(g("MatMul", probe, g.transpose(keys, 0, 1, 3, 2)), bias)
+        attention = self.layers.softmax(g("MatMul", probe, g.transpose(keys, 0, 1, 3, 2)), bias)
         attended = g("MatMul", g("MatMul", attention, keys), g.matrix(value.transpose(0, 2, 1)))
-        return self._linear(g.reshape(attended, 0, 1, c.heads * c.head_dim), f"{name}.projection")
-
-    def _qkv(self, name: str) -> list[npt.NDArray[np.float64]]:
-        """Return the projections `[heads * head_dim, dim]` to queries, with the scale in it, keys and values."""
-        query, key, value = np.split(self.weights[f"{name}.qkv.weight"].astype(np.float64), 3)
-        return [query * self.config.head_dim**-0.5, key, value]
-
-    def _softmax(self, logits: str, bias: str | None) -> str:
-        return self.graph("Softmax", logits if bias is None else self.graph("Add", logits, bias), axis=-1)
-
-    def _mlp(self, tokens: str, name: str) -> str:
-        hidden = self._linear(self._norm(tokens, f"{name}.norm"), f"{name}.hidden")
-        return self._linear(self.graph("Gelu", hidden), f"{name}.output")
-
-    def _linear(self, tokens: str, name: str) -> str:
-        product = self.graph("MatMul", tokens, self.graph.matrix(self.weights[f"{name}.weight"].T))
-        return self.graph("Add", product, self.weights[f"{name}.bias"])
-
-    def _norm(self, tokens: str | npt.ArrayLike, name: str) -> str:
-        scale, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
-        return self.graph("LayerNormalization", tokens, scale, bias, axis=-1, epsilon=_NORM_EPSILON)
+        return self.layers.linear(g.reshape(attended, 0, 1, c.heads * c.head_dim), f"{name}.projection")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..model.config import ClassifierConfig
+from ..model.config import ClassifierConfig, FrontendConfig
 from ..model.frontend import LogMel
 from ..model.mel import mel_edges
 from ..model.rollout import rollout
@@ -20,7 +20,7 @@ from ..weights.checkpoint import load_checkpoint
 from .base import Attention, Backend, Floats
 
 if TYPE_CHECKING:
-    from ..model.vit import SpectrogramViT
+    from ..model.build import Network
 
 _CPU_WINDOWS = 16  # on a CPU more at a time are no faster, for they leave its caches, and need more memory
 
@@ -33,13 +33,13 @@ class TorchBackend(Backend):
     """A checkpoint on a torch device.
 
     Attributes:
-        network: the `SpectrogramViT`, in evaluation mode.
+        network: the `SpectrogramViT` or `FrameViT`, in evaluation mode.
         frontend: its `LogMel`.
         device: the `torch.device` of both.
         config: what the checkpoint says it is.
     """
 
-    def __init__(self, network: SpectrogramViT, config: ClassifierConfig, device: torch.device) -> None:
+    def __init__(self, network: Network, config: ClassifierConfig, device: torch.device) -> None:
         self.config = config
         self.device = device
         self.network = network.to(device).eval().requires_grad_(False)
@@ -70,7 +70,7 @@ class TorchBackend(Backend):
 
         Everything stays on the device of the backend, where `waveform` must be.
         """
-        return self._classify(self.frontend(waveform))
+        return self._classify(self.frontend(waveform), self.frontend.frames(waveform))
 
     def _infer(self, windows: Floats) -> tuple[Floats, Floats]:
         step = _CPU_WINDOWS if self.device.type == "cpu" else len(windows)
@@ -83,16 +83,16 @@ class TorchBackend(Backend):
 
     def _infer_cut(self, samples: Floats, starts: Sequence[int], size: int) -> tuple[Floats, Floats]:
         # The Mel frames that windows share are computed once.
-        power = self._shared_power(torch.from_numpy(samples).to(self.device), starts, size)
-        if power is None:
+        shared = self._shared_power(torch.from_numpy(samples).to(self.device), starts, size)
+        if shared is None:
             return super()._infer_cut(samples, starts, size)
         with torch.inference_mode():
-            probabilities, embedding = self._classify(self.frontend.image(power))
+            probabilities, embedding = self._classify(self.frontend.image(*shared), shared[1])
         return probabilities.cpu().numpy(), embedding.cpu().numpy()
 
     @torch.inference_mode()
-    def _shared_power(self, samples: Tensor, starts: Sequence[int], size: int) -> Tensor | None:
-        """Return Mel powers `[windows, frames, n_mels]`, None where sharing is not exact or does not pay.
+    def _shared_power(self, samples: Tensor, starts: Sequence[int], size: int) -> tuple[Tensor, Tensor | None] | None:
+        """Return what `LogMel.image` takes of the windows, None where sharing is not exact or does not pay.
 
         Windows that start a multiple of the frames' hop apart have the same frames where these lie inside the
         window. The few at its edges see zeros outside of it and are the window's own.
@@ -114,26 +114,39 @@ class TorchBackend(Backend):
         windows = torch.stack([samples[offset * hop : offset * hop + size] for offset in offsets])
         first = mel_power(windows[:, : (lead - 1) * hop - half + c.win_length])[:, :lead] if lead else None
         last = mel_power(windows[:, inner * hop :])[:, lead:]
-        frames = min(c.n_frames, -(-(size + half) // hop)) - lead - inner
+        frames = c.frames_of(size) - lead - inner
         middle = torch.stack([shared[offset : offset + inner] for offset in offsets])
-        return torch.cat([part for part in (first, middle, last[:, :frames]) if part is not None], dim=1)
+        power = torch.cat([part for part in (first, middle, last[:, :frames]) if part is not None], dim=1)
+        return power, self.frontend.frames(windows)
 
     @torch.inference_mode()
     def _attention(self, window: Floats) -> Attention:
         c = self.config.frontend
-        image = self.frontend(torch.from_numpy(window)[None].to(self.device))
-        probabilities, _ = self._classify(image)
+        waveform = torch.from_numpy(window)[None].to(self.device)
+        image, frames = self.frontend(waveform), self.frontend.frames(waveform)
+        probabilities, _ = self._classify(image, frames)
+        heard = image if frames is None else image[..., : int(frames)]
+        weights = rollout(self.network, heard)[0]
         return Attention(
             probabilities=probabilities[0].cpu().numpy(),
-            weights=rollout(self.network, image)[0].cpu().numpy(),
+            weights=nn.functional.pad(weights, (0, image.shape[3] - len(weights))).cpu().numpy(),
             image=image[0, 0].cpu().numpy(),
+            times=_column_times(c, image.shape[3]),
             frequencies=mel_edges(c.n_mels, c.f_min, c.f_max, c.mel_scale)[1:-1].astype(np.float32),
         )
 
-    def _classify(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        embedding = self.network.embed(image)
+    def _classify(self, image: Tensor, frames: Tensor | None) -> tuple[Tensor, Tensor]:
+        embedding = self.network.embed(image, frames)
         logits = self.network.head(embedding)
         return torch.softmax(logits / self.config.temperature, dim=-1), embedding
+
+
+def _column_times(c: FrontendConfig, columns: int) -> Floats:
+    """Return the middle of every column of an image in seconds from the start of its window, `[columns]`."""
+    places = np.arange(columns)
+    if c.columns is None:
+        return (places * (c.hop_length / c.sampling_rate)).astype(np.float32)
+    return ((places + 0.5) * (c.window_seconds / c.columns)).astype(np.float32)
 
 
 def find_device(device: str | torch.device) -> torch.device:

@@ -47,7 +47,11 @@ WEIGHTS_FILE = "model.safetensors"
 MIN_BANDWIDTH = 1.0  # Hz from f_min to f_max; the Mel filters of far less are not finite in float32
 MAX_TOKENS = 4096  # per window; attention grows with the square
 MAX_STFT_VALUES = 1 << 23  # frames x bins of one window, 32 MiB of float32
+FRAME_VIT = "FrameViT"  # what the configuration of a `FrameViT` calls its network
 MAX_STEM_PIXELS = 1 << 17  # of an image that goes through a stem of up to 128 channels
+
+FRAME_STRIDE = 2
+"""Frames per token of a `FrameViT`: its second convolution leaves every other one."""
 
 T = TypeVar("T")
 
@@ -73,6 +77,16 @@ def _from_dict(cls: type[T], values: object, what: str) -> T:
         wanted = str(fields[name].type)
         if wanted == "float":
             value = as_float(value)
+        if wanted.endswith("| None"):
+            if value is None:
+                checked[name] = value
+                continue
+            wanted = wanted.removesuffix(" | None")
+        if wanted.startswith("tuple"):
+            if not isinstance(value, list) or any(type(item) is not int for item in value):
+                raise ConfigError(f"{what}: {name} must be a list of whole numbers, not {shown(value)}")
+            checked[name] = tuple(value)
+            continue
         expected = {"int": int, "float": float, "bool": bool}.get(wanted, str)
         if type(value) is not expected:
             raise ConfigError(f"{what}: {name} must be {expected.__name__}, not {shown(value)}")
@@ -129,10 +143,25 @@ class FrontendConfig:
     floor: float = 0.0
     """Lowest value of a column with sound, in parts of the image's range, for further down recordings differ in their
     rooms and microphones: 0.3 is 56 dB below the loudest value of the window."""
-    columns: int = 128
-    """Width of the image: the frames of a window are interpolated to this many columns (*paper*)."""
+    columns: int | None = 128
+    """Width of the image: the frames of a window are interpolated to this many columns (*paper*). None: every frame is
+    a column, and the image is as wide as the clip is long."""
     interpolation: Interpolation = "antialias"
     """``antialias``: triangular kernel as wide as the reduction; ``linear``: two nearest frames."""
+
+    @classmethod
+    def frames(cls) -> FrontendConfig:
+        """Return the front-end of ``base`` and ``small``: 80 bands, 100 frames a second, windows of 6 s."""
+        return cls(
+            window_seconds=6.0,
+            window_hop_seconds=3.0,
+            n_fft=400,
+            win_length=400,
+            hop_length=160,
+            window="hann",
+            n_mels=80,
+            columns=None,
+        )
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -156,7 +185,7 @@ class FrontendConfig:
             ("win_length", self.win_length, 16, self.n_fft),
             ("hop_length", self.hop_length, 1, self.win_length),
             ("n_mels", self.n_mels, 4, 512),
-            ("columns", self.columns, 4, 2048),
+            ("columns", self.columns or 4, 4, 2048),
         ):
             _require(low <= value <= high, f"{name} must be from {low} to {high}, not {shown(value)}")
         _require(
@@ -170,7 +199,7 @@ class FrontendConfig:
             f"{self.win_length / self.sampling_rate:g} s: lower win_length",
         )
         _require(
-            self.n_frames >= self.columns,
+            self.columns is None or self.n_frames >= self.columns,
             f"a window has {self.n_frames} frames, fewer than the {self.columns} columns asked for: lower hop_length",
         )
         values = self.n_frames * (self.n_fft // 2 + 1)
@@ -193,6 +222,15 @@ class FrontendConfig:
     def n_frames(self) -> int:
         """Centred STFT frames in one window: 1001 with the defaults."""
         return self.window_samples // self.hop_length + 1
+
+    def frames_of(self, samples: int) -> int:
+        """Return how many frames of a clip of so many samples, at most a window, are computed.
+
+        With `columns`, all that touch the clip, for they reach into its columns; else those centred within it.
+        """
+        if self.columns is None:
+            return samples // self.hop_length + 1
+        return min(self.n_frames, -(-(samples + self.win_length // 2) // self.hop_length))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON-ready types."""
@@ -364,6 +402,96 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrameViTConfig:
+    """Shape of a `FrameViT`. The defaults are those of the model ``base``.
+
+    Raises:
+        ConfigError: a value is out of range or two values contradict each other.
+    """
+
+    num_classes: int
+    """Width of the classification head."""
+    n_mels: int = 80
+    """Mel bands of the image."""
+    stem: int = 512
+    """Channels between the two convolutions of the stem."""
+    dim: int = 512
+    """Token width."""
+    depth: int = 3
+    """Blocks."""
+    heads: int = 8
+    """Attention heads; they share `dim`."""
+    mlp_dim: int = 2048
+    """Hidden width of a block's MLP."""
+    taps: int = 15
+    """Tokens that the convolution of a block sees, an odd number: 15 are 0.3 s."""
+    pooled: tuple[int, ...] = (2, 3)
+    """Blocks whose mean and deviation over time the head reads, counted from 1."""
+
+    def __post_init__(self) -> None:
+        for name, high in (
+            ("num_classes", 1000),
+            ("n_mels", 512),
+            ("stem", 2048),
+            ("dim", 2048),
+            ("depth", 48),
+            ("heads", 64),
+            ("mlp_dim", 8192),
+            ("taps", 255),
+        ):
+            value = getattr(self, name)
+            _require(1 <= value <= high, f"{name} must be from 1 to {high}, not {shown(value)}")
+        _require(self.dim % self.heads == 0, f"dim {self.dim} is not a multiple of heads {self.heads}")
+        _require(self.taps % 2 == 1, f"taps must be odd, not {self.taps}")
+        blocks = range(1, self.depth + 1)
+        _require(
+            len(self.pooled) > 0 and set(self.pooled) <= set(blocks) and sorted(set(self.pooled)) == list(self.pooled),
+            f"pooled must be ascending numbers of blocks from 1 to {self.depth}, not {shown(list(self.pooled))}",
+        )
+
+    @classmethod
+    def base(cls, num_classes: int) -> FrameViTConfig:
+        """Return the shape of the model ``base``: 10 million parameters."""
+        return cls(num_classes=num_classes)
+
+    @classmethod
+    def small(cls, num_classes: int) -> FrameViTConfig:
+        """Return the shape of the model ``small``: 1.5 million parameters."""
+        return cls(num_classes=num_classes, stem=128, dim=192, heads=3, mlp_dim=768)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Values in the embedding that the head reads."""
+        return 2 * len(self.pooled) * self.dim
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values as JSON-ready types; ``network`` tells them from those of a `ModelConfig`."""
+        return {"network": FRAME_VIT, **dataclasses.asdict(self), "pooled": list(self.pooled)}
+
+    @classmethod
+    def from_dict(cls, values: object) -> FrameViTConfig:
+        """Build from `to_dict`'s result; missing keys take their defaults, unknown keys are refused."""
+        if isinstance(values, Mapping):
+            values = {key: value for key, value in values.items() if key != "network"}
+            if "num_classes" not in values:
+                raise ConfigError("model config lacks num_classes")
+        return _from_dict(cls, values, "model config")
+
+
+def network_from_dict(values: object) -> ModelConfig | FrameViTConfig:
+    """Build the configuration of a network from parsed JSON; ``network`` says of which.
+
+    Raises:
+        ConfigError: as the two's `from_dict`.
+    """
+    if isinstance(values, Mapping) and "network" in values:
+        if values["network"] != FRAME_VIT:
+            raise ConfigError(f"network must be {FRAME_VIT}, not {shown(values['network'])}")
+        return FrameViTConfig.from_dict(values)
+    return ModelConfig.from_dict(values)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassifierConfig:
     """Everything but the tensors: what is stored as ``config.json`` and in the metadata of the weights.
 
@@ -373,8 +501,8 @@ class ClassifierConfig:
 
     labels: tuple[str, ...]
     """Names of the classes, in the order of the head's outputs."""
-    model: ModelConfig
-    """The network."""
+    model: ModelConfig | FrameViTConfig
+    """The network: a `SpectrogramViT` or a `FrameViT`."""
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     """The front-end it was trained with."""
     temperature: float = 1.0
@@ -393,8 +521,13 @@ class ClassifierConfig:
             1e-3 <= self.temperature <= 1e3,
             f"temperature must be from 0.001 to 1000, not {self.temperature}",
         )
-        image = (self.model.image_height, self.model.image_width)
         spectrogram = (self.frontend.n_mels, self.frontend.columns)
+        if isinstance(self.model, FrameViTConfig):
+            image: tuple[int, int | None] = (self.model.n_mels, None)
+            tokens = self.frontend.n_frames // FRAME_STRIDE
+            _require(tokens <= MAX_TOKENS, f"{tokens} tokens per window are more than {MAX_TOKENS}: raise hop_length")
+        else:
+            image = (self.model.image_height, self.model.image_width)
         _require(image == spectrogram, f"the network wants images of {image}, the front-end makes {spectrogram}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -429,5 +562,5 @@ class ClassifierConfig:
             labels=tuple(labels),
             temperature=temperature,
             frontend=FrontendConfig.from_dict(values.get("frontend", {})),
-            model=ModelConfig.from_dict(values["model"]),
+            model=network_from_dict(values["model"]),
         )

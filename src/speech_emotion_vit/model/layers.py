@@ -9,13 +9,13 @@ from .config import STATISTICS_EPSILON
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with its LayerNorm in front; queries, keys and values carry no bias."""
+    """Multi-head self-attention with its LayerNorm in front; queries, keys and values carry a bias if asked for."""
 
-    def __init__(self, dim: int, heads: int, head_dim: int) -> None:
+    def __init__(self, dim: int, heads: int, head_dim: int, *, bias: bool = False) -> None:
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * heads * head_dim, bias=False)
+        self.qkv = nn.Linear(dim, 3 * heads * head_dim, bias=bias)
         self.projection = nn.Linear(heads * head_dim, dim)
 
     def forward(self, tokens: Tensor, key_bias: Tensor | None = None) -> Tensor:

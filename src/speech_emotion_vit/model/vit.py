@@ -210,8 +210,11 @@ class SpectrogramViT(nn.Module):
         key_bias = torch.where(position == count, (total - count).clamp(min=1).log(), key_bias)
         return patches.gather(1, order.unsqueeze(-1).expand(-1, -1, patches.shape[2])), key_bias.to(patches.dtype)
 
-    def embed(self, image: Tensor) -> Tensor:
-        """Return the embedding `[batch, embedding_dim]` of `[batch, 1, height, width]`, with padding collapsed."""
+    def embed(self, image: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Return the embedding `[batch, embedding_dim]` of `[batch, 1, height, width]`, with padding collapsed.
+
+        `frames` is for a `FrameViT`; here the image itself says what is padding.
+        """
         return self._with_contours(self.embed_patches(*self.tokenize(image)), image)
 
     def forward(self, image: Tensor) -> Tensor:

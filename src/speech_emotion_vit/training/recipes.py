@@ -241,7 +241,7 @@ class Recipe:
         )
 
     def _compact(self, num_classes: int) -> ModelConfig:
-        bands, columns = self.frontend.n_mels, self.frontend.columns
+        bands, columns = self.frontend.n_mels, self.frontend.columns or 0  # none is refused
         return dataclasses.replace(
             ModelConfig.compact(num_classes),
             image_height=bands,

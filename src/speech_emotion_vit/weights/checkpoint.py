@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ..model.vit import SpectrogramViT
+    from ..model.build import Network
 
 __all__ = ["load_checkpoint", "load_weights", "read_config_json", "save_checkpoint", "save_folder"]
 
@@ -34,7 +34,7 @@ _NUMPY_TYPES = ("F16", "F32", "F64")
 
 def save_checkpoint(
     path: str | os.PathLike[str],
-    model: SpectrogramViT,
+    model: Network,
     config: ClassifierConfig,
     *,
     backbone: str | None = None,
@@ -86,7 +86,7 @@ def _for_disk(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float16).contiguous()
 
 
-def save_folder(folder: str | os.PathLike[str], model: SpectrogramViT, config: ClassifierConfig) -> Path:
+def save_folder(folder: str | os.PathLike[str], model: Network, config: ClassifierConfig) -> Path:
     """Write ``config.json`` and ``model.safetensors``, the layout of a Hub repository, and return the folder.
 
     Raises:
@@ -110,7 +110,7 @@ def load_checkpoint(
     *,
     backbone: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
-) -> tuple[SpectrogramViT, ClassifierConfig]:
+) -> tuple[Network, ClassifierConfig]:
     """Build the network of a safetensors file and load it strictly, as float32, in evaluation mode.
 
     Args:
@@ -211,15 +211,15 @@ def _open(
     return metadata, places
 
 
-def _build(config: ClassifierConfig, tensors: Mapping[str, Tensor], where: str) -> SpectrogramViT:
+def _build(config: ClassifierConfig, tensors: Mapping[str, Tensor], where: str) -> Network:
     """Return the network, with initial values; a giant, or one that the tensors do not fit, is never allocated."""
     import torch
 
-    from ..model.vit import SpectrogramViT
+    from ..model.build import build_network
 
     require_shapes({name: tensor.shape for name, tensor in tensors.items()}, tensor_shapes(config.model), where)
     with torch.random.fork_rng(devices=[]):  # initial values are overwritten, so the caller's generator must not move
-        return SpectrogramViT(config.model)
+        return build_network(config.model)
 
 
 def _agreed_config(stored: str | None, given: ClassifierConfig | None, where: str) -> ClassifierConfig:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ..errors import WeightsError
-from ..model.config import STEM_CHANNELS, STRIDED_CHANNELS, ModelConfig
+from ..model.config import STEM_CHANNELS, STRIDED_CHANNELS, FrameViTConfig, ModelConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,44 +16,67 @@ if TYPE_CHECKING:
 _MOST_NAMED = 6  # tensors in one message; the rest is counted
 
 
-def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shapes in the state dict of `SpectrogramViT(config)` without building it."""
-    c = config
-    inner = c.heads * c.head_dim
-    shapes: dict[str, tuple[int, ...]] = {"cls_token": (1, 1, c.dim)}
+def tensor_shapes(config: ModelConfig | FrameViTConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shapes in the state dict of `build_network(config)` without building it."""
+    shapes = _Shapes()
+    if isinstance(config, FrameViTConfig):
+        _frame_vit(shapes, config)
+    else:
+        _spectrogram_vit(shapes, config)
+    shapes.linear("head", config.embedding_dim, config.num_classes)
+    return shapes
 
-    def norm(name: str, size: int) -> None:
-        shapes.update({f"{name}.weight": (size,), f"{name}.bias": (size,)})
 
-    def linear(name: str, inputs: int, outputs: int) -> None:
-        shapes.update({f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)})
+class _Shapes(dict[str, tuple[int, ...]]):
+    def norm(self, name: str, size: int) -> None:
+        self.update({f"{name}.weight": (size,), f"{name}.bias": (size,)})
 
+    def linear(self, name: str, inputs: int, outputs: int) -> None:
+        self.update({f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)})
+
+    def convolution(self, name: str, inputs: int, outputs: int, *kernel: int) -> None:
+        self.update({f"{name}.weight": (outputs, inputs, *kernel), f"{name}.bias": (outputs,)})
+
+    def block(self, name: str, dim: int, inner: int, mlp_dim: int) -> None:
+        """Add attention and MLP, but for a bias of queries, keys and values."""
+        self.norm(f"{name}.attention.norm", dim)
+        self[f"{name}.attention.qkv.weight"] = (3 * inner, dim)
+        self.linear(f"{name}.attention.projection", inner, dim)
+        self.norm(f"{name}.mlp.norm", dim)
+        self.linear(f"{name}.mlp.hidden", dim, mlp_dim)
+        self.linear(f"{name}.mlp.output", mlp_dim, dim)
+
+
+def _spectrogram_vit(shapes: _Shapes, c: ModelConfig) -> None:
+    shapes["cls_token"] = (1, 1, c.dim)
     channels = {"none": (), "conv6": STEM_CHANNELS, "strided": (1, *STRIDED_CHANNELS)}[c.stem]
     for index, (before, after) in enumerate(pairwise(channels)):
         shapes[f"stem.convolutions.{index}.weight"] = (after, before, 3, 3)
         if c.stem == "conv6":
             shapes[f"stem.convolutions.{index}.bias"] = (after,)
         else:
-            norm(f"stem.norms.{index}", after)
+            shapes.norm(f"stem.norms.{index}", after)
             norm_statistics = (f"stem.norms.{index}.running_mean", f"stem.norms.{index}.running_var")
             shapes.update(dict.fromkeys(norm_statistics, (after,)))
-    norm("patch_embedding.input_norm", c.patch_dim)
-    linear("patch_embedding.projection", c.patch_dim, c.dim)
-    norm("patch_embedding.output_norm", c.dim)
+    shapes.norm("patch_embedding.input_norm", c.patch_dim)
+    shapes.linear("patch_embedding.projection", c.patch_dim, c.dim)
+    shapes.norm("patch_embedding.output_norm", c.dim)
     for index in range(c.depth):
-        norm(f"blocks.{index}.attention.norm", c.dim)
-        shapes[f"blocks.{index}.attention.qkv.weight"] = (3 * inner, c.dim)
-        linear(f"blocks.{index}.attention.projection", inner, c.dim)
-        norm(f"blocks.{index}.mlp.norm", c.dim)
-        linear(f"blocks.{index}.mlp.hidden", c.dim, c.mlp_dim)
-        linear(f"blocks.{index}.mlp.output", c.mlp_dim, c.dim)
-    norm("norm", c.dim)
-    linear("head", c.embedding_dim, c.num_classes)
-    return shapes
+        shapes.block(f"blocks.{index}", c.dim, c.heads * c.head_dim, c.mlp_dim)
+    shapes.norm("norm", c.dim)
 
 
-def parameter_count(config: ModelConfig) -> int:
-    """Return the number of values in the state dict of `SpectrogramViT(config)` without building it."""
+def _frame_vit(shapes: _Shapes, c: FrameViTConfig) -> None:
+    shapes.convolution("stem.0", c.n_mels, c.stem, 3)
+    shapes.convolution("stem.1", c.stem, c.dim, 3)
+    for index in range(c.depth):
+        shapes.convolution(f"blocks.{index}.convolution", 1, c.dim, c.taps)
+        shapes.block(f"blocks.{index}", c.dim, c.dim, c.mlp_dim)
+        shapes[f"blocks.{index}.attention.qkv.bias"] = (3 * c.dim,)
+
+
+def parameter_count(config: ModelConfig | FrameViTConfig) -> int:
+    """Return the number of values in the state dict of `build_network(config)` without building it."""
     return sum(map(math.prod, tensor_shapes(config).values()))
 
 

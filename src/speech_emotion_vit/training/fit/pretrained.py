@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ...model.config import ClassifierConfig, FrontendConfig, Pooling
+from ...model.config import ClassifierConfig, FrontendConfig, ModelConfig, Pooling
 from ...model.vit import SpectrogramViT
 from ...weights.checkpoint import HEAD, load_checkpoint
 from ...weights.resolve import resolve_model
@@ -23,7 +23,10 @@ def load_model(model: str | None) -> tuple[SpectrogramViT, ClassifierConfig, str
     """
     resolved = resolve_model(model)
     network, config = load_checkpoint(resolved.weights, resolved.config, backbone=resolved.backbone)
-    return network, config, f"{resolved.name}@{resolved.revision}"
+    name = f"{resolved.name}@{resolved.revision}"
+    if not isinstance(network, SpectrogramViT):
+        raise ConfigError(f"{name}: is no network on images of one width: choose one of the paper's shape")
+    return network, config, name
 
 
 def start_from(network: SpectrogramViT, model: str, labels: tuple[str, ...]) -> str:
@@ -35,6 +38,7 @@ def start_from(network: SpectrogramViT, model: str, labels: tuple[str, ...]) -> 
     source, config, name = load_model(model)
     # Neither the head nor what it reads changes the shape of all else.
     of_head = {key: getattr(config.model, key) for key in ("num_classes", "pooling")}
+    assert isinstance(config.model, ModelConfig)
     if dataclasses.replace(network.config, **of_head, dropout=config.model.dropout) != config.model:
         return f"random weights, for {name} has another shape"
     if config.labels != labels or config.model.pooling != network.config.pooling:
@@ -92,6 +96,7 @@ def headless(
     # A floor may be added, for a network that was trained with noise takes it for some, but not be left out.
     floor = config.frontend.floor
     require_frontend(name, config, frontend if floor else dataclasses.replace(frontend, floor=floor))
+    assert isinstance(config.model, ModelConfig)
     pooling: Pooling = config.model.pooling
     if config.model.stem == "strided":
         pooling = "contour_statistics" if contours else "stem_statistics"

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from ...errors import DatasetError
+from ...model.build import Network
 from ...model.config import ClassifierConfig
-from ...model.vit import SpectrogramViT
 from ...weights.resolve import ResolvedModel
 from ..data.catalogue import Corpus, remarks
 from ..data.corpora import Utterance, named, possible_labels
@@ -50,7 +50,7 @@ class Assessment:
 
 
 def assess(
-    network: SpectrogramViT,
+    network: Network,
     config: ClassifierConfig,
     model: ResolvedModel,
     *,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import TrainingError
+from ...model.build import Network
 from ...model.config import ClassifierConfig, FrontendConfig
-from ...model.vit import SpectrogramViT
 from ...weights.checkpoint import load_checkpoint, save_folder
 from ..data.dataset import Data
 from ..data.rows import Rows
@@ -30,7 +30,7 @@ def write_results(
     data: Data,
     *,
     frontend: FrontendConfig,
-    networks: Mapping[str, SpectrogramViT],
+    networks: Mapping[str, Network],
     history: Mapping[str, Sequence[Record]],
     rows: Mapping[str, Rows],
     temperature: float | None,

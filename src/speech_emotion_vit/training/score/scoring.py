@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...model.vit import SpectrogramViT
+from ...model.build import Network
 from ..data.rows import Rows, restrict
 from .metrics import (
     Floats,
@@ -26,7 +26,7 @@ Record = dict[str, float]
 
 
 @torch.no_grad()
-def score_rows(network: SpectrogramViT, rows: Rows, accelerator: Accelerator | None = None) -> Floats:
+def score_rows(network: Network, rows: Rows, accelerator: Accelerator | None = None) -> Floats:
     """Return the logits `[rows, classes]` of a network in eval mode, the work shared by all processes.
 
     Those of classes that a row cannot have are as good as minus infinity.
