@@ -33,7 +33,13 @@ from speech_emotion_vit.backends.onnx import OnnxBackend
 from speech_emotion_vit.backends.onnx_graph import build_model
 from speech_emotion_vit.backends.torch import TorchBackend
 from speech_emotion_vit.model.vit import SpectrogramViT
-from speech_emotion_vit.weights.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from speech_emotion_vit.weights.checkpoint import (
+    load_arrays,
+    load_checkpoint,
+    load_network,
+    load_weights,
+    save_checkpoint,
+)
 from speech_emotion_vit.weights.resolve import list_models, resolve_model
 
 if TYPE_CHECKING:
@@ -126,10 +132,7 @@ def assert_close(one: Prediction, other: Prediction) -> None:
 @pytest.fixture(scope="module", params=BUNDLED)
 def backends(request: pytest.FixtureRequest) -> tuple[TorchBackend, OnnxBackend]:
     model = resolve_model(request.param)
-    return (
-        TorchBackend.from_files(model.weights, model.config, "cpu", backbone=model.backbone),
-        OnnxBackend.from_files(model.weights, model.config, backbone=model.backbone),
-    )
+    return TorchBackend.load(model, "cpu"), OnnxBackend.load(model)
 
 
 @pytest.fixture(scope="module")
@@ -276,8 +279,8 @@ def test_without_onnx_runtime_the_message_names_the_extra(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("name", BUNDLED)
 def test_both_readers_read_the_same(name: str) -> None:
     model = resolve_model(name)
-    network, config = load_checkpoint(model.weights, model.config, backbone=model.backbone)
-    weights, same = load_weights(model.weights, model.config, backbone=model.backbone)
+    network, config = load_network(model)
+    weights, same = load_arrays(model)
     assert same == config
     assert set(weights) == set(network.state_dict())
     for key, tensor in network.state_dict().items():

@@ -349,7 +349,7 @@ def _backend(name: BackendName, resolved: ResolvedModel, device: str | torch.dev
     if name == "torch":
         from .backends.torch import TorchBackend
 
-        return TorchBackend.from_files(resolved.weights, resolved.config, device, backbone=resolved.backbone)
+        return TorchBackend.load(resolved, device)
     if str(device) not in ("auto", "cpu"):
         raise ConfigError(f"device {str(device)!r} is not for the ONNX backend: pass 'cpu', or backend='torch'")
     try:
@@ -358,4 +358,4 @@ def _backend(name: BackendName, resolved: ResolvedModel, device: str | torch.dev
         raise ConfigError(
             f"backend='onnx' cannot be imported ({error}): pip install 'speech-emotion-vit[onnx]'"
         ) from error
-    return OnnxBackend.from_files(resolved.weights, resolved.config, backbone=resolved.backbone)
+    return OnnxBackend.load(resolved)

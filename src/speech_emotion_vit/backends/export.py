@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..files import refuse_inputs, whole_file
 from ..model.config import CONFIG_FILE, ClassifierConfig
-from ..weights.checkpoint import load_weights
+from ..weights.checkpoint import load_arrays
 from ..weights.resolve import ResolvedModel, resolve_model, sha256_file
 from .onnx_graph import build_model
 
@@ -45,7 +45,7 @@ def export_onnx(
     """
     resolved = resolve_model(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     refuse_inputs(output, model_files(resolved))
-    weights, config = load_weights(resolved.weights, resolved.config, backbone=resolved.backbone)
+    weights, config = load_arrays(resolved)
     content = build_model(config, weights, int8=int8, metadata=_metadata(resolved, config, int8=int8))
     with whole_file(output) as temporary:
         temporary.write_bytes(content)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from ..errors import ConfigError, WeightsError, one_line
 from ..extras import require
 from ..model.config import ClassifierConfig
-from ..weights.checkpoint import load_weights
+from ..weights.checkpoint import load_arrays
+from ..weights.resolve import ResolvedModel
 from .base import Backend, Floats
 from .onnx_graph import EMBEDDING, INPUT, PROBABILITIES, Weights, build_model
 
@@ -46,14 +45,14 @@ class OnnxBackend(Backend):
             ) from error
 
     @classmethod
-    def from_files(cls, weights: Path, config: ClassifierConfig | None, *, backbone: Path | None = None) -> OnnxBackend:
-        """Load a safetensors file as `load_weights` does; without `config`, its metadata says what it is.
+    def load(cls, resolved: ResolvedModel) -> OnnxBackend:
+        """Load a model that has been found.
 
         Raises:
-            WeightsError: the file cannot be read, or is not what `config` says.
+            WeightsError: its file cannot be read, or is not what its configuration says.
             ConfigError: ONNX Runtime is not installed, or too old for the graph.
         """
-        return cls(*load_weights(weights, config, backbone=backbone))
+        return cls(*load_arrays(resolved))
 
     def __getstate__(self) -> tuple[ClassifierConfig, bytes]:
         return self.config, self._model  # a session cannot be copied

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,8 @@ from ..model.config import ClassifierConfig, FrontendConfig
 from ..model.frontend import LogMel
 from ..model.mel import mel_edges
 from ..model.rollout import rollout
-from ..weights.checkpoint import load_checkpoint
+from ..weights.checkpoint import load_network
+from ..weights.resolve import ResolvedModel
 from .base import Attention, Backend, Floats
 
 if TYPE_CHECKING:
@@ -46,23 +46,15 @@ class TorchBackend(Backend):
         self.frontend = LogMel(config.frontend).to(device)
 
     @classmethod
-    def from_files(
-        cls,
-        weights: Path,
-        config: ClassifierConfig | None,
-        device: str | torch.device = "auto",
-        *,
-        backbone: Path | None = None,
-    ) -> TorchBackend:
-        """Load a safetensors file as `load_checkpoint` does; without `config`, its metadata says what it is.
+    def load(cls, resolved: ResolvedModel, device: str | torch.device = "auto") -> TorchBackend:
+        """Load a model that has been found.
 
         Raises:
-            WeightsError: the file cannot be read, or is not what `config` says.
+            WeightsError: its file cannot be read, or is not what its configuration says.
             ConfigError: the device does not exist.
         """
-        chosen = find_device(device)
-        network, config = load_checkpoint(weights, config, backbone=backbone)
-        return cls(network, config, chosen)
+        chosen = find_device(device)  # before anything is read
+        return cls(*load_network(resolved, chosen), chosen)
 
     @torch.inference_mode()
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,12 +53,11 @@ def command(
     from typing import Any, cast
 
     from ..backends.torch import find_device
-    from ..errors import ConfigError, SpeechEmotionError, one_line
     from ..extras import require
     from ..training.data.catalogue import find_corpus
     from ..training.score.assessment import assess
     from ..training.score.report import confusion_table, scores_table, write_assessment
-    from ..weights.checkpoint import load_checkpoint
+    from ..weights.checkpoint import load_network
     from ..weights.resolve import resolve_model
     from ._corpus import feature_progress
     from ._rows import json_line
@@ -68,12 +67,7 @@ def command(
     corpus, folder = find_corpus(dataset, Path(data_dir) if data_dir else None)
     resolved = resolve_model(model, revision=revision)
     place = find_device(device)
-    try:
-        network, config = load_checkpoint(resolved.weights, resolved.config, backbone=resolved.backbone, device=place)
-    except SpeechEmotionError:
-        raise
-    except RuntimeError as error:  # the device is there, but has no room
-        raise ConfigError(f"device {device!r} cannot be used ({one_line(error)}): pass 'cpu'") from error
+    network, config = load_network(resolved, place)
     result = assess(
         network,
         config,

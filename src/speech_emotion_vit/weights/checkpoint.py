@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from ..errors import ConfigError, WeightsError
+from ..errors import ConfigError, WeightsError, one_line
 from ..files import open_regular, whole_file
 from ..model.config import CONFIG_FILE, WEIGHTS_FILE, ClassifierConfig
 from .manifest import parse_config, read_config_json
+from .resolve import ResolvedModel
 from .tensors import not_finite, require_finite, require_shapes, tensor_shapes
 
 if TYPE_CHECKING:
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
 
     from ..model.build import Network
 
-__all__ = ["load_checkpoint", "load_weights", "read_config_json", "save_checkpoint", "save_folder"]
+__all__ = [
+    "load_arrays",
+    "load_checkpoint",
+    "load_network",
+    "load_weights",
+    "read_config_json",
+    "save_checkpoint",
+    "save_folder",
+]
 
 HEAD = "head."  # what the names of the head's tensors begin with
 _CONFIG_KEY, _BACKBONE_KEY = "config", "backbone"
@@ -102,6 +111,29 @@ def save_folder(folder: str | os.PathLike[str], model: Network, config: Classifi
     with whole_file(target / CONFIG_FILE) as temporary:
         temporary.write_text(json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return target
+
+
+def load_network(resolved: ResolvedModel, device: str | torch.device = "cpu") -> tuple[Network, ClassifierConfig]:
+    """Return the network of a model that has been found, as `load_checkpoint` does, and its configuration.
+
+    Raises:
+        WeightsError: as `load_checkpoint`.
+        ConfigError: the device has no room for it.
+    """
+    network, config = load_checkpoint(resolved.weights, resolved.config, backbone=resolved.backbone)
+    try:
+        return network.to(device), config
+    except RuntimeError as error:
+        raise ConfigError(f"device {str(device)!r} cannot be used ({one_line(error)}): pass 'cpu'") from error
+
+
+def load_arrays(resolved: ResolvedModel) -> tuple[dict[str, npt.NDArray[np.float32]], ClassifierConfig]:
+    """Return the tensors of a model that has been found, as `load_weights` does, and its configuration.
+
+    Raises:
+        WeightsError: as `load_weights`.
+    """
+    return load_weights(resolved.weights, resolved.config, backbone=resolved.backbone)
 
 
 def load_checkpoint(

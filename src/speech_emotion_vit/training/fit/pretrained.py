@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ...model.config import ClassifierConfig, FrontendConfig, ModelConfig, Pooling
 from ...model.vit import SpectrogramViT
-from ...weights.checkpoint import HEAD, load_checkpoint
+from ...weights.checkpoint import HEAD, load_network
 from ...weights.resolve import resolve_model
 from .stages import FrozenTeacher
 
@@ -22,7 +22,7 @@ def load_model(model: str | None) -> tuple[SpectrogramViT, ClassifierConfig, str
         WeightsError: the model cannot be found, verified or read.
     """
     resolved = resolve_model(model)
-    network, config = load_checkpoint(resolved.weights, resolved.config, backbone=resolved.backbone)
+    network, config = load_network(resolved)
     name = f"{resolved.name}@{resolved.revision}"
     if not isinstance(network, SpectrogramViT):
         raise ConfigError(f"{name}: is no network on images of one width: choose one of the paper's shape")
