@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from speech_emotion_vit import EmotionClassifier
 
-pytest_plugins = ["hub_client"]
+pytest_plugins = ["hub_client", "tiny_networks", "training_runs"]
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each, for it and the processes it starts; before torch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")

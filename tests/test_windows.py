@@ -303,7 +303,7 @@ def test_missing_extras_are_named() -> None:
 
 
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
-    """The claim is 3 hours: ``SPEECH_EMOTION_VIT_LONG_MINUTES=180 pytest tests/test_timeline.py -k memory``."""
+    """The claim is 3 hours: ``SPEECH_EMOTION_VIT_LONG_MINUTES=180 pytest tests/test_windows.py -k memory``."""
     recording, piece = tmp_path / "long.wav", speech(60.0)
     with soundfile.SoundFile(recording, "w", RATE, 1) as file:
         for _ in range(round(LONG_MINUTES)):

@@ -16,6 +16,7 @@ from speech_emotion_vit.training.data.protocols import Item, Protocol, Split
 from speech_emotion_vit.training.score.provenance import heard_by, require_unheard
 from speech_emotion_vit.weights.manifest import load_manifest
 from speech_emotion_vit.weights.resolve import WEIGHTS_FOLDER
+from training_runs import SMALL, fail, succeed
 
 SPEAKERS = ("03", "08", "1001", "1003")
 CLIPS = [
@@ -135,3 +136,20 @@ def test_what_is_on_no_record_is_said(tmp_path: Path) -> None:
     assert heard_by(loop).among(CLIPS, "crema-d", "random", {}) == {"03_a"}
     with pytest.raises(WeightsError, match="nowhere"):
         require_unheard([str(tmp_path / "nowhere")], split("speaker", ("1001_a",)), CLIPS, "crema-d", {})
+
+
+def test_a_model_that_has_heard_the_test_speakers_is_no_start(savee: Path, place: Path, tmp_path: Path) -> None:
+    common = ("--dataset", "savee", "--data-dir", savee, "--cache-dir", place / "cache")
+    evaluated = succeed("evaluate", *common, "--model", "savee", "--output", tmp_path / "scores")
+    assert json.loads(evaluated.stdout)["heard"] == 56
+    assert json.loads((tmp_path / "scores" / "scores.json").read_text())["heard"] == 56
+    evaluated = succeed("evaluate", *common, "--model", "crema-d")
+    assert json.loads(evaluated.stdout)["heard"] == 0
+    assert "LEAK" not in evaluated.stderr
+
+    training = ("train", *common, "--fold", "0", "--output", tmp_path / "run", *SMALL)
+    error = fail(*training, "--stage", "probe", "--set", "initial_weights=savee")
+    assert "the speaker split leaks: savee was trained on speakers of 14 test clips" in error
+    teachers = ("--set", 'teachers=["savee"]')
+    assert "the speaker split leaks: savee" in fail(*training, "--stage", "supervised", *teachers)
+    assert not (tmp_path / "run" / "fold-0" / "run.json").exists()

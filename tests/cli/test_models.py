@@ -13,6 +13,7 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from test_convert import official_state, save
 
 from speech_emotion_vit.cli import convert as convert_module
 from speech_emotion_vit.cli import models as models_module
@@ -22,7 +23,6 @@ from speech_emotion_vit.model.vit import SpectrogramViT
 from speech_emotion_vit.weights import manifest, resolve
 from speech_emotion_vit.weights.checkpoint import load_checkpoint, save_checkpoint, save_folder
 from speech_emotion_vit.weights.manifest import CORPUS_LABELS, Manifest, Metric, WeightEntry, dump_entry, write_manifest
-from test_convert import official_state, save
 
 TINY = ClassifierConfig(
     labels=("low", "high"), model=ModelConfig(num_classes=2, dim=16, depth=1, heads=1, head_dim=8, mlp_dim=16)

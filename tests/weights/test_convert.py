@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import ROOT
 from speech_emotion_vit.errors import WeightsError
 from speech_emotion_vit.model.config import ModelConfig
 from speech_emotion_vit.model.vit import SpectrogramViT
@@ -20,7 +21,7 @@ from speech_emotion_vit.weights.checkpoint import load_checkpoint, save_checkpoi
 from speech_emotion_vit.weights.convert import convert_official, official_name
 from speech_emotion_vit.weights.manifest import CORPUS_LABELS
 
-PARITY = json.loads((Path(__file__).parent / "data" / "official_parity.json").read_text())["expected"]
+PARITY = json.loads((ROOT / "tests" / "data" / "official_parity.json").read_text())["expected"]
 TOLERANCE = 1e-4  # of the stored outputs
 
 State = dict[str, torch.Tensor]

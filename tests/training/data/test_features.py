@@ -5,6 +5,7 @@ import os
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,22 +58,23 @@ def test_half_precision_does_not_change_what_a_network_says(tmp_path: Path, utte
     assert difference.abs().max() < 5e-3
 
 
-def test_a_store_is_made_once_and_again_when_anything_changes(
-    tmp_path: Path, utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    built: list[str] = []
-    build = features._build
-    monkeypatch.setattr(features, "_build", lambda store, *rest: (built.append(store.name), build(store, *rest)))
-    cache = tmp_path / "cache"
-    load_features(utterances, CONFIG, cache=cache)
-    load_features(utterances, CONFIG, cache=cache)
-    assert len(built) == 1
-    load_features(utterances, FrontendConfig(n_mels=32, columns=32, top_db=60.0), cache=cache)
-    load_features(utterances, CONFIG, version=2, cache=cache)
+def test_a_store_is_made_once_and_again_when_anything_changes(tmp_path: Path, utterances: list[Utterance]) -> None:
+    heard: list[int] = []
+    options = {"cache": tmp_path / "cache", "progress": lambda done, total: heard.append(done)}
+
+    def made(*arguments: Any, **more: Any) -> tuple[str, bool]:
+        heard.clear()
+        store = load_features(*arguments, **options, **more)
+        return store.key, bool(heard)
+
+    first, new = made(utterances, CONFIG)
+    assert new
+    assert made(utterances, CONFIG) == (first, False)
+    found = [made(utterances, FrontendConfig(n_mels=32, columns=32, top_db=60.0)), made(utterances, CONFIG, version=2)]
     write_clip(utterances[0].path, "fear", seed=9)
-    changed = load_features(utterances, CONFIG, cache=cache)
-    assert len(built) == len(set(built)) == 4
-    assert changed.key == built[-1]
+    found.append(made(utterances, CONFIG))
+    assert all(new for _, new in found)
+    assert len({first, *(key for key, _ in found)}) == 4
 
 
 def test_an_interrupted_build_leaves_no_store(
@@ -91,9 +93,11 @@ def test_an_interrupted_build_leaves_no_store(
     assert len(load_features(utterances, CONFIG, cache=cache).rows) == 6
 
 
-def test_another_process_may_finish_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_process_may_finish_meanwhile(
+    tmp_path: Path, utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Path, "glob", lambda self, pattern: [tmp_path / ".part-renamed"])
-    features._remove_abandoned(tmp_path)
+    assert len(load_features(utterances, CONFIG, cache=tmp_path / "cache").rows) == 6
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="rights are of POSIX")

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from speech_emotion_vit.training.data.corpora import SAVEE_LABELS
+from training_runs import SMALL, fail, succeed
+
+
+def test_what_was_trained_predicts(cross_validated: Path, savee: Path) -> None:
+    from speech_emotion_vit import EmotionClassifier
+
+    folder = cross_validated / "fold-0"
+    classifier = EmotionClassifier(folder)
+    assert list(classifier.labels) == sorted(SAVEE_LABELS.values())
+    temperature = json.loads((folder / "results.json").read_text())["temperature"]["student"]
+    assert classifier.config.temperature == temperature
+    with open(folder / "predictions_test.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows[:5]:
+        prediction = classifier.predict(savee / f"{row['utterance']}.wav")
+        for label, probability in prediction.probabilities.items():
+            assert probability == pytest.approx(
+                float(row[label]), abs=2e-3
+            )  # the features were cached in half precision
+
+
+def test_the_teacher_is_needed_for_the_later_stages(place: Path, savee: Path, tmp_path: Path) -> None:
+    error = fail(
+        *("train", "--dataset", "savee", "--data-dir", savee, "--stage", "student", "--fold", "0"),
+        *("--cache-dir", place / "cache", "--output", tmp_path, *SMALL),
+    )
+    assert "stage student needs stage teacher to be complete" in error
+
+
+def test_a_corpus_that_is_not_there_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPEECH_EMOTION_VIT_DATA", str(tmp_path))
+    for command in ("train", "evaluate"):
+        error = fail(command, "--dataset", "crema-d")
+        for part in (
+            "https://github.com/CheyneyComputerScience/CREMA-D",
+            "Open Database License",
+            "AudioWAV",
+            "--data-dir",
+        ):
+            assert part in error
+
+
+@pytest.mark.parametrize("missing", ["accelerate", "audiomentations", "matplotlib", "sklearn", "tensorboard"])
+def test_what_training_needs_is_said_before_it_begins(
+    savee: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    error = fail("train", "--dataset", "savee", "--data-dir", savee, "--output", tmp_path / "run")
+    assert f"{missing} cannot be imported" in error
+    assert "pip install 'speech-emotion-vit[train]'" in error
+    assert not (tmp_path / "run").exists()
+    if missing == "matplotlib":
+        error = fail("evaluate", "--dataset", "savee", "--data-dir", savee, "--output", tmp_path / "run")
+        assert "pip install 'speech-emotion-vit[train]'" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "complaint"),
+    [
+        (["--dataset", "iemocap"], 2, "'crema-d', 'emodb', 'savee', 'general', 'folder'"),
+        (["--dataset", "savee", "--stage", "pupil"], 2, "'supervised'"),
+        (["--dataset", "savee", "--fold", "first"], 2, "is not a number, all or final"),
+        (["--dataset", "savee", "--set", "alpha"], 2, "is not NAME=VALUE"),
+        (["--dataset", "savee", "--set", "beta=1"], 1, "the recipe has no value 'beta'"),
+        (["--dataset", "savee", "--recipe", "best"], 1, "recipe must be one of paper, robust or a .json file"),
+        (["--dataset", "savee", "--recipe", "none.json"], 1, "none.json: is no recipe"),
+        (["--dataset", "savee", "--set", f"alpha=1{'0' * 400}"], 1, "alpha must be float, not 1000"),
+        (["--dataset", "savee", "--set", f"alpha={'9' * 5000}"], 1, "alpha must be float, not '9999"),
+        (["--dataset", "savee", "--set", f"alpha={'[' * 100_000}"], 1, "alpha must be float, not '[[["),
+        (["--dataset", "savee", "--fold", "9"], 1, "has folds 0 to 3"),
+        (["--dataset", "savee", "--fold", "9" * 5000], 2, "is not a number, all or final"),
+    ],
+)
+def test_wrong_options_are_explained(
+    savee: Path, place: Path, tmp_path: Path, options: list[str], status: int, complaint: str
+) -> None:
+    more = ["--data-dir", savee, "--cache-dir", place / "cache", "--output", tmp_path / "run", *SMALL]
+    assert complaint in fail("train", *options, *more, status=status)
+
+
+def test_a_recipe_file_is_taken(savee: Path, place: Path, tmp_path: Path) -> None:
+    from speech_emotion_vit.training.recipes import RECIPES
+
+    values = RECIPES["robust"].with_values({"supervised.epochs": "1"})
+    (tmp_path / "mine.json").write_text(json.dumps(values.to_dict() | {"name": "mine"}))
+    succeed(
+        *("train", "--dataset", "savee", "--data-dir", savee, "--stage", "supervised", "--fold", "1"),
+        *("--recipe", tmp_path / "mine.json", "--cache-dir", place / "cache", "--output", tmp_path / "run", *SMALL[:8]),
+    )
+    assert json.loads((tmp_path / "run" / "fold-1" / "run.json").read_text())["recipe"]["name"] == "mine"
+
+
+def test_a_recipe_file_too_deep_to_read_is_refused(savee: Path, tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    error = fail("train", "--dataset", "savee", "--data-dir", savee, "--recipe", tmp_path / "deep.json")
+    assert "deep.json: is no recipe" in error
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no FIFOs")
+def test_a_recipe_that_never_ends_is_refused(savee: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    for name in ("fifo.json", "zero.json"):
+        error = fail("train", "--dataset", "savee", "--data-dir", savee, "--recipe", tmp_path / name)
+        assert "is no recipe (is not a regular file" in error
+
+
+def test_help_has_examples() -> None:
+    for command in ("train", "evaluate"):
+        text = succeed(command, "--help").stdout
+        assert "Examples:" in text
+        assert f"speech-emotion-vit {command} --dataset" in text

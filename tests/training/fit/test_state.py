@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from speech_emotion_vit.errors import TrainingError
+from speech_emotion_vit.training.fit.loop import fit
+from speech_emotion_vit.training.fit.stages import Supervised
+from speech_emotion_vit.training.fit.state import load_state, save_state
+from tiny_networks import QUICK, STUDENT, TEACHER, job, network
+
+
+def test_a_state_of_another_network_is_refused(tmp_path: Path, accelerator: Any) -> None:
+    short = dataclasses.replace(QUICK, epochs=1)
+    fit(Supervised(network(STUDENT)), job(tmp_path, "x", short), accelerator)
+    with pytest.raises(TrainingError, match=r"does not fit this run .*remove it to repeat this stage"):
+        fit(Supervised(network(TEACHER)), job(tmp_path, "x", short), accelerator)
+    (tmp_path / "x.state.safetensors").write_bytes(b"garbage")
+    with pytest.raises(TrainingError, match="cannot be resumed from"):
+        fit(Supervised(network(STUDENT)), job(tmp_path, "x", short), accelerator)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"history": [{}]},
+        {"history": ["x"]},
+        {"history": None},
+        {"step": None, "history": 3},
+        {"history": [{"epoch": 1, "learning_rate": 1.0, "seconds": "x"}]},
+    ],
+)
+def test_a_damaged_state_is_refused(tmp_path: Path, accelerator: Any, change: dict[str, Any]) -> None:
+    short = dataclasses.replace(QUICK, epochs=1)
+    fit(Supervised(network(STUDENT)), job(tmp_path, "x", short), accelerator)
+    path = tmp_path / "x.state.safetensors"
+    groups, progress = load_state(path)
+    save_state(path, groups, progress | change)
+    with pytest.raises(TrainingError, match=r"does not fit this run .*remove it to repeat this stage"):
+        fit(Supervised(network(STUDENT)), job(tmp_path, "x", short), accelerator)
+    for metadata in ({}, {"progress": "{"}, {"progress": "[]"}):
+        save_file(load_file(path), path, metadata={"format": "1"} | metadata)
+        with pytest.raises(TrainingError, match=r"does not say how far .*remove it to repeat this stage"):
+            load_state(path)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from speech_emotion_vit.training.score.evaluation import score_clips
+from speech_emotion_vit.training.score.report import write_confusion
+from training_runs import results_of
+
+
+def test_a_dollar_in_a_label_is_a_dollar(tmp_path: Path) -> None:
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8]])
+    scores = score_clips(probabilities, np.array([0, 1]), ["a", "b"], ["$x^^y$", "joy"])
+    write_confusion(tmp_path, "test", scores)
+    assert (tmp_path / "confusion_test.png").stat().st_size > 1000
+
+
+def test_the_model_card_says_what_the_score_measures(cross_validated: Path) -> None:
+    card = (cross_validated / "fold-0" / "README.md").read_text()
+    ua = 100 * results_of(cross_validated / "fold-0")["ua"]
+    assert "| student, test | 14 | 1 | " in card
+    assert f"| {ua:.1f} |" in card
+    assert "never heard in training: a new voice. leave one speaker out: DC tests, JE validates." in card
+    assert "research use, by registration" in card
+    assert '"frequency_warp"' in card
+    assert "424 of 480 utterances are missing" in card
+    pooled = (cross_validated / "README.md").read_text()
+    assert "| student, test | 56 | 4 | " in pooled
+    assert "fitted on the validation clips" in card
+    assert 'EmotionClassifier("path/to/this/folder")' in card
+    assert "of 4 networks, in the folders `fold-0` to `fold-3`" in pooled
+    assert 'EmotionClassifier("path/to/this/folder/final")' in pooled
