@@ -21,7 +21,7 @@ from speech_emotion_vit.training.data.rows import Rows
 from speech_emotion_vit.training.fit.loop import Job
 from speech_emotion_vit.training.recipes import StageSettings
 from speech_emotion_vit.training.run import make_accelerator
-from speech_emotion_vit.training.score.scoring import score_rows
+from speech_emotion_vit.training.score.evaluate import score_rows
 
 SIZE = 16
 

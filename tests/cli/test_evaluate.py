@@ -73,14 +73,14 @@ def test_evaluate_maps_labels_by_name(cross_validated: Path, place: Path, tmp_pa
 def test_an_answer_that_is_all_another_label_is_scored(
     place: Path, savee: Path, cross_validated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from speech_emotion_vit.training.score import assessment
+    from speech_emotion_vit.training.score import evaluate
 
     def saturated(network: Any, rows: Any) -> Any:
         logits = np.zeros((len(rows), 7))
         logits[:, sorted(SAVEE_LABELS.values()).index("surprise")] = 1e5
         return logits
 
-    monkeypatch.setattr(assessment, "score_rows", saturated)
+    monkeypatch.setattr(evaluate, "score_rows", saturated)
     table = labelled_csv(place / "two", ["anger", "fear"], ["p", "q", "r"], 1)
     arguments = ("evaluate", "--dataset", "folder", "--data-dir", table, "--model", cross_validated / "fold-0")
     assert json.loads(succeed(*arguments, "--cache-dir", place / "cache").stdout)["nll"] == pytest.approx(np.log(2))

@@ -55,8 +55,8 @@ def command(
     from ..backends.torch import find_device
     from ..extras import require
     from ..training.data.catalogue import find_corpus
-    from ..training.score.assessment import assess
-    from ..training.score.report import confusion_table, scores_table, write_assessment
+    from ..training.score.evaluate import evaluate_model
+    from ..training.score.report import confusion_table, scores_table, write_evaluation
     from ..weights.checkpoint import load_network
     from ..weights.resolve import resolve_model
     from ._corpus import feature_progress
@@ -68,7 +68,7 @@ def command(
     resolved = resolve_model(model, revision=revision)
     place = find_device(device)
     network, config = load_network(resolved, place)
-    result = assess(
+    result = evaluate_model(
         network,
         config,
         resolved,
@@ -98,5 +98,5 @@ def command(
             )
         )
     if output:
-        write_assessment(Path(output), name, corpus, result)
+        write_evaluation(Path(output), name, corpus, result)
         click.echo(f"written to {printable(output)}", err=True)

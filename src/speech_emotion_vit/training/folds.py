@@ -14,10 +14,8 @@ from ..errors import TrainingError, one_line
 from .data.dataset import Data
 from .data.rows import IMPOSSIBLE
 from .folder import RESULTS_FILE, RUN_FILE, locked, read_json, write_json
-from .score.evaluation import Scores
-from .score.metrics import Floats, Indices, fit_temperature, mean_probabilities
-from .score.report import write_report
-from .score.results import scores_by_member
+from .score.metrics import Floats, Indices, Scores, fit_temperature, mean_probabilities
+from .score.report import scores_by_member, write_report
 
 LEAST = 1e-7  # of a probability: tables have six decimals
 

@@ -13,7 +13,7 @@ from .data.waveforms import VERSIONS
 from .fit.stage_runner import ORDER, Run, StageRunner
 from .folder import SPLIT_FILE, hardware, locked, open_run, read_results, versions, write_csv
 from .score.provenance import learnt_from, require_unheard, versions_of
-from .score.results import write_results
+from .score.report import write_results
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -55,7 +55,7 @@ class Metric:
     seeds: int | None = None
     """Number of trainings averaged, where more than the file at hand was scored."""
     interval: tuple[float, float] | None = None
-    """95 % bootstrap interval over speakers."""
+    """95 % interval over speakers."""
     note: str | None = None
     """What else a reader must know."""
 

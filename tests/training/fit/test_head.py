@@ -21,7 +21,7 @@ from speech_emotion_vit.training.fit.loop import seed_of
 from speech_emotion_vit.training.fit.pretrained import OwnHead
 from speech_emotion_vit.training.fit.state import load_state, save_state
 from speech_emotion_vit.training.recipes import RECIPES, ProbeSettings, Recipe
-from speech_emotion_vit.training.score.scoring import score_rows
+from speech_emotion_vit.training.score.evaluate import score_rows
 from speech_emotion_vit.weights.checkpoint import load_checkpoint
 from tiny_networks import COMPACT, SIZE, eight_clips, network, right
 from training_runs import SMALL, fail, results_of, succeed

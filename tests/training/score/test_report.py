@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speech_emotion_vit.training.score.evaluation import score_clips
+from speech_emotion_vit.training.score.metrics import score_clips
 from speech_emotion_vit.training.score.report import write_confusion
 from training_runs import results_of
 

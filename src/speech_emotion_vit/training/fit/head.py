@@ -21,8 +21,8 @@ from ...model.vit import SpectrogramViT
 from ..data.augment import Augmentation, augment
 from ..data.rows import Indices, Rows, restrict
 from ..recipes import ProbeSettings
+from ..score.evaluate import SCORE_BATCH, Record, validation_record
 from ..score.metrics import fit_temperature
-from ..score.scoring import SCORE_BATCH, Record, validation_record
 from .loop import seed_of
 from .pretrained import OwnHead
 

@@ -24,7 +24,7 @@ from ...model.vit import SpectrogramViT
 from ..data.augment import Augmentation, add_noise_floor, augment, mix
 from ..data.rows import Indices, Rows
 from ..recipes import StageSettings
-from ..score.scoring import Record, score_rows, validation_record
+from ..score.evaluate import Record, score_rows, validation_record
 from .stages import Batch
 from .state import load_optimizer_tensors, load_state, optimizer_tensors, restoring, save_state
 

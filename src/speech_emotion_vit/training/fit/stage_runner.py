@@ -21,7 +21,7 @@ from ..data.dataset import Data
 from ..data.protocols import Fold, Protocol
 from ..data.rows import Rows
 from ..recipes import Recipe, StageSettings
-from ..score.scoring import SCORE_BATCH, Record
+from ..score.evaluate import SCORE_BATCH, Record
 from .head import fit_probe
 from .loop import Job, fit, seed_of
 from .pretrained import headless, load_teacher, start_from

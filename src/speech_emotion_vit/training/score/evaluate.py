@@ -1,4 +1,4 @@
-"""Assessment: any model on any corpus and protocol, labels mapped by name."""
+"""Evaluation: any model on any corpus and protocol, labels mapped by name; and the scoring that training shares."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,19 +20,58 @@ from ..data.corpora import Utterance, named, possible_labels
 from ..data.dataset import contents_of, describe_faults
 from ..data.features import load_features
 from ..data.protocols import Fold, Item, Protocol, Split, make_split, number_of_folds
-from ..data.rows import Rows
+from ..data.rows import Rows, restrict
 from ..data.waveforms import VERSIONS
-from .evaluation import Scores, score_clips
-from .metrics import Floats, mean_probabilities
+from .metrics import (
+    Floats,
+    Scores,
+    mean_probabilities,
+    negative_log_likelihood,
+    score_clips,
+    unweighted_average_recall,
+    weighted_accuracy,
+)
 from .provenance import Heard, heard_by
-from .scoring import score_rows
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 LEAST = 1e-200  # of a sum that can still be divided by
+SCORE_BATCH = 128  # rows that are scored at once
+
+Record = dict[str, float]
+
+
+@torch.no_grad()
+def score_rows(network: Network, rows: Rows, accelerator: Accelerator | None = None) -> Floats:
+    """Return the logits `[rows, classes]` of a network in eval mode, the work shared by all processes.
+
+    Those of classes that a row cannot have are as good as minus infinity.
+    """
+    logits = torch.zeros(len(rows), network.config.num_classes, device=rows.device)
+    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    for batch in rows.by_length(SCORE_BATCH)[rank::world]:
+        index = torch.from_numpy(batch).to(rows.device)
+        logits[index] = restrict(network.head(network.embed(rows.images(batch))).float(), rows.possible(batch))
+    if accelerator is not None and world > 1:
+        logits = accelerator.reduce(logits, reduction="sum")
+    return logits.double().cpu().numpy()
+
+
+def validation_record(logits: Floats, rows: Rows) -> Record:
+    """Return WA, UA and negative log likelihood of the clips of `rows`."""
+    probabilities = mean_probabilities(logits, rows.owners)
+    predictions = probabilities.argmax(axis=1)
+    return {
+        "validation_wa": weighted_accuracy(rows.clip_targets, predictions),
+        "validation_ua": unweighted_average_recall(rows.clip_targets, predictions),
+        "validation_nll": negative_log_likelihood(rows.clip_targets, probabilities),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assessment:
-    """The result of `assess`."""
+class Evaluation:
+    """The result of `evaluate_model`."""
 
     scores: Scores
     """Scores on the clips that could be scored."""
@@ -49,7 +89,7 @@ class Assessment:
     """What a reader of the scores must know: the split, what was left out, how labels were mapped."""
 
 
-def assess(
+def evaluate_model(
     network: Network,
     config: ClassifierConfig,
     model: ResolvedModel,
@@ -64,7 +104,7 @@ def assess(
     strict: bool = False,
     cache: Path | None = None,
     progress: Callable[[str], Callable[[int, int], None]] | None = None,
-) -> Assessment:
+) -> Evaluation:
     """Score a network on the items of one part of a split.
 
     Clips whose label the model does not know are left out. Labels the corpus does not have are taken out of the
@@ -141,7 +181,7 @@ def assess(
     probabilities = np.where(sums > LEAST, probabilities / np.maximum(sums, LEAST), alone)
     speaker_of = {utterance.id: utterance.speaker for utterance in utterances}
     speakers = tuple(speaker_of[item.utterance] for item in rows.items)
-    return Assessment(
+    return Evaluation(
         scores=score_clips(probabilities, rows.clip_targets, speakers, common),
         items=tuple(rows.items),
         probabilities=probabilities,
