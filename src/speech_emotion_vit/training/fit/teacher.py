@@ -188,7 +188,7 @@ class SpeechEncoder:
     def _block(self, name: str, tokens: Tensor) -> Tensor:
         normed = self._norm(f"{name}.self_attn_layer_norm", tokens)
         query, key, value = (
-            self._linear(f"{name}.self_attn.{part}_proj", normed).unflatten(2, (HEADS, -1)).transpose(1, 2)
+            self._linear(f"{name}.self_attn.{part}_proj", normed).view(*tokens.shape[:2], HEADS, -1).transpose(1, 2)
             for part in "qkv"
         )
         mixed = nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
