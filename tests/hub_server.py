@@ -22,13 +22,17 @@ class Repository:
     files: dict[str, bytes]
     commit: str = MAIN
     etags: dict[str, str] = field(default_factory=dict)
-    """File to ETag; the digest the Hub has: SHA-256 of LFS files (.safetensors), git's SHA-1 of the others."""
+    """File to ETag; by default the digest the Hub has: SHA-256 of LFS files, git's SHA-1 of the others."""
+    lfs: tuple[str, ...] = (".safetensors", ".onnx")
+    """Endings of the names of LFS files."""
     status: int | None = None
     """Answer everything with this."""
     error_code: str | None = None
     """The X-Error-Code beside it."""
     corrupt: int = 0
-    """How many downloads of .safetensors get other bytes of the same length."""
+    """How many downloads of `damaged` get other bytes of the same length."""
+    damaged: str = "model.safetensors"
+    """The file that is corrupt."""
     cut: int = 0
     """How many downloads of .safetensors end half-way, though all was announced."""
     stall_after: int | None = None
@@ -46,7 +50,7 @@ class Repository:
 
     def etag(self, name: str) -> str:
         content = self.files[name]
-        if name.endswith(".safetensors"):
+        if name.endswith(self.lfs):
             digest = hashlib.sha256(content).hexdigest()
         else:
             digest = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -172,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             self.reply(200, headers, content)
             return
-        if weights and self.server.take(repository, "corrupt"):
+        if name == repository.damaged and self.server.take(repository, "corrupt"):
             content = bytes(byte ^ 0xFF for byte in content)
         if weights and repository.surplus:
             content = (content + b"\0" * max(0, repository.surplus))[: len(content) + repository.surplus]

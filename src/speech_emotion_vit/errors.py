@@ -6,7 +6,7 @@
     ├── AudioError      (ValueError)    audio that cannot be read or makes no sense
     ├── ConfigError     (ValueError)    an option or configuration value that is not allowed
     ├── WeightsError    (RuntimeError)  a model that cannot be found, read or used
-    │   ├── IntegrityError              a file whose SHA-256 or size is not the announced one
+    │   ├── IntegrityError              a file whose digest is not the announced one
     │   └── DownloadError (OSError)     a file that could not be fetched or stored
     ├── DatasetError    (ValueError)    a corpus that is missing, incomplete, or split with a leak
     └── TrainingError   (RuntimeError)  a training run that cannot go on
@@ -34,7 +34,7 @@ class WeightsError(SpeechEmotionError, RuntimeError):
 
 
 class IntegrityError(WeightsError):
-    """A file whose SHA-256 or size is not the announced one."""
+    """A file whose digest is not the announced one."""
 
 
 class DownloadError(WeightsError, OSError):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import socket
 import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +22,7 @@ from hub_client import (
     DIGEST,
     Ask,
     cached,
+    environment,
     finish,
     free_port,
     repository,
@@ -53,6 +59,14 @@ def manifest_of(tmp_path: Path, *entries: WeightEntry) -> Path:
     return path
 
 
+def git_hash(content: bytes) -> str:
+    return (
+        subprocess.run(["git", "hash-object", "--stdin"], input=content, capture_output=True, check=True)
+        .stdout.decode()
+        .strip()
+    )
+
+
 def test_fresh_download_of_a_repository(ask: Ask, server: HubServer, repo_id: str, tmp_path: Path) -> None:
     answer = ask(repo_id, tmp_path)
     assert (answer["name"], answer["revision"], answer["sha256"]) == (repo_id, MAIN, DIGEST)
@@ -80,7 +94,7 @@ def test_valid_cache_of_a_manifest_entry_makes_no_request(
     assert server.requests[repo_id, "GET", "config.json"] == 0  # the manifest says what it is
     before = server.count(repo_id)
     assert ask("tiny", tmp_path / "cache", manifest=manifest) == first
-    assert server.count(repo_id) == before == 2
+    assert server.count(repo_id) == before == 3  # is it there, what is it, and the file
 
 
 def test_a_branch_is_looked_up_and_not_downloaded_again(
@@ -89,7 +103,7 @@ def test_a_branch_is_looked_up_and_not_downloaded_again(
     first = ask(repo_id, tmp_path, revision="main")
     assert ask(repo_id, tmp_path, revision="main") == first
     assert server.count(repo_id, "GET") == 2
-    assert server.requests[repo_id, "HEAD", "config.json"] == 2
+    assert server.requests[repo_id, "HEAD", "config.json"] == 3  # two before the download, one to look it up again
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -156,14 +170,47 @@ def test_a_corrupt_cache_that_cannot_be_fetched_again_names_both(
     assert cached(tmp_path) == []
 
 
-def test_an_announced_digest_that_is_no_sha256_is_not_taken_for_one(
+def test_an_announced_digest_that_is_none_is_not_taken_for_one(
     ask: Ask, server: HubServer, repo_id: str, tmp_path: Path
 ) -> None:
-    server.repositories[repo_id].etags["model.safetensors"] = "2" * 40
+    server.repositories[repo_id].etags["model.safetensors"] = "2" * 32  # an MD5, as some mirrors have it
     assert ask(repo_id, tmp_path)["sha256"] is None
     answer = ask(repo_id, tmp_path, "verify_model")
     assert answer["error"] == "WeightsError"
-    assert "nobody announced a SHA-256" in answer["message"]
+    assert "nobody announced a digest" in answer["message"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_that_is_not_large_is_verified_by_the_hash_of_git(
+    ask: Ask, server: HubServer, repo_id: str, tmp_path: Path, name: str
+) -> None:
+    hub = server.repositories[repo_id]
+    hub.lfs, hub.damaged, hub.corrupt = (), name, 1
+    first = ask(repo_id, tmp_path)
+    assert first["sha256"] == DIGEST
+    weights = Path(first["weights"])
+    assert weights.readlink().name == hub.etag("model.safetensors")
+    assert len(weights.readlink().name) == 40
+    spoil(weights.with_name(name))
+    before = server.requests[repo_id, "GET", name]
+    assert before == 2
+    assert ask(repo_id, tmp_path, "verify_model", revision=MAIN)["error"] == "IntegrityError"
+    assert ask(repo_id, tmp_path, revision=MAIN) == first
+    assert weights.with_name(name).read_bytes() == hub.files[name]
+    assert server.requests[repo_id, "GET", name] == 3
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_that_is_not_large_and_stays_corrupt_is_refused(
+    ask: Ask, server: HubServer, repo_id: str, tmp_path: Path, name: str
+) -> None:
+    hub = server.repositories[repo_id]
+    hub.lfs, hub.damaged, hub.corrupt = (), name, 99
+    answer = ask(repo_id, tmp_path)
+    assert answer["error"] == "IntegrityError"
+    assert f"git's hash is {git_hash(bytes(byte ^ 0xFF for byte in hub.files[name]))}" in answer["message"]
+    assert f"announced is {git_hash(hub.files[name])}" in answer["message"]
+    assert list(tmp_path.rglob(name)) == []
 
 
 def test_a_cache_without_links_is_verified_by_asking(ask: Ask, server: HubServer, repo_id: str, tmp_path: Path) -> None:
@@ -278,6 +325,50 @@ def test_a_hub_that_is_down_does_not_matter_once_cached(
     assert ask(repo_id, tmp_path) == first
 
 
+def test_where_nobody_answers_a_misspelt_name_is_asked_for_once_and_said_in_one_line(tmp_path: Path) -> None:
+    """The client alone asks seven times in half a minute, and says so each time."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        calls = []
+        thread = threading.Thread(target=lambda: calls.extend(hang_up(deaf)))
+        thread.start()
+        run = subprocess.run(
+            [sys.executable, "-m", "speech_emotion_vit", "models", "download", "org/mispelt"],
+            env=environment(f"http://127.0.0.1:{deaf.getsockname()[1]}", tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        deaf.shutdown(socket.SHUT_RDWR)  # ends the thread
+        thread.join()
+    assert run.returncode == 1
+    assert run.stdout == ""
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("Error: org/mispelt: config.json could not be fetched from http://127.0.0.1:")
+    assert "the spelling (speech-emotion-vit models list)" in line
+    assert len(calls) == 1
+
+
+def hang_up(listener: socket.socket) -> Iterator[object]:
+    """Accept every call and end it at once, until the listener is shut down."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection, address = listener.accept()
+            connection.close()
+            yield address
+
+
+def test_labels_of_strangers_are_bounded(ask: Ask, server: HubServer, repo_id: str, tmp_path: Path) -> None:
+    for number, label in enumerate(["x" * 65, "=1+1", "@cmd", "+1", "-1", " low", "low\x1b[2J", "low\u202e"]):
+        config = {**CONFIG.to_dict(), "labels": [label, "high"]}
+        server.repositories[f"{repo_id}-{number}"] = hub = repository()
+        hub.files["config.json"] = json.dumps(config).encode()
+        answer = ask(f"{repo_id}-{number}", tmp_path)
+        assert answer["error"] == "WeightsError", label
+        assert "a label must be printable, at most 64 characters" in answer["message"]
+        assert len(answer["message"]) < 600
+        assert answer["message"].isprintable()
+
+
 def test_an_endpoint_that_is_none(tmp_path: Path) -> None:
     (answer,) = finish(start_worker("nonsense://127.0.0.1", tmp_path), request("org/repo", tmp_path / "cache"))
     assert answer["error"] == "DownloadError"
@@ -309,9 +400,11 @@ def test_a_name_the_hub_does_not_allow(ask: Ask, tmp_path: Path, model: str) -> 
     ],
 )
 def test_a_network_that_fails_for_good(slow: dict[str, subprocess.Popen[str]], case: str, said: str) -> None:
-    worker = slow[case]
-    (line,) = worker.communicate(timeout=90)[0].splitlines()
+    output, errors = slow[case].communicate(timeout=90)
+    (line,) = output.splitlines()
     answer = json.loads(line)
+    assert "thrown while" not in errors
+    assert "Retrying" not in errors
     assert answer["error"] == "DownloadError"
     assert said in answer["message"]
     assert "\n" not in answer["message"]

@@ -40,6 +40,9 @@ TABLE_COLUMNS = frozenset(
     ("file", "start", "end", "label", "score", "silent", "duration", "model", "warnings")
 )  # beside those of the labels
 
+MAX_LABEL = 64  # characters
+FORMULA = "=+-@"  # what a spreadsheet takes for the beginning of a formula
+
 # The layout of a model folder, here and on the Hub.
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -516,7 +519,12 @@ class ClassifierConfig:
         )
         columns = sorted(TABLE_COLUMNS & set(self.labels))
         _require(not columns, f"labels cannot be called {shown(columns)}, as other columns of a table are: rename them")
-        _require(all(map(str.isprintable, self.labels)), f"labels must be printable, not {shown(list(self.labels))}")
+        for label in self.labels:  # they come from strangers, and go to terminals, tables and spreadsheets
+            _require(
+                label.isprintable() and len(label) <= MAX_LABEL and label == label.strip() and label[0] not in FORMULA,
+                f"a label must be printable, at most {MAX_LABEL} characters, without space around it, and not begin "
+                f"with one of {FORMULA}, as formulas of spreadsheets do, not {shown(label)}: rename it",
+            )
         _require(
             1e-3 <= self.temperature <= 1e3,
             f"temperature must be from 0.001 to 1000, not {self.temperature}",

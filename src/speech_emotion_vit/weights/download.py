@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from reprlib import repr as shown  # a server may announce anything
 from typing import Any
 
 from ..errors import DownloadError, IntegrityError, WeightsError, one_line
@@ -18,7 +19,10 @@ from ..model.config import CONFIG_FILE, WEIGHTS_FILE
 
 MAX_WAIT = 60  # seconds a server may ask to wait before the next try; beyond, the caller decides
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")  # SHA-256 of a large file, git's own hash of any other
+_LIBRARY = "speech-emotion-vit"  # as which the Hub sees its client
+_CLIENT_LOGGERS = ("huggingface_hub.file_download", "huggingface_hub.utils._http")
+_TRIES = re.compile("thrown while requesting|Retrying in|Error while downloading")  # what the client says of each try
 _log = logging.getLogger(__name__)
 
 
@@ -28,9 +32,17 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     Raises:
         WeightsError: it cannot be read.
     """
-    digest = hashlib.sha256()
+    return _digest_file(path, git=False)
+
+
+def _digest_file(path: str | os.PathLike[str], *, git: bool) -> str:
+    """Return the SHA-256 of a file, or the SHA-1 that git calls it by: of ``blob SIZE``, a zero and the content."""
     try:
         with open_regular(path) as file:
+            if git:
+                digest = hashlib.sha1(b"blob %d\0" % os.fstat(file.fileno()).st_size, usedforsecurity=False)
+            else:
+                digest = hashlib.sha256()
             while block := file.read(2**20):
                 digest.update(block)
     except (OSError, ValueError) as error:  # no file can have a name with a zero in it
@@ -38,13 +50,20 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def fault_of(path: Path, sha256: str) -> str | None:
-    """Return what is wrong with a file that should have this digest, None if nothing is."""
+def fault_of(path: Path, digest: str) -> str | None:
+    """Return what is wrong with a file that should have this digest, None if nothing is.
+
+    Args:
+        path: the file.
+        digest: its SHA-256, 64 hex digits, or git's hash of it, 40 hex digits.
+    """
+    git = len(digest) == 40
     try:
-        found = sha256_file(path)
+        found = _digest_file(path, git=git)
     except WeightsError as error:
         return str(error)
-    return None if found == sha256 else f"{path}: SHA-256 is {found}, announced is {sha256}"
+    name = "git's hash" if git else "SHA-256"
+    return None if found == digest else f"{path}: {name} is {found}, announced is {digest}"
 
 
 class HubRepository:
@@ -55,31 +74,31 @@ class HubRepository:
         self.cache_dir = None if cache_dir is None else os.path.expanduser(cache_dir)
         self.local_files_only = local_files_only
 
-    def fetch_verified(self, filename: str, revision: str, sha256: str | None) -> tuple[Path, str | None]:
-        """Return the file and the digest it has: `sha256`, or the one the Hub announces.
+    def fetch_verified(self, filename: str, revision: str | None, sha256: str | None = None) -> tuple[Path, bool]:
+        """Return the file, and whether it was compared with a digest: `sha256`, or the one that the Hub announces.
 
         The client itself looks at sizes only, and at nothing once the file is cached. A bad file is taken out of the
         cache and fetched once more.
         """
         path = self.fetch(filename, revision)
-        sha256 = sha256 or self._announced(path, filename, revision)
-        if sha256 is not None and (fault := fault_of(path, sha256)):
+        digest = sha256 or self._announced(path, filename)
+        if digest is not None and (fault := fault_of(path, digest)):
             with _alone_with(path, fault):
-                self._mend(path, filename, revision, sha256)
-        return path, sha256
+                self._mend(path, filename, digest)
+        return path, digest is not None
 
-    def _mend(self, path: Path, filename: str, revision: str, sha256: str) -> None:
+    def _mend(self, path: Path, filename: str, digest: str) -> None:
         """Bring a file in order that had a fault when it was last looked at; another process may have done so."""
-        if not (fault := fault_of(path, sha256)):
+        if not (fault := fault_of(path, digest)):
             return
         _discard(path, fault)
         if self.local_files_only:
             raise IntegrityError(f"{fault}: removed from the cache: fetch it again with local_files_only=False")
         try:
-            self.fetch(filename, revision)
+            self.fetch(filename, _commit_of(path))
         except DownloadError as error:
             raise IntegrityError(f"{fault}: removed from the cache, and not fetched again: {error}") from error
-        if fault := fault_of(path, sha256):
+        if fault := fault_of(path, digest):
             _discard(path, fault)
             raise IntegrityError(
                 f"{fault}, again after a second download: removed from the cache: try another network, without "
@@ -91,7 +110,8 @@ class HubRepository:
         from huggingface_hub import errors, hf_hub_download
 
         try:
-            with _bounded_waits():
+            with _patience():
+                self._require_answer(filename, revision)
                 return Path(
                     hf_hub_download(
                         self.repo_id,
@@ -99,7 +119,7 @@ class HubRepository:
                         revision=revision,
                         cache_dir=self.cache_dir,
                         local_files_only=self.local_files_only,
-                        library_name="speech-emotion-vit",
+                        library_name=_LIBRARY,
                     )
                 )
         except errors.HFValidationError as error:
@@ -110,22 +130,46 @@ class HubRepository:
         except _client_errors() as error:
             raise DownloadError(self._explain(error, filename, revision)) from error
 
-    def _announced(self, path: Path, filename: str, revision: str) -> str | None:
-        """Return the SHA-256 the Hub announced for a cached file: the name of the blob the cache links to."""
+    def _require_answer(self, filename: str, revision: str | None) -> None:
+        """Ask once for a file that is not in the cache.
+
+        The client would ask six times where nobody answers, and wait up to a minute each time, though what is behind
+        it is mostly a misspelt name or a machine without a network. Only a Hub that says it is busy is asked again.
+        """
+        from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+        if self.local_files_only or constants.HF_HUB_OFFLINE:
+            return
+        cached = try_to_load_from_cache(self.repo_id, filename, cache_dir=self.cache_dir, revision=revision)
+        if isinstance(cached, str):
+            return
+        try:
+            get_hf_file_metadata(hf_hub_url(self.repo_id, filename, revision=revision), library_name=_LIBRARY)
+        except errors.HfHubHTTPError as error:
+            status = getattr(error.response, "status_code", 0)
+            if status != 429 and status < 500:
+                raise
+
+    def _announced(self, path: Path, filename: str) -> str | None:
+        """Return the digest the Hub announced for a cached file: the name of the blob the cache links to."""
         etag: str | None = None
         with contextlib.suppress(OSError):
             etag = Path(os.readlink(path)).name
         if etag is None and not self.local_files_only:  # a file system without links: the cache has forgotten it
             from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
+            commit = _commit_of(path)
             try:
-                with _bounded_waits():
-                    etag = get_hf_file_metadata(hf_hub_url(self.repo_id, filename, revision=revision)).etag
+                with _patience():
+                    etag = get_hf_file_metadata(hf_hub_url(self.repo_id, filename, revision=commit)).etag
             except _client_errors() as error:
-                _log.warning("%s is not verified: %s", path, self._explain(error, filename, revision))
+                _log.warning("%s is not verified: %s", path, self._explain(error, filename, commit))
         elif etag is None:
             _log.warning("%s is not verified: offline nobody says what it should be, for its cache has no links", path)
-        return etag if etag is not None and _SHA256.fullmatch(etag) else None
+        if etag is not None and not _DIGEST.fullmatch(etag):
+            _log.warning("%s is not verified: %s announces %s, which is no digest", path, self.repo_id, shown(etag))
+            return None
+        return etag
 
     def _explain(self, error: Exception, filename: str, revision: str | None) -> str:
         """Return one line: what failed, and what to do about it."""
@@ -165,7 +209,10 @@ class HubRepository:
                 f"{what}: {error.filename} cannot be written ({error.strerror}): give another cache_dir, or set HF_HOME"
             )
         reason = " ".join(str(cause).split())[:200] or type(cause).__name__
-        return f"{what}: {reason}: check the network, HF_ENDPOINT and proxies, and try again"
+        return (
+            f"{what}: {reason}: check the network, HF_ENDPOINT and proxies, or, if you meant a model or folder here, "
+            "the spelling (speech-emotion-vit models list)"
+        )
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
@@ -180,16 +227,29 @@ def _client_errors() -> tuple[type[Exception], ...]:
 
 
 @contextlib.contextmanager
-def _bounded_waits() -> Iterator[None]:
-    """Let the client give up where the server wants it to wait for long; it would sleep for as long as it is told."""
+def _patience() -> Iterator[None]:
+    """Let the client give up where the server wants it to wait for long, and not count its tries aloud.
+
+    It would sleep for as long as it is told. What comes of all tries is one error, or none.
+    """
     from huggingface_hub import get_session
 
     hooks = getattr(get_session(), "event_hooks", {}).get("response", [])
     hooks.append(_refuse_long_wait)
+    quiet = _Quiet()
+    for name in _CLIENT_LOGGERS:
+        logging.getLogger(name).addFilter(quiet)
     try:
         yield
     finally:
         hooks.remove(_refuse_long_wait)
+        for name in _CLIENT_LOGGERS:
+            logging.getLogger(name).removeFilter(quiet)
+
+
+class _Quiet(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _TRIES.search(str(record.msg))
 
 
 def _refuse_long_wait(response: Any) -> None:
@@ -221,8 +281,17 @@ def _alone_with(path: Path, fault: str) -> Iterator[None]:
         yield
 
 
+def _snapshots_of(path: Path) -> Path:
+    return next(parent for parent in path.parents if parent.name == "snapshots")
+
+
 def _cache_of(path: Path) -> Path:
-    return next(parent for parent in path.parents if parent.name == "snapshots").parent.parent
+    return _snapshots_of(path).parent.parent
+
+
+def _commit_of(path: Path) -> str:
+    """Return the commit that a cached file is of: ``snapshots/COMMIT/NAME``, a name with folders in it perhaps."""
+    return path.relative_to(_snapshots_of(path)).parts[0]
 
 
 def _discard(path: Path, fault: str) -> None:

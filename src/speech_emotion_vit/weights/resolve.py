@@ -45,7 +45,7 @@ class ResolvedModel:
     entry: WeightEntry | None = None
     """Its record in the manifest, if it has one."""
     sha256: str | None = None
-    """The announced digest the file was found to have; None where nobody announced one."""
+    """SHA-256 of the file, found to be what was announced; None where nobody announced a digest."""
 
 
 def list_models(*, manifest: Manifest | None = None) -> tuple[WeightEntry, ...]:
@@ -122,16 +122,16 @@ def verify_model(
     cache_dir: str | os.PathLike[str] | None = None,
     manifest: Manifest | None = None,
 ) -> ResolvedModel:
-    """Compare the file on this machine with its announced SHA-256, without using the network.
+    """Compare the file on this machine with its announced digest, without using the network.
 
     Raises:
-        IntegrityError: it has another digest.
+        IntegrityError: it has another one.
         WeightsError: it is not on this machine, or nobody announced a digest for it.
     """
     resolved = resolve_model(model, revision=revision, cache_dir=cache_dir, local_files_only=True, manifest=manifest)
     if resolved.sha256 is None:
         raise WeightsError(
-            f"{resolved.weights}: nobody announced a SHA-256 to compare with: only models of the manifest and of the "
+            f"{resolved.weights}: nobody announced a digest to compare with: only models of the manifest and of the "
             "Hub can be verified"
         )
     return resolved
@@ -205,7 +205,13 @@ def _repository(
     repo_id: str, revision: str | None, cache_dir: str | os.PathLike[str] | None, local_files_only: bool
 ) -> ResolvedModel:
     hub = HubRepository(repo_id, cache_dir, local_files_only)
-    config = hub.fetch(CONFIG_FILE, revision)
+    config, _ = hub.fetch_verified(CONFIG_FILE, revision)
     commit = config.parent.name  # snapshots/COMMIT/config.json: both files from one commit
-    weights, sha256 = hub.fetch_verified(WEIGHTS_FILE, commit, None)
-    return ResolvedModel(name=repo_id, revision=commit, weights=weights, config=read_config_json(config), sha256=sha256)
+    weights, verified = hub.fetch_verified(WEIGHTS_FILE, commit)
+    return ResolvedModel(
+        name=repo_id,
+        revision=commit,
+        weights=weights,
+        config=read_config_json(config),
+        sha256=sha256_file(weights) if verified else None,
+    )
