@@ -8,23 +8,20 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from .audio.reader import AudioInput, AudioReader, describe, is_encoded
 from .backends.base import Backend, Floats
+from .backends.load import BackendName, Device, DType, load_backend
 from .batch import Batcher, Clip
 from .errors import AudioError, ConfigError
 from .explain import Explanation, explain
 from .model.config import TIMELINE_HOP, ClassifierConfig
 from .prediction import Prediction, Segment, Timeline
 from .stream import EmotionStream
-from .weights.resolve import ResolvedModel, resolve_model
+from .weights.resolve import resolve_model
 from .windows import Segmenter, require_batch_size
 
 if TYPE_CHECKING:
-    import torch
-
     from .backends.torch import TorchBackend
     from .model.build import Network
     from .model.frontend import LogMel
-
-BackendName = Literal["torch", "onnx"]
 
 _THREADS = min(4, os.cpu_count() or 1)  # that decode; more do not help one network
 
@@ -36,43 +33,45 @@ class EmotionClassifier:
         model: a name from the manifest (``speech-emotion-vit models list``), a Hugging Face Hub repository
             ``org/repo``, a folder with ``config.json`` and ``model.safetensors``, or a ``.safetensors`` file of this
             package. None is the bundled default, which needs no network.
-        device: ``auto`` (CUDA where there is one, else the CPU) or any torch device.
+        device: ``auto`` (CUDA where there is one, else the CPU), any torch device, or the number of a GPU.
         revision: branch, tag or commit of a Hub repository.
         cache_dir: where downloads are kept; the Hub client's cache by default.
         local_files_only: never use the network.
-        backend: ``torch``, or ``onnx`` for ONNX Runtime on the CPU, which imports no torch.
+        backend: ``torch``, ``onnx`` for ONNX Runtime on the CPU, which imports no torch, or ``auto``: torch where it is
+            installed.
+        dtype: what torch computes the network in: ``float32``, or on a GPU ``float16`` or ``bfloat16``.
 
     Raises:
         WeightsError: the model cannot be found, fetched, verified or read.
-        ConfigError: the device or the backend does not exist, or is not installed.
+        ConfigError: the device, the backend or the type does not exist, or is not installed.
     """
 
     def __init__(
         self,
         model: str | os.PathLike[str] | None = None,
         *,
-        device: str | torch.device = "auto",
+        device: Device = "auto",
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
-        backend: BackendName = "torch",
+        backend: BackendName = "auto",
+        dtype: DType = "float32",
     ) -> None:
-        if backend not in ("torch", "onnx"):
-            raise ConfigError(f"backend must be 'torch' or 'onnx', not {backend!r}")
         resolved = resolve_model(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
         self.name = f"{resolved.name}@{resolved.revision}"
-        self.backend: Backend = _backend(backend, resolved, device)
+        self.backend: Backend = load_backend(resolved, backend, device, dtype)
 
     @classmethod
     def from_pretrained(
         cls,
         model: str | os.PathLike[str],
         *,
-        device: str | torch.device = "auto",
+        device: Device = "auto",
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
-        backend: BackendName = "torch",
+        backend: BackendName = "auto",
+        dtype: DType = "float32",
     ) -> EmotionClassifier:
         """Do what the constructor does, under the name people know from other libraries."""
         return cls(
@@ -82,6 +81,7 @@ class EmotionClassifier:
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             backend=backend,
+            dtype=dtype,
         )
 
     @property
@@ -343,19 +343,3 @@ class EmotionClassifier:
 
     def __repr__(self) -> str:
         return f"<EmotionClassifier {self.name} on {self.device}: {', '.join(self.labels)}>"
-
-
-def _backend(name: BackendName, resolved: ResolvedModel, device: str | torch.device) -> Backend:
-    if name == "torch":
-        from .backends.torch import TorchBackend
-
-        return TorchBackend.load(resolved, device)
-    if str(device) not in ("auto", "cpu"):
-        raise ConfigError(f"device {str(device)!r} is not for the ONNX backend: pass 'cpu', or backend='torch'")
-    try:
-        from .backends.onnx import OnnxBackend
-    except ImportError as error:
-        raise ConfigError(
-            f"backend='onnx' cannot be imported ({error}): pip install 'speech-emotion-vit[onnx]'"
-        ) from error
-    return OnnxBackend.load(resolved)

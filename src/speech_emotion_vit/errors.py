@@ -16,6 +16,8 @@ Every message says what was wrong, the value that was wrong, and what to do abou
 
 from __future__ import annotations
 
+LONGEST_VALUE = 80  # characters of a value in a message
+
 
 class SpeechEmotionError(Exception):
     """Base of every error this package raises on purpose."""
@@ -54,6 +56,15 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+def shown(value: object) -> str:
+    """Return how a wrong value looks, on one line and cut short."""
+    try:
+        text = printable(repr(value))
+    except Exception:  # of a stranger's class
+        text = object.__repr__(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
 
 
 def one_line(error: BaseException) -> str:

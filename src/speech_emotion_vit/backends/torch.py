@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, WeightsError, one_line, shown
 from ..model.config import ClassifierConfig, FrontendConfig
 from ..model.frontend import LogMel
 from ..model.mel import mel_edges
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ..model.build import Network
 
 _CPU_WINDOWS = 16  # on a CPU more at a time are no faster, for they leave its caches, and need more memory
+_LONGEST_REASON = 120  # characters of what torch says
+DTYPES = ("float32", "float16", "bfloat16")
 
 if hasattr(os, "register_at_fork"):
     # GNU OpenMP waits for ever in a child that was forked after it had run threads; a single thread needs none of it.
@@ -32,6 +35,8 @@ if hasattr(os, "register_at_fork"):
 class TorchBackend(Backend):
     """A checkpoint on a torch device.
 
+    The network runs in the type of its weights, and the front-end in float32, whatever the caller has set in torch.
+
     Attributes:
         network: the `SpectrogramViT` or `FrameViT`, in evaluation mode.
         frontend: its `LogMel`.
@@ -39,30 +44,52 @@ class TorchBackend(Backend):
         config: what the checkpoint says it is.
     """
 
-    def __init__(self, network: Network, config: ClassifierConfig, device: torch.device) -> None:
+    def __init__(
+        self, network: Network, config: ClassifierConfig, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.config = config
         self.device = device
-        self.network = network.to(device).eval().requires_grad_(False)
-        self.frontend = LogMel(config.frontend).to(device)
+        with torch.inference_mode(False):
+            self.network = network.to(device, dtype).eval().requires_grad_(False)
+            self.frontend = LogMel(config.frontend).to(device)
 
     @classmethod
-    def load(cls, resolved: ResolvedModel, device: str | torch.device = "auto") -> TorchBackend:
+    def load(
+        cls,
+        resolved: ResolvedModel,
+        device: str | int | torch.device | None = "auto",
+        dtype: str | torch.dtype = "float32",
+    ) -> TorchBackend:
         """Load a model that has been found.
 
         Raises:
             WeightsError: its file cannot be read, or is not what its configuration says.
-            ConfigError: the device does not exist.
+            ConfigError: the device or the type does not exist.
         """
-        chosen = find_device(device)  # before anything is read
-        return cls(*load_network(resolved, chosen), chosen)
+        chosen, kind = find_device(device), find_dtype(dtype)  # before anything is read
+        return cls(*load_network(resolved, chosen), chosen, kind)
 
-    @torch.inference_mode()
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities `[batch, classes]` and embeddings `[batch, dim]` of a tensor `[batch, samples]`.
 
-        Everything stays on the device of the backend, where `waveform` must be.
+        Everything stays on the device of the backend, where `waveform` must be, and is float32.
         """
-        return self._classify(self.frontend(waveform), self.frontend.frames(waveform))
+        with self._running():
+            return self._classify(self.frontend(waveform), self.frontend.frames(waveform))
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """Run the network without the caller's autocast and gradients; say what the device cannot do."""
+        try:
+            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+                yield
+        except RuntimeError as error:  # of torch: memory is short, say
+            if isinstance(error, WeightsError):
+                raise
+            raise WeightsError(
+                f"torch cannot run the network on {self.device} ({one_line(error)[:_LONGEST_REASON]}): pass fewer "
+                "windows at once (batch_size), or device='cpu'"
+            ) from error
 
     def _infer(self, windows: Floats) -> tuple[Floats, Floats]:
         step = _CPU_WINDOWS if self.device.type == "cpu" else len(windows)
@@ -75,14 +102,14 @@ class TorchBackend(Backend):
 
     def _infer_cut(self, samples: Floats, starts: Sequence[int], size: int) -> tuple[Floats, Floats]:
         # The Mel frames that windows share are computed once.
-        shared = self._shared_power(torch.from_numpy(samples).to(self.device), starts, size)
+        with self._running():
+            shared = self._shared_power(torch.from_numpy(samples).to(self.device), starts, size)
         if shared is None:
             return super()._infer_cut(samples, starts, size)
-        with torch.inference_mode():
+        with self._running():
             probabilities, embedding = self._classify(self.frontend.image(*shared), shared[1])
         return probabilities.cpu().numpy(), embedding.cpu().numpy()
 
-    @torch.inference_mode()
     def _shared_power(self, samples: Tensor, starts: Sequence[int], size: int) -> tuple[Tensor, Tensor | None] | None:
         """Return what `LogMel.image` takes of the windows, None where sharing is not exact or does not pay.
 
@@ -111,14 +138,14 @@ class TorchBackend(Backend):
         power = torch.cat([part for part in (first, middle, last[:, :frames]) if part is not None], dim=1)
         return power, self.frontend.frames(windows)
 
-    @torch.inference_mode()
     def _attention(self, window: Floats) -> Attention:
         c = self.config.frontend
-        waveform = torch.from_numpy(window)[None].to(self.device)
-        image, frames = self.frontend(waveform), self.frontend.frames(waveform)
-        probabilities, _ = self._classify(image, frames)
-        heard = image if frames is None else image[..., : int(frames)]
-        weights = rollout(self.network, heard)[0]
+        with self._running():
+            waveform = torch.from_numpy(window)[None].to(self.device)
+            image, frames = self.frontend(waveform), self.frontend.frames(waveform)
+            probabilities, _ = self._classify(image, frames)
+            heard = image if frames is None else image[..., : int(frames)]
+            weights = rollout(self.network, heard.to(self._dtype))[0].float()
         return Attention(
             probabilities=probabilities[0].cpu().numpy(),
             weights=nn.functional.pad(weights, (0, image.shape[3] - len(weights))).cpu().numpy(),
@@ -127,10 +154,14 @@ class TorchBackend(Backend):
             frequencies=mel_edges(c.n_mels, c.f_min, c.f_max, c.mel_scale)[1:-1].astype(np.float32),
         )
 
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.network.head.weight.dtype
+
     def _classify(self, image: Tensor, frames: Tensor | None) -> tuple[Tensor, Tensor]:
-        embedding = self.network.embed(image, frames)
-        logits = self.network.head(embedding)
-        return torch.softmax(logits / self.config.temperature, dim=-1), embedding
+        embedding = self.network.embed(image.to(self._dtype), frames)
+        logits = self.network.head(embedding).float()
+        return torch.softmax(logits / self.config.temperature, dim=-1), embedding.float()
 
 
 def _column_times(c: FrontendConfig, columns: int) -> Floats:
@@ -141,18 +172,34 @@ def _column_times(c: FrontendConfig, columns: int) -> Floats:
     return ((places + 0.5) * (c.window_seconds / c.columns)).astype(np.float32)
 
 
-def find_device(device: str | torch.device) -> torch.device:
-    """Return a device that works; ``auto`` is a GPU if there is one.
+def find_device(device: str | int | torch.device | None) -> torch.device:
+    """Return a device that works; ``auto`` and None are a GPU if there is one, a number is that GPU.
 
     Raises:
         ConfigError: it does not work here.
     """
-    if device == "auto":
+    if device is None or device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
+    wanted = f"cuda:{device}" if type(device) is int else device.lower() if isinstance(device, str) else device
+    reason = "it is no device of torch, such as 'cpu', 'cuda' or 'cuda:1'"
+    with contextlib.suppress(RuntimeError, AssertionError, TypeError, ValueError, ImportError):  # it is not there
+        chosen = torch.device(wanted)
+        reason = "there is none here"
+        if chosen.type == "cuda":
+            reason = f"torch sees {torch.cuda.device_count()} CUDA devices here"
         torch.zeros(1, device=chosen).cpu()  # there and back: the device "meta" has no values to give
-    except (RuntimeError, AssertionError, TypeError, ValueError, ImportError) as error:  # each means it is not there
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ConfigError(f"device {str(device)!r} cannot be used ({reason}): pass 'auto' or 'cpu'") from error
-    return chosen
+        return chosen
+    raise ConfigError(f"device {shown(wanted)} cannot be used ({reason}): pass 'auto' or 'cpu'")
+
+
+def find_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """Return a floating-point type of torch: ``float32``, ``float16`` or ``bfloat16``.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    for name in DTYPES:
+        if dtype in (name, getattr(torch, name)):
+            kind: torch.dtype = getattr(torch, name)
+            return kind
+    raise ConfigError(f"dtype must be {', '.join(map(repr, DTYPES[:-1]))} or {DTYPES[-1]!r}, not {shown(dtype)}")

@@ -18,7 +18,8 @@ from ._streams import error_line, keep_inputs, results, standard_input
 
 if TYPE_CHECKING:
     from ..audio.reader import AudioInput
-    from ..classifier import BackendName, EmotionClassifier
+    from ..backends.load import BackendName
+    from ..classifier import EmotionClassifier
     from ..errors import AudioError
     from ..prediction import Prediction, Timeline
 
@@ -37,10 +38,10 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, ...")
 @click.option(
     "--backend",
-    type=click.Choice(["torch", "onnx"]),
-    default="torch",
+    type=click.Choice(["auto", "torch", "onnx"]),
+    default="auto",
     show_default=True,
-    help="What runs the network; onnx is ONNX Runtime on the CPU, which starts without loading torch.",
+    help="What runs the network: torch, ONNX Runtime on the CPU, or torch where it is installed (auto).",
 )
 @click.option(
     "--batch-size",

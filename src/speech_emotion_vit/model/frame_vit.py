@@ -111,7 +111,7 @@ class FrameViT(nn.Module):
         the network, and tells nothing of the clip.
         """
         parts = []
-        for tokens in outputs:
+        for tokens in (tokens.float() for tokens in outputs):  # sums of squares are too much for half precision
             share = torch.ones_like(tokens[:, :, :1]) if real is None else real[:, :, None].to(tokens.dtype)
             share = share / share.sum(dim=1, keepdim=True)
             mean = (tokens * share).sum(dim=1)
@@ -119,7 +119,8 @@ class FrameViT(nn.Module):
             parts += [mean, (variance + STATISTICS_EPSILON).sqrt()]
         values = torch.stack(parts, dim=1)
         deviation = values.std(dim=2, correction=0, keepdim=True)
-        return ((values - values.mean(dim=2, keepdim=True)) / (deviation + _NORM_EPSILON)).flatten(1)
+        normed = (values - values.mean(dim=2, keepdim=True)) / (deviation + _NORM_EPSILON)
+        return normed.flatten(1).to(outputs[0].dtype)
 
     def embed(self, image: Tensor, frames: Tensor | None = None) -> Tensor:
         """Return the embedding `[batch, embedding_dim]`; the arguments are those of `forward`."""

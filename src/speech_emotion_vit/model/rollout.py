@@ -29,8 +29,8 @@ def _of_frames(network: FrameViT, image: Tensor) -> Tensor:
     Convolutions are left out: they reach 0.15 s to either side.
     """
     tokens, _ = network.tokenize(image)
-    identity = torch.eye(tokens.shape[1], device=tokens.device)
-    flow, weights = identity, torch.zeros(1, tokens.shape[1], device=tokens.device)
+    identity = torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device)
+    flow, weights = identity, identity.new_zeros(1, tokens.shape[1])
     for number, block in enumerate(cast("Iterator[FrameBlock]", iter(network.blocks)), start=1):
         attention = block.attention.weights(block.convolved(tokens, None)).mean(dim=1)
         flow = (attention + identity) / 2 @ flow
@@ -57,7 +57,7 @@ def _of_cls_token(network: SpectrogramViT, image: Tensor) -> Tensor:
     tokens = torch.cat((network.cls_token.expand(len(image), -1, -1), network.patch_embedding(patches)), dim=1)
     if key_bias is not None:
         key_bias = nn.functional.pad(key_bias, (1, 0))
-    flow = torch.eye(tokens.shape[1], device=tokens.device).expand(len(image), -1, -1)
+    flow = torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device).expand(len(image), -1, -1)
     identity = flow
     for block in cast("Iterator[Block]", iter(network.blocks)):
         attention = block.attention.weights(tokens, key_bias).mean(dim=1)

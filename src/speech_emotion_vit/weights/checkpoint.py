@@ -118,13 +118,9 @@ def load_network(resolved: ResolvedModel, device: str | torch.device = "cpu") ->
 
     Raises:
         WeightsError: as `load_checkpoint`.
-        ConfigError: the device has no room for it.
+        ConfigError: as `load_checkpoint`.
     """
-    network, config = load_checkpoint(resolved.weights, resolved.config, backbone=resolved.backbone)
-    try:
-        return network.to(device), config
-    except RuntimeError as error:
-        raise ConfigError(f"device {str(device)!r} cannot be used ({one_line(error)}): pass 'cpu'") from error
+    return load_checkpoint(resolved.weights, resolved.config, backbone=resolved.backbone, device=device)
 
 
 def load_arrays(resolved: ResolvedModel) -> tuple[dict[str, npt.NDArray[np.float32]], ClassifierConfig]:
@@ -145,6 +141,8 @@ def load_checkpoint(
 ) -> tuple[Network, ClassifierConfig]:
     """Build the network of a safetensors file and load it strictly, as float32, in evaluation mode.
 
+    Whatever the caller has set in torch, a default type or device or inference mode, changes nothing.
+
     Args:
         path: the file.
         config: what the network is; None reads it from the file's metadata.
@@ -154,10 +152,13 @@ def load_checkpoint(
     Raises:
         WeightsError: the file is missing, damaged or not safetensors, has no or another configuration, or a tensor
             is missing, unexpected, wrongly shaped, or not finite.
+        ConfigError: the device has no room for it.
     """
+    import torch
+
     where = os.fspath(path)
     try:
-        with ExitStack() as opened:
+        with torch.inference_mode(False), torch.device("cpu"), ExitStack() as opened:
             metadata, places = _open(opened, where, backbone, "pt")
             config = _agreed_config(metadata.get(_CONFIG_KEY), config, where)
             # Mapped into memory, not read: the size of the network is known before any of it is allocated.
@@ -168,7 +169,11 @@ def load_checkpoint(
             _require_variances(model.state_dict(), where)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{where}: damaged safetensors file ({error}): download or save it again") from error
-    return model.to(device).eval(), config
+    try:
+        with torch.inference_mode(False):
+            return model.to(device).eval(), config
+    except RuntimeError as error:
+        raise ConfigError(f"device {str(device)!r} cannot be used ({one_line(error)}): pass 'cpu'") from error
 
 
 def load_weights(
@@ -251,7 +256,7 @@ def _build(config: ClassifierConfig, tensors: Mapping[str, Tensor], where: str) 
 
     require_shapes({name: tensor.shape for name, tensor in tensors.items()}, tensor_shapes(config.model), where)
     with torch.random.fork_rng(devices=[]):  # initial values are overwritten, so the caller's generator must not move
-        return build_network(config.model)
+        return build_network(config.model).float()
 
 
 def _agreed_config(stored: str | None, given: ClassifierConfig | None, where: str) -> ClassifierConfig:
