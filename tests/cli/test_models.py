@@ -13,8 +13,8 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from test_convert import official_state, save
 
+from official_weights import official_state, save
 from speech_emotion_vit.cli import convert as convert_module
 from speech_emotion_vit.cli import models as models_module
 from speech_emotion_vit.errors import ConfigError, SpeechEmotionError, WeightsError
