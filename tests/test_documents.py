@@ -119,9 +119,10 @@ def test_a_command_line_of_a_page_is_understood(line: str) -> None:
     command: click.Command = main
     parent: click.Context | None = None
     while isinstance(command, click.Group):
-        assert arguments[0] in command.commands, f"no such command: {line}"
         parent = click.Context(command, info_name=arguments[0], parent=parent)
-        command = command.commands[arguments.pop(0)]
+        found = command.get_command(parent, arguments.pop(0))
+        assert found is not None, f"no such command: {line}"
+        command = found
     missing = ""
     context = click.Context(command)
     try:

@@ -338,10 +338,9 @@ def test_the_command_line_writes_a_row_per_segment(classifier: EmotionClassifier
     expected = classifier.timeline(path, hop=3.0)
     result = command(path, tmp_path / "gone.wav", "--timeline", "--hop", 3)
     assert result.returncode == 1
-    assert result.stderr.splitlines() == [
-        f"Error: {tmp_path / 'gone.wav'}: no such file: check the path",
-        "1 of 2 could not be read",
-    ]
+    failed, closing = result.stderr.splitlines()
+    assert failed == f"Error: {tmp_path / 'gone.wav'}: no such file: check the path"
+    assert closing.endswith("1 answered, 1 failed, 0 without speech")
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(row["start"], row["end"], row["silent"]) for row in rows] == [(0, 4, False), (3, 7, False), (6, 10, True)]
     assert all(row["file"] == str(path) and row["model"] == classifier.name for row in rows)
@@ -355,9 +354,10 @@ def test_the_command_line_writes_a_row_per_segment(classifier: EmotionClassifier
 
     result = command(path, "--timeline", "--hop", 3, "--format", "table")
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["clip", "start", "end", "emotion", "score", "next"]
-    assert lines[2].split()[1:4] == ["00:00:03.0", "00:00:07.0", expected.segments[1].label]
-    assert lines[3].split()[1:] == ["00:00:06.0", "00:00:10.0", "(silence)"]
+    assert str(path).endswith(lines[0].removeprefix("..."))
+    assert lines[1].split() == ["start", "end", "emotion", "score", "next"]
+    assert lines[3].split()[:3] == ["0:03.0", "0:07.0", expected.segments[1].label]
+    assert lines[4].split() == ["0:06.0", "0:10.0", "(silence)"]
 
 
 @pytest.mark.parametrize(

@@ -20,15 +20,15 @@ from .errors import (
     TrainingError,
     WeightsError,
 )
-from .model.config import ClassifierConfig, FrameViTConfig, FrontendConfig, ModelConfig
-from .prediction import Prediction, Segment, Timeline
 
 if TYPE_CHECKING:
     from .classifier import EmotionClassifier
     from .explain import Explanation
+    from .model.config import ClassifierConfig, FrameViTConfig, FrontendConfig, ModelConfig
     from .model.frame_vit import FrameViT
     from .model.frontend import LogMel
     from .model.vit import SpectrogramViT
+    from .prediction import Prediction, Segment, Timeline
     from .stream import EmotionStream
 
 __all__ = [
@@ -57,14 +57,21 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-# Names that need torch or numpy are resolved on first use (PEP 562), so that importing the package stays fast.
+# Names are resolved on first use (PEP 562): some need torch or numpy, and the command line's help needs none.
 _LAZY = {
+    "ClassifierConfig": ".model.config",
     "EmotionClassifier": ".classifier",
     "EmotionStream": ".stream",
     "Explanation": ".explain",
     "FrameViT": ".model.frame_vit",
+    "FrameViTConfig": ".model.config",
+    "FrontendConfig": ".model.config",
     "LogMel": ".model.frontend",
+    "ModelConfig": ".model.config",
+    "Prediction": ".prediction",
+    "Segment": ".prediction",
     "SpectrogramViT": ".model.vit",
+    "Timeline": ".prediction",
 }
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_FORMULA = frozenset("=+-@\t\r")  # what begins one; a quote before it is what spreadsheets themselves take
 _TOUCHING = 1e-6  # seconds; rounding between the end of one window and the start of the next
 
 
@@ -263,8 +264,14 @@ def timeline_header(labels: Iterable[str]) -> str:
 def csv_lines(rows: Iterable[Iterable[object]]) -> str:
     """Return rows as CSV, a line each but for values with line breaks, which are quoted."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([csv_cell(value) if isinstance(value, str) else value for value in row] for row in rows)
     return text.getvalue()
+
+
+def csv_cell(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula: labels, names and words of others may be one."""
+    return f"'{text}" if text[:1] in _FORMULA and text != "-" else text
 
 
 def _clock(seconds: float) -> str:

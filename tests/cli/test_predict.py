@@ -11,12 +11,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import pytest
 
 from faults import unprivileged
 from helpers import CLIPS, ROOT
 from speech_emotion_vit import EmotionClassifier
-from speech_emotion_vit.cli.predict import _sources
+from speech_emotion_vit.cli import COMMANDS, main
+from speech_emotion_vit.cli._inputs import sources
 from speech_emotion_vit.weights.checkpoint import save_folder
 
 LABELS = ["anger", "disgust", "fear", "happiness", "neutral", "sadness"]
@@ -41,9 +43,10 @@ def test_jsonl_in_a_pipe(tmp_path: Path) -> None:
 def test_a_table_and_a_csv(tmp_path: Path) -> None:
     result = run("predict", *CLIPS[:2], "--format", "table")
     header, *lines = result.stdout.decode().splitlines()
-    assert header.split() == ["clip", "emotion", "score", "next", "length", "notes"]
-    assert len(lines) == 2
+    assert header.split() == ["clip", "emotion", "score", "next", "length"]
+    assert len(lines) == 2 + 1  # what is wrong with the first clip has a line of its own
     assert lines[0].split()[1] in LABELS
+    assert lines[1] == "  clipped (0.4% of samples)"
 
     output = tmp_path / "emotions.csv"
     result = run("predict", *CLIPS[:2], "--format", "csv", "--output", output)
@@ -108,7 +111,7 @@ def test_a_bad_file_is_reported_the_rest_go_on(tmp_path: Path) -> None:
     assert bad.startswith(f"Error: {tmp_path / 'bad.wav'}: is not audio")
     assert gone == f"Error: {tmp_path / 'gone.wav'}: no such file: check the path"
     assert empty.startswith(f"Error: {tmp_path / 'empty'}: no audio in this folder: looked for")
-    assert summary == "3 of 5 could not be read"
+    assert re.fullmatch(r"5 files in \d+\.\d s: 2 answered, 3 failed, 0 without speech", summary)
 
 
 def test_a_folder_is_searched_for_whatever_can_be_read_and_through_links_without_end(tmp_path: Path) -> None:
@@ -126,7 +129,7 @@ def test_a_folder_is_searched_for_whatever_can_be_read_and_through_links_without
     (other / "back").symlink_to(folder)
     (other / "again").symlink_to(other)
     found = [str(folder / name) for name in [*names, "linked/z.flac"]]
-    assert [source for _, source in _sources(str(folder))] == found
+    assert [source for _, source in sources([str(folder)])] == found
 
 
 @pytest.mark.parametrize(
@@ -159,23 +162,30 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     assert b"Traceback" not in result.stderr
 
 
-COMMANDS = ["predict", "explain", "train", "evaluate", "models", "convert", "doctor"]
-
-
 def test_help_names_every_command_and_needs_no_torch() -> None:
     code = (
         "import sys; sys.argv = ['speech-emotion-vit', *sys.argv[1:]]\n"
         "from speech_emotion_vit.cli import main\n"
         "try:\n    main()\nfinally:\n"
-        "    heavy = {'torch', 'numpy', 'soundfile', 'huggingface_hub', 'tqdm'} & set(sys.modules)\n"
+        "    heavy = {'torch', 'numpy', 'soundfile', 'huggingface_hub', 'tqdm', 'email'} & set(sys.modules)\n"
         "    print('HEAVY', sorted(heavy))\n"
     )
     for command in ([], *([name] for name in COMMANDS)):
         result = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True)
         assert "HEAVY []" in result.stdout, command
+        assert command == ["train"] or max(map(len, result.stdout.splitlines())) <= 80
         assert "speech-emotion-vit" in result.stdout
         if not command:
             assert all(re.search(rf"^  {name}\b", result.stdout, re.MULTILINE) for name in COMMANDS)
+
+
+def test_help_says_of_a_command_what_it_says_of_itself() -> None:
+    context = click.Context(main)
+    for name, said in COMMANDS.items():
+        command = main.get_command(context, name)
+        assert command is not None
+        assert command.get_short_help_str(100) == said
+    assert not main.get_command(context, "_rows")
 
 
 def test_doctor_finds_this_installation_well() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import io
 import os
 import sys
@@ -13,12 +14,37 @@ from typing import Any
 import click
 
 from ..errors import ConfigError, SpeechEmotionError, one_line, printable
-from . import convert, doctor, evaluate, explain, export, models, predict, train
+from ._signals import stoppable
 from ._streams import error_line
+
+# What `--help` says of each command, whose module is imported only when it is called.
+COMMANDS = {
+    "predict": "Tell the emotion in audio files.",
+    "explain": "Draw where in time the network looked.",
+    "train": "Train teacher and student on a corpus.",
+    "evaluate": "Score a model on a corpus.",
+    "models": "List, describe, download and verify models.",
+    "convert": "Turn an official checkpoint into safetensors.",
+    "export": "Write a model as one ONNX file.",
+    "doctor": "Check this installation and say how to mend it.",
+}
 
 
 class _Group(click.Group):
     """Turn this package's errors, and what the system refuses, into one line on stderr and exit status 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f".{cmd_name}", __package__).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         if sys.stderr is None:  # closed: nobody wants to hear of progress and errors
@@ -31,7 +57,7 @@ class _Group(click.Group):
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> object:
-        with _one_line_errors():
+        with _one_line_errors(), stoppable():
             return super().invoke(ctx)
 
 
@@ -70,7 +96,3 @@ def main() -> None:
     speech-emotion-vit train --dataset savee     teacher, matching, student
     speech-emotion-vit doctor                    when something does not work
     """
-
-
-for _module in (predict, explain, train, evaluate, models, convert, export, doctor):
-    main.add_command(_module.command)

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from typing import IO, BinaryIO
 
 from ..errors import AudioError, ConfigError, one_line, printable
-from ..files import refuse_inputs, whole_file
 
 _REASON = 200  # characters of another package's words that an error line repeats
 
@@ -34,8 +33,11 @@ def _joined(text: str) -> str:
     return printable(" ".join(line.strip() for line in text.splitlines()))
 
 
-def standard_input() -> BinaryIO:
+def standard_input(wanted: str = "the content of an audio file") -> BinaryIO:
     """Return standard input, in which there is something.
+
+    Args:
+        wanted: what is expected there, for messages.
 
     Raises:
         ConfigError: it is closed.
@@ -49,7 +51,7 @@ def standard_input() -> BinaryIO:
     except OSError as error:
         raise AudioError(f"standard input: cannot be read ({one_line(error)}): pass the name of a file") from error
     if empty:
-        raise AudioError("standard input is empty: pass the content of an audio file")
+        raise AudioError(f"standard input is empty: pass {wanted}")
     return stream
 
 
@@ -62,6 +64,7 @@ def keep_inputs(output: str | None, clips: Iterable[str | int], model: str | Non
     if output is None or not os.path.exists(output):
         return
     from ..backends.export import model_files
+    from ..files import refuse_inputs
     from ..weights.resolve import resolve_model
 
     resolved = resolve_model(model, revision=revision, local_files_only=True)
@@ -69,18 +72,14 @@ def keep_inputs(output: str | None, clips: Iterable[str | int], model: str | Non
 
 
 @contextlib.contextmanager
-def results(output: str | None) -> Iterator[IO[str]]:
-    """Yield the stream for results: the file `output`, written whole or not at all, or standard output.
+def standard_output() -> Iterator[IO[str]]:
+    """Yield standard output for results, and nothing else.
 
-    Names that the encoding of the stream does not have are written with backslashes.
+    Names that its encoding does not have are written with backslashes.
 
     Raises:
         ConfigError: nothing can be written there.
     """
-    if output is not None:
-        with whole_file(output) as path, open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
-            yield file
-        return
     try:
         with _own_stdout() as stream:
             yield stream

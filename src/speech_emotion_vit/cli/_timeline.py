@@ -10,6 +10,7 @@ import click
 
 from ..prediction import timeline_header
 from ._rows import json_line
+from ._table import clock, columns_of, cut, padded, table_width
 
 if TYPE_CHECKING:
     from ..audio.reader import AudioInput
@@ -17,30 +18,67 @@ if TYPE_CHECKING:
     from ..prediction import Timeline
 
 
-def header(form: str, width: int, labels: tuple[str, ...]) -> str:
-    """Return what stands above the rows."""
-    if form == "table":
-        return f"{'clip':<{width}}  {'start':>10}  {'end':>10}  {'emotion':<9}  {'score':>5}  next\n"
-    return timeline_header(labels) if form == "csv" else ""
+class Segments:
+    """Rows for timelines in one form.
+
+    Args:
+        form: ``table``, ``csv``, ``jsonl``, ``json``, which keeps the segments of a recording together, or ``vtt``.
+        labels: of the model.
+    """
+
+    def __init__(self, form: str, labels: tuple[str, ...]) -> None:
+        self._form = form
+        self._labels = labels
+        self._emotion = min(max(map(columns_of, (*labels, "emotion", "(silence)"))), 12)
+        self._begun = False
+
+    @property
+    def header(self) -> str:
+        """What stands above the rows."""
+        return timeline_header(self._labels) if self._form == "csv" else ""
+
+    def lines(self, name: str, timeline: Timeline) -> str:
+        """Return the lines for one recording."""
+        timeline = dataclasses.replace(timeline, file=name)
+        if self._form == "csv":
+            return timeline.to_csv(header=False)
+        if self._form == "vtt":
+            return timeline.to_webvtt()
+        if self._form == "json":
+            return json_line(timeline.to_dict()) + "\n"
+        if self._form == "jsonl":
+            lines = [{"file": timeline.file, **segment.to_dict(), "model": timeline.model} for segment in timeline]
+            return "".join(f"{json_line(line)}\n" for line in lines)
+        return self._table(name, timeline)
+
+    def _table(self, name: str, timeline: Timeline) -> str:
+        text = "\n" * self._begun + cut(name, table_width(), end=True) + "\n"
+        self._begun = True
+        text += self._line("start", "end", "emotion", "score", "next")
+        for segment in timeline:
+            times = clock(segment.start), clock(segment.end)
+            if segment.silent:
+                text += self._line(*times, "(silence)", "", "")
+                continue
+            (label, score), (second, less) = [*segment.top(2), ("", 0.0)][:2]
+            following = f"{cut(second, self._emotion)} {less:.2f}" if second else ""
+            text += self._line(*times, label, f"{score:.2f}", following)
+        return text
+
+    def _line(self, start: str, end: str, emotion: str, score: str, following: str) -> str:
+        label = padded(cut(emotion, self._emotion), self._emotion)
+        return f"{start:>10}  {end:>10}  {label}  {score:>5}  {following}".rstrip() + "\n"
 
 
-def rows(form: str, width: int, timeline: Timeline) -> str:
-    """Return one line per segment."""
-    if form == "csv":
-        return timeline.to_csv(header=False)
-    if form == "jsonl":
-        lines = [{"file": timeline.file, **segment.to_dict(), "model": timeline.model} for segment in timeline]
-        return "".join(f"{json_line(line)}\n" for line in lines)
-    text = ""
-    for segment in timeline:
-        (label, score), (second, less) = [*segment.top(2), ("", 0.0)][:2]
-        answer = "(silence)" if segment.silent else f"{label:<9}  {score:>5.2f}  {second} {less if second else 0:.2f}"
-        text += f"{timeline.file:<{width}}  {_clock(segment.start)}  {_clock(segment.end)}  {answer}".rstrip() + "\n"
-    return text
-
-
-def run(classifier: EmotionClassifier, name: str, audio: AudioInput, **options: Any) -> Timeline:
+def timeline_of(classifier: EmotionClassifier, name: str, audio: AudioInput, counted: str, **options: Any) -> Timeline:
     """Return the timeline of one clip, with a progress bar at a terminal and its warnings on stderr.
+
+    Args:
+        classifier: the model.
+        name: of the clip.
+        audio: the clip.
+        counted: which clip of how many it is.
+        options: of `EmotionClassifier.timeline`.
 
     Raises:
         AudioError: nothing of it can be read.
@@ -56,7 +94,7 @@ def run(classifier: EmotionClassifier, name: str, audio: AudioInput, **options: 
     with tqdm(
         total=total,
         unit="s",
-        desc=describe(name),
+        desc=f"{counted}{cut(describe(name), 30, end=True)}",
         leave=False,
         disable=not shown,
         bar_format="{desc}: {n:.0f} of {total:.0f} s |{bar}| {elapsed} < {remaining}" if total else None,
@@ -68,9 +106,4 @@ def run(classifier: EmotionClassifier, name: str, audio: AudioInput, **options: 
         timeline = classifier.timeline(audio, progress=progress, **options)
     for warning in timeline.warnings:
         click.echo(f"Warning: {describe(name)}: {warning}", err=True)
-    return dataclasses.replace(timeline, file=name)
-
-
-def _clock(seconds: float) -> str:
-    tenths = round(seconds * 10)
-    return f"{tenths // 36_000:02}:{tenths // 600 % 60:02}:{tenths // 10 % 60:02}.{tenths % 10}"
+    return timeline

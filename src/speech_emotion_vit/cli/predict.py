@@ -6,35 +6,44 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from ..errors import AudioError, ConfigError, printable
 from ..model.config import TIMELINE_HOP
-from ..prediction import csv_lines
-from . import _timeline
-from ._rows import json_line
-from ._streams import error_line, keep_inputs, results, standard_input
+from ._clips import Clips
+from ._inputs import listed, sources
+from ._output import SUFFIXES, Done, Output, done, written
+from ._signals import Stopped
+from ._streams import error_line, keep_inputs, standard_output
+from ._tally import Tally
+from ._timeline import Segments, timeline_of
 
 if TYPE_CHECKING:
-    from ..audio.reader import AudioInput
     from ..backends.load import BackendName
     from ..classifier import EmotionClassifier
-    from ..errors import AudioError
     from ..prediction import Prediction, Timeline
+    from ._inputs import Source
 
 
 @click.command("predict", short_help="Tell the emotion in audio files.")
-@click.argument("clips", nargs=-1, required=True, metavar="CLIP...")
+@click.argument("clips", nargs=-1, metavar="CLIP...")
+@click.option("--from", "lists", multiple=True, metavar="F", help="Read names, one a line, from F, or - for stdin.")
 @click.option("--model", "-m", metavar="M", help="Model name, Hub repository, folder or file.  [default: bundled]")
 @click.option("--revision", metavar="R", help="Branch, tag or commit of a Hub repository.")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "jsonl", "csv"]),
-    help="Output format.  [default: table at a terminal, jsonl elsewhere]",
+    type=click.Choice(["table", "jsonl", "json", "csv", "vtt"]),
+    help="Output format; vtt are subtitles of a timeline.  [default: table at a terminal, by the suffix of --output, "
+    "jsonl elsewhere]",
 )
-@click.option("--output", "-o", type=click.Path(dir_okay=False), metavar="F", help="Write the results to this file.")
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False), metavar="F", help="Write the results to this file, as they come."
+)
+@click.option("--resume", is_flag=True, help="Go on where an earlier run left --output: keep its rows, do the rest.")
+@click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Tell only the K most probable labels.")
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, ...")
 @click.option(
     "--backend",
@@ -54,10 +63,13 @@ if TYPE_CHECKING:
 @click.option("--smoothing", type=float, metavar="S", help="Time constant of an average over windows.  [default: 0]")
 def command(
     clips: tuple[str, ...],
+    lists: tuple[str, ...],
     model: str | None,
     revision: str | None,
     form: str | None,
     output: str | None,
+    resume: bool,
+    top_k: int | None,
     device: str,
     backend: BackendName,
     batch_size: int | None,
@@ -68,127 +80,106 @@ def command(
 ) -> None:
     """Tell the emotion in audio files.
 
-    CLIP is a file, a folder that is searched for audio, or - for standard input. A file that fails is reported on
-    stderr, the rest go on, and the exit status is 1.
+    CLIP is a file, a folder that is searched for audio, a pattern such as 'calls/**/*.wav' in quotes, or - for standard
+    input. A file that fails is reported on stderr, the rest go on, and the exit status is 1. A long job may be stopped
+    at any time: what is done is in --output, and --resume goes on.
 
     \b
     Examples:
       speech-emotion-vit predict clip.wav
-      speech-emotion-vit predict recordings/ --format csv --output emotions.csv
+      speech-emotion-vit predict recordings/ --output emotions.csv
+      speech-emotion-vit predict recordings/ --output emotions.csv --resume
       speech-emotion-vit predict call.flac --timeline --hop 0.5
+      speech-emotion-vit predict call.flac --timeline --output call.vtt
+      find . -name '*.wav' | speech-emotion-vit predict --from - --format csv
       cat clip.ogg | speech-emotion-vit predict - --format jsonl
     """
     from tqdm import tqdm
 
     from ..audio.reader import describe
     from ..classifier import EmotionClassifier
-    from ..errors import AudioError
-    from ..prediction import Prediction
 
+    if not clips and not lists:
+        raise click.UsageError("Missing argument 'CLIP...': a file, a folder, - for standard input, or --from a list")
+    if "-" in clips and "-" in lists:
+        raise click.UsageError("standard input is a clip or a list of names, not both")
     given = {"hop": hop, "window": window, "smoothing": smoothing, "batch_size": batch_size}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if not timeline and (misplaced := sorted(set(options) - {"batch_size"})):
         raise click.UsageError(f"--{misplaced[0]} goes with --timeline")
+    if resume and output is None:
+        raise click.UsageError("--resume goes with --output, the file of the run to go on with")
     shown = output is None and sys.stdout.isatty()
-    form = form or ("table" if shown else "jsonl")
-    classifier = EmotionClassifier(model, device=device, revision=revision, backend=backend)
-    sources = [source for clip in clips for source in _sources(clip)]
-    keep_inputs(output, [0 if name == "-" else name for name, _ in sources], model, revision)
-    escaped = form == "table" or (form == "csv" and shown)  # JSON has its own way
-    names = [describe(name) if escaped else name for name, _ in sources]
-    width = max(map(len, names))
-    failures = 0
+    by_name = None if output is None else SUFFIXES.get(os.path.splitext(output)[1].lower())
+    form = form or by_name or ("table" if shown else "jsonl")
+    if form == "vtt" and not timeline:
+        raise click.UsageError("--format vtt goes with --timeline")
 
+    classifier = EmotionClassifier(model, device=device, revision=revision, backend=backend)
+    found = list(sources([*clips, *(name for each in lists for name in listed(each))]))
+    if form == "vtt" and len(found) > 1:
+        raise click.UsageError(f"subtitles are of one recording, not of {len(found)}: call once for each")
+    keep_inputs(output, [0 if name == "-" else name for name, _ in found], model, revision)
+    if form == "table" or (form == "csv" and shown):  # a terminal obeys what JSON escapes
+        found = [(describe(name), source) for name, source in found]
+    rows: Clips | Segments = (
+        Segments(form, classifier.labels)
+        if timeline
+        else Clips(form, classifier.labels, [name for name, _ in found], top_k)
+    )
+    before = Done()
+    if resume and output is not None:
+        before = done(output, form, rows.header, timeline=timeline)
+        if before.model not in (None, classifier.name):
+            raise ConfigError(
+                f"{printable(output)}: --resume found answers of {printable(before.model)}, not of {classifier.name}: "
+                "choose another output, or that --model"
+            )
+    todo = [(name, source) for name, source in found if written(name, form) not in before.names]
+    tally = Tally(len(found), before=len(found) - len(todo))
     with ExitStack() as stack:
-        stream = stack.enter_context(results(output))
-        quiet = timeline or len(sources) < 2 or not sys.stderr.isatty()  # a timeline has a bar of its own
-        progress = tqdm(total=len(sources), unit="clip", disable=quiet)
-        stack.callback(progress.close)
-        stream.write((_timeline.header if timeline else _header)(form, width, classifier.labels))
-        predictions = (
-            iter(()) if timeline else classifier.iter_predictions(_readable(sources), errors="return", **options)
+        place = output if output is not None else stack.enter_context(standard_output())
+        sink = stack.enter_context(Output(place, form, rows.header, kept=before.kept))
+        hidden = timeline or len(todo) < 2 or not sys.stderr.isatty()  # a timeline has a bar of its own
+        bar = stack.enter_context(
+            tqdm(total=len(found), initial=tally.before, unit="file", leave=False, disable=hidden)
         )
-        for name, (_, source) in zip(names, sources, strict=True):
-            result: Prediction | Timeline | AudioError
-            if isinstance(source, AudioError):
-                result = source
-            elif timeline:
-                result = _timeline_or_error(classifier, name, source, options)
-            else:
-                result = next(predictions)
-            progress.clear()
-            if isinstance(result, AudioError):
-                failures += 1
-                click.echo(f"Error: {error_line(result)}", err=True)
-            else:
-                if isinstance(result, Prediction):
-                    stream.write(_row(form, width, name, result))
+        try:
+            for name, result in (_timelines if timeline else _predictions)(classifier, todo, options):
+                bar.clear()
+                if isinstance(result, AudioError):
+                    click.echo(f"Error: {error_line(result)}", err=True)
                 else:
-                    stream.write(_timeline.rows(form, width, result))
-                stream.flush()
-            progress.update()
-    if failures:
-        click.echo(f"{failures} of {len(sources)} could not be read", err=True)
+                    sink.add(rows.lines(name, cast(Any, result)))  # each has the results it is for
+                tally.add(name, result)
+                bar.update()
+        except (KeyboardInterrupt, Stopped) as stopped:
+            stopped.args = (tally.interrupted(output, form),)
+            raise
+    for line in tally.closing(classifier.config.frontend, job=output is not None or sys.stderr.isatty()):
+        click.echo(line, err=True)
+    if tally.failed:
         raise SystemExit(1)
 
 
-def _timeline_or_error(
-    classifier: EmotionClassifier, name: str, audio: AudioInput, options: dict[str, Any]
-) -> Timeline | AudioError:
-    from ..errors import AudioError
-
-    try:
-        return _timeline.run(classifier, name, audio, **options)
-    except AudioError as error:
-        return error
+def _predictions(
+    classifier: EmotionClassifier, todo: list[Source], options: dict[str, Any]
+) -> Iterator[tuple[str, Prediction | AudioError]]:
+    readable = (source for _, source in todo if not isinstance(source, AudioError))
+    predictions = classifier.iter_predictions(readable, errors="return", **options)
+    for name, source in todo:
+        yield name, source if isinstance(source, AudioError) else next(predictions)
 
 
-def _sources(clip: str) -> Iterator[tuple[str, AudioInput | AudioError]]:
-    """Yield name and source of every piece of audio behind one argument; an AudioError stands for what has none."""
-    from ..audio.reader import AUDIO_SUFFIXES, describe
-    from ..errors import AudioError, one_line
-    from ..files import find_files
-
-    if clip == "-":
+def _timelines(
+    classifier: EmotionClassifier, todo: list[Source], options: dict[str, Any]
+) -> Iterator[tuple[str, Timeline | AudioError]]:
+    for number, (name, source) in enumerate(todo, 1):
+        counted = f"{number}/{len(todo)} " if len(todo) > 1 else ""
         try:
-            yield "-", standard_input()
-        except AudioError as fault:
-            yield "-", fault
-        return
-    if not os.path.isdir(clip):
-        yield clip, clip
-        return
-    found, closed = find_files(clip, AUDIO_SUFFIXES)
-    yield from ((path, path) for path in found)
-    for error in closed:
-        yield error.filename, AudioError(f"{describe(error.filename)}: cannot be searched: {one_line(error)}")
-    if not found and not closed:
-        known = " ".join(sorted(AUDIO_SUFFIXES & {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".m4a"}))
-        yield clip, AudioError(f"{describe(clip)}: no audio in this folder: looked for {known} and the like")
-
-
-def _readable(sources: list[tuple[str, AudioInput | AudioError]]) -> Iterator[AudioInput]:
-    from ..errors import AudioError
-
-    return (source for _, source in sources if not isinstance(source, AudioError))
-
-
-def _header(form: str, width: int, labels: tuple[str, ...]) -> str:
-    if form == "table":
-        return f"{'clip':<{width}}  {'emotion':<9}  {'score':>5}  {'next':<15}  {'length':>9}  notes\n"
-    if form == "csv":
-        return csv_lines([["file", "label", "score", *labels, "duration", "model", "warnings"]])
-    return ""
-
-
-def _row(form: str, width: int, name: str, prediction: Prediction) -> str:
-    if form == "table":
-        (label, score), (second, less) = [*prediction.top(2), ("", 0.0)][:2]
-        following = f"{second} {less:.2f}" if second else ""
-        notes = "; ".join(prediction.warnings)
-        line = f"{name:<{width}}  {label:<9}  {score:>5.2f}  {following:<15}  {prediction.duration:>7.2f} s  {notes}"
-        return line.rstrip() + "\n"
-    if form == "csv":
-        values = [*prediction.probabilities.values(), prediction.duration, prediction.model]
-        return csv_lines([[name, prediction.label, prediction.score, *values, "; ".join(prediction.warnings)]])
-    return json_line({"file": name, **prediction.to_dict()}) + "\n"
+            if isinstance(source, AudioError):
+                raise source
+            result: Timeline | AudioError = timeline_of(classifier, name, source, counted, **options)
+        except AudioError as error:
+            result = error
+        yield name, result

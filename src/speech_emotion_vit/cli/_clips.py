@@ -1,0 +1,80 @@
+"""``predict``: a row per clip."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..prediction import csv_lines
+from ._rows import json_line
+from ._table import clock, columns_of, cut, padded, table_width, wrapped
+
+if TYPE_CHECKING:
+    from ..prediction import Prediction
+
+
+class Clips:
+    """Rows for predictions in one form.
+
+    Args:
+        form: ``table``, ``csv``, ``jsonl`` or ``json``.
+        labels: of the model.
+        names: all that will have a row, for the width of their column.
+        top_k: how many labels are told; None is two in a table, and else all.
+    """
+
+    def __init__(self, form: str, labels: tuple[str, ...], names: list[str], top_k: int | None = None) -> None:
+        self._form = form
+        self._labels = labels
+        self._top_k = top_k
+        self._emotion = min(max(map(columns_of, (*labels, "emotion"))), 12)
+        self._room = table_width()
+        rest = self._emotion + 5 + (self._emotion + 5) + 8 + 4 * 2
+        self._clip = max(4, min(max(map(columns_of, names), default=4), self._room - rest))
+
+    @property
+    def header(self) -> str:
+        """What stands above the rows."""
+        if self._form == "csv":
+            return csv_lines([["file", "label", "score", *self._labels, "duration", "model", "warnings"]])
+        if self._form == "table":
+            return self._line("clip", "emotion", "score", "next", "length")
+        return ""
+
+    def lines(self, name: str, prediction: Prediction) -> str:
+        """Return the lines for one clip."""
+        told = prediction.top(self._top_k or len(self._labels))
+        if self._form == "csv":
+            values = dict(told)
+            cells = [prediction.label, prediction.score, *map(values.get, self._labels)]
+            notes = "; ".join(prediction.warnings)
+            return csv_lines([[name, *cells, prediction.duration, prediction.model, notes]])
+        if self._form != "table":
+            record = {"file": name, **prediction.to_dict()}
+            if self._top_k is not None:
+                record["probabilities"] = dict(told)
+            return json_line(record) + "\n"
+        return self._table_row(name, prediction)
+
+    def _table_row(self, name: str, prediction: Prediction) -> str:
+        length = clock(prediction.duration)
+        if prediction.label is None:
+            text = self._line(name, "-", "-", "", length)
+        else:
+            (label, score), *others = prediction.top(max(self._top_k or 2, 1))
+            following = [f"{cut(other, self._emotion)} {less:.2f}" for other, less in others]
+            text = self._line(name, label, f"{score:.2f}", following[0] if following else "", length)
+            if len(following) > 1:
+                text += "  " + wrapped("then " + ", ".join(following[1:]), self._room, 2) + "\n"
+        if prediction.warnings:
+            text += "  " + wrapped("; ".join(prediction.warnings), self._room, 2) + "\n"
+        return text
+
+    def _line(self, clip: str, emotion: str, score: str, following: str, length: str) -> str:
+        cells = [
+            padded(cut(clip, self._clip, end=True), self._clip),
+            padded(cut(emotion, self._emotion), self._emotion),
+            f"{score:>5}",
+            padded(following, self._emotion + 5),
+            f"{length:>8}",
+        ]
+        return "  ".join(cells).rstrip() + "\n"

@@ -1,0 +1,97 @@
+"""What the arguments of ``predict`` name: files, folders, patterns, standard input, lists of names."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TypeAlias
+
+from ._streams import standard_input
+
+if TYPE_CHECKING:
+    from ..audio.reader import AudioInput
+    from ..errors import AudioError
+
+    Source: TypeAlias = "tuple[str, AudioInput | AudioError]"  # a name, and what to read or why there is nothing
+
+_STANDARD_INPUT = frozenset({"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
+
+
+def listed(place: str) -> list[str]:
+    """Return the names in a file, or with ``-`` on standard input: one a line, or parted by NUL as `find -print0` does.
+
+    Raises:
+        ConfigError: there are none, or they cannot be read.
+    """
+    from ..audio.reader import describe
+    from ..errors import AudioError, ConfigError, one_line
+
+    name = "standard input" if place in _STANDARD_INPUT else describe(place)
+    try:
+        if place in _STANDARD_INPUT:
+            data = standard_input("a list of names").read()
+        else:
+            with open(place, "rb") as file:
+                data = file.read()
+    except AudioError as error:
+        raise ConfigError(str(error)) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name}: cannot be read ({one_line(error)}): check the path") from error
+    lines = data.split(b"\0") if b"\0" in data else data.removeprefix(b"\xef\xbb\xbf").splitlines()
+    names = [os.fsdecode(line) for line in lines if line.strip()]
+    if not names:
+        raise ConfigError(f"{name}: holds no name: write one a line")
+    return names
+
+
+def sources(clips: Iterable[str]) -> Iterator[Source]:
+    """Yield name and source of every piece of audio behind the arguments, an `AudioError` for what has none."""
+    for clip in clips:
+        yield from _sources(clip)
+
+
+def _sources(clip: str) -> Iterator[Source]:
+    from ..audio.reader import AUDIO_SUFFIXES, describe
+    from ..errors import AudioError, one_line
+    from ..files import find_files
+
+    if _is_standard_input(clip):
+        try:
+            yield "-", standard_input()
+        except AudioError as fault:
+            yield "-", fault
+        return
+    if not os.path.lexists(clip):
+        if clip.startswith("~") and os.path.lexists(there := os.path.expanduser(clip)):  # quoted, or out of a list
+            clip = there
+        elif glob.has_magic(clip):
+            matched = sorted(glob.glob(os.path.expanduser(clip), recursive=True))
+            if not matched:
+                yield clip, AudioError(f"{describe(clip)}: matches no file: check the pattern")
+            files = [path for path in matched if not os.path.isdir(path)]
+            for path in files or matched:  # of folder/** the files: its folders hold no others
+                yield from _sources(path)
+            return
+    if not os.path.isdir(clip):
+        yield clip, clip
+        return
+    found, closed = find_files(clip, AUDIO_SUFFIXES)
+    yield from ((path, path) for path in found)
+    for error in closed:
+        yield error.filename, AudioError(f"{describe(error.filename)}: cannot be searched: {one_line(error)}")
+    if not found and not closed:
+        known = " ".join(sorted(AUDIO_SUFFIXES & {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".m4a"}))
+        yield clip, AudioError(f"{describe(clip)}: no audio in this folder: looked for {known} and the like")
+
+
+def _is_standard_input(clip: str) -> bool:
+    """Return whether a name is that of standard input; /dev/stdin is, unless a regular file stands behind it."""
+    if clip == "-" or clip not in _STANDARD_INPUT or sys.stdin is None:
+        return clip == "-"
+    try:
+        return not stat.S_ISREG(os.stat(clip).st_mode)
+    except OSError:
+        return True

@@ -1,0 +1,82 @@
+"""What a job has done, and what is said of it at its end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..errors import printable
+from ..prediction import Prediction, Timeline
+from ._table import clock
+
+if TYPE_CHECKING:
+    from ..errors import AudioError
+    from ..model.config import FrontendConfig
+
+LONG_SECONDS = 30.0  # from here on one answer for all of a recording hides more than it says
+
+
+class Tally:
+    """Count what comes of files.
+
+    Args:
+        files: how many there are.
+        before: how many of them an earlier run has answered.
+    """
+
+    def __init__(self, files: int, before: int) -> None:
+        self.files = files
+        self.before = before
+        self.answered = 0
+        self.failed = 0
+        self._speechless = 0
+        self._long: list[tuple[float, str]] = []  # seconds and name, of the longest only
+        self._begin = time.monotonic()
+
+    def add(self, name: str, result: Prediction | Timeline | AudioError) -> None:
+        """Count one result."""
+        if isinstance(result, Timeline):
+            self.answered += 1
+            self._speechless += all(segment.silent for segment in result)
+        elif isinstance(result, Prediction):
+            self.answered += 1
+            self._speechless += result.label is None
+            if result.duration > LONG_SECONDS:
+                self._long = [*self._long, (result.duration, name)]
+        else:
+            self.failed += 1
+
+    def closing(self, frontend: FrontendConfig, *, job: bool) -> Iterator[str]:
+        """Yield what is to be said at the end: a summary of many files, and which answers say little.
+
+        Args:
+            frontend: of the model.
+            job: whether somebody wants to hear how it went where all went well.
+        """
+        if self._long:
+            seconds, name = max(self._long)
+            which = printable(name)
+            if len(self._long) > 1:
+                which = f"{len(self._long)} files are longer than {LONG_SECONDS:g} s; {which}"
+            if frontend.long_clips == "truncate":
+                said = f"this model hears the first {frontend.window_seconds:g} s of {clock(seconds)}"
+            else:
+                count = math.ceil((seconds - frontend.window_seconds) / frontend.window_hop_seconds) + 1
+                said = f"one answer for {clock(seconds)}, the mean over {count} windows"
+            yield f"Note: {which}: {said}; --timeline has an answer for every moment"
+        if self.files > 1 and (job or self.failed):
+            kept = f", {self.before} done before" if self.before else ""
+            yield (
+                f"{self.files} files in {time.monotonic() - self._begin:.1f} s: {self.answered} answered{kept}, "
+                f"{self.failed} failed, {self._speechless} without speech"
+            )
+
+    def interrupted(self, output: str | None, form: str) -> str:
+        """Return what to say where the job is stopped."""
+        done = f"{self.before + self.answered} of {self.files} files are done"
+        if output is None:
+            return done
+        on = "; the same command with --resume goes on" if form in ("csv", "json", "jsonl") else ""
+        return f"{done} and in {printable(output)}{on}" if self.before + self.answered else f"{done}{on}"
