@@ -20,6 +20,7 @@ from corpus_factory import labelled_csv
 from speech_emotion_vit.cli import main
 from tiny_networks import digest
 
+PATIENCE = 300.0  # seconds until a run counts as hanging, on a busy machine
 SMALL = [
     *("--set", "frontend.n_mels=32", "--set", "frontend.columns=32", "--set", "patch_height=32"),
     *("--set", "teacher.epochs=4", "--set", "match.epochs=4", "--set", "student.epochs=6"),
@@ -80,7 +81,9 @@ def comparable(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is of POSIX")
 @pytest.mark.parametrize("moment", ["teacher", "student"])
-def test_a_killed_run_resumes_to_the_same_bits(table: Path, uninterrupted: Path, tmp_path: Path, moment: str) -> None:
+def test_a_killed_run_resumes_to_the_same_bits(
+    table: Path, uninterrupted: Path, tmp_path: Path, moment: str, request: pytest.FixtureRequest
+) -> None:
     output = tmp_path / "run"
     process = subprocess.Popen(
         [sys.executable, "-m", "speech_emotion_vit", *command(table, output)],
@@ -88,7 +91,9 @@ def test_a_killed_run_resumes_to_the_same_bits(table: Path, uninterrupted: Path,
         stderr=subprocess.DEVNULL,
         env=environment(),
     )
-    waiting = time.monotonic() + 60
+    request.addfinalizer(process.wait)
+    request.addfinalizer(process.kill)  # runs first, also where the test fails
+    waiting = time.monotonic() + PATIENCE
     while not (output / "state" / f"{moment}.state.safetensors").exists():
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < waiting
