@@ -251,7 +251,7 @@ def test_the_answer_flows_from_the_tokens_it_is_made_of() -> None:
         ({"pooled": ()}, "pooled must be ascending"),
         ({"heads": 5}, "dim 32 is not a multiple of heads 5"),
         ({"taps": 4}, "taps must be odd, not 4"),
-        ({"taps": 0}, "taps must be from 1 to 255, not 0"),
+        ({"taps": 0}, "taps must be a whole number from 1 to 255, not 0"),
     ],
 )
 def test_what_makes_no_network_is_refused(values: dict[str, object], message: str) -> None:
@@ -264,9 +264,9 @@ def test_the_configuration_is_its_json() -> None:
     assert ClassifierConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     values = config.to_dict()
     for changed, message in (
-        ({"network": "LSTM"}, "network must be FrameViT, not 'LSTM'"),
-        ({"pooled": [1, True]}, "pooled must be a list of whole numbers"),
-        ({"dim": 2.5}, "dim must be int"),
+        ({"network": "LSTM"}, "network must be one of SpectrogramViT, FrameViT, not 'LSTM'"),
+        ({"pooled": [1, True]}, "pooled must be a list, each a whole number"),
+        ({"dim": 2.5}, "dim must be a whole number"),
         ({"patch_width": 1}, "unknown keys"),
     ):
         with pytest.raises(ConfigError, match=message):

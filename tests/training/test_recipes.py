@@ -86,8 +86,8 @@ def test_values_are_changed_by_name() -> None:
             {"compact_patch_width": "32"},
             r"a strided stem makes tokens of 128 rows and 1, 2, 4, 8, 16 columns, not of 128 x 32",
         ),
-        ({"frontend.top_db": "0"}, r"top_db must be from 1"),
-        ({"frontend.floor": "1"}, r"floor must be from 0\.0 to 0\.9, not 1\.0"),
+        ({"frontend.top_db": "0"}, r"top_db must be a number from 1 to 200"),
+        ({"frontend.floor": "1"}, r"floor must be a number from 0 to 0\.9, not 1"),
     ],
 )
 def test_senseless_values_are_refused_by_name(change: dict[str, str], complaint: str) -> None:

@@ -7,12 +7,14 @@ their published code; the others are this project's documented choices where the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from reprlib import repr as shown  # a stranger's file may hold megabytes
-from typing import Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from ..errors import ConfigError
+from ..decoding import check, decode, decode_one_of
+from ..errors import ConfigError, shown
+
+if TYPE_CHECKING:
+    from msgspec import Meta
 
 Window = Literal["hamming", "hann"]
 MelScale = Literal["slaney", "htk"]
@@ -50,13 +52,10 @@ WEIGHTS_FILE = "model.safetensors"
 MIN_BANDWIDTH = 1.0  # Hz from f_min to f_max; the Mel filters of far less are not finite in float32
 MAX_TOKENS = 4096  # per window; attention grows with the square
 MAX_STFT_VALUES = 1 << 23  # frames x bins of one window, 32 MiB of float32
-FRAME_VIT = "FrameViT"  # what the configuration of a `FrameViT` calls its network
 MAX_STEM_PIXELS = 1 << 17  # of an image that goes through a stem of up to 128 channels
 
 FRAME_STRIDE = 2
 """Frames per token of a `FrameViT`: its second convolution leaves every other one."""
-
-T = TypeVar("T")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -64,47 +63,9 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def _from_dict(cls: type[T], values: object, what: str) -> T:
-    """Build the dataclass `cls` from parsed JSON; refuse unknown keys and values of the wrong type."""
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{what} must be a JSON object, not {type(values).__name__}")
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(fields))
-    if unknown:
-        raise ConfigError(
-            f"{what} has unknown keys {shown(unknown)}; this version knows {sorted(fields)}: "
-            "upgrade speech-emotion-vit or correct the file"
-        )
-    checked: dict[str, Any] = {}
-    for name, value in values.items():
-        wanted = str(fields[name].type)
-        if wanted == "float":
-            value = as_float(value)
-        if wanted.endswith("| None"):
-            if value is None:
-                checked[name] = value
-                continue
-            wanted = wanted.removesuffix(" | None")
-        if wanted.startswith("tuple"):
-            if not isinstance(value, list) or any(type(item) is not int for item in value):
-                raise ConfigError(f"{what}: {name} must be a list of whole numbers, not {shown(value)}")
-            checked[name] = tuple(value)
-            continue
-        expected = {"int": int, "float": float, "bool": bool}.get(wanted, str)
-        if type(value) is not expected:
-            raise ConfigError(f"{what}: {name} must be {expected.__name__}, not {shown(value)}")
-        checked[name] = value
-    return cls(**checked)
-
-
 def as_float(value: object) -> object:
     """Return a whole number of JSON as the float it stands for; a giant stays what it is, and is refused as such."""
     return float(value) if type(value) is int and abs(value) < 1 << 53 else value
-
-
-def _require_choice(name: str, value: object, choices: object) -> None:
-    allowed = get_args(choices)
-    _require(value in allowed, f"{name} must be one of {', '.join(allowed)}, not {shown(value)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,38 +76,38 @@ class FrontendConfig:
         ConfigError: a value is out of range or two values contradict each other.
     """
 
-    sampling_rate: int = 16_000
+    sampling_rate: Annotated[int, Meta(ge=4_000, le=384_000)] = 16_000
     """Hz; everything else is resampled to it (*paper*)."""
-    window_seconds: float = 4.0
+    window_seconds: Annotated[float, Meta(ge=0.1, le=60)] = 4.0
     """Length of one window of audio in seconds; shorter audio is zero-padded at the end (*paper*)."""
-    window_hop_seconds: float = 2.0
+    window_hop_seconds: Annotated[float, Meta(ge=0.01, le=60)] = 2.0
     """Step between windows of a long clip in seconds; the last window is aligned to the end."""
     long_clips: LongClips = "windows"
     """``windows``: average over windows; ``truncate``: the first window only (*paper*)."""
-    n_fft: int = 1024
+    n_fft: Annotated[int, Meta(ge=16, le=16_384)] = 1024
     """FFT length in samples (*paper*)."""
-    win_length: int = 512
+    win_length: Annotated[int, Meta(ge=16, le=16_384)] = 512
     """Analysis window in samples, 32 ms (*paper*)."""
-    hop_length: int = 64
+    hop_length: Annotated[int, Meta(ge=1, le=16_384)] = 64
     """Step between frames in samples, 4 ms (*paper*); frames are centred on their sample, beyond the ends is zero."""
     window: Window = "hamming"
     """Analysis window, periodic (*paper*: Hamming)."""
-    n_mels: int = 128
+    n_mels: Annotated[int, Meta(ge=4, le=512)] = 128
     """Mel bands, the height of the image (*paper*)."""
-    f_min: float = 0.0
+    f_min: Annotated[float, Meta(ge=0, le=192_000)] = 0.0
     """Lower edge of the first band in Hz."""
-    f_max: float = 8000.0
+    f_max: Annotated[float, Meta(ge=0, le=192_000)] = 8000.0
     """Upper edge of the last band in Hz."""
     mel_scale: MelScale = "slaney"
     """Slaney's (linear below 1 kHz) or the HTK formula."""
     mel_norm: MelNorm = "slaney"
     """``slaney``: every band has the same area; ``none``: the same peak."""
-    top_db: float = 80.0
+    top_db: Annotated[float, Meta(ge=1, le=200)] = 80.0
     """Range of the image in dB below the loudest value of the window, mapped to 0..1 (fits the paper's figures)."""
-    floor: float = 0.0
+    floor: Annotated[float, Meta(ge=0, le=0.9)] = 0.0
     """Lowest value of a column with sound, in parts of the image's range, for further down recordings differ in their
     rooms and microphones: 0.3 is 56 dB below the loudest value of the window."""
-    columns: int | None = 128
+    columns: Annotated[int, Meta(ge=4, le=2048)] | None = 128
     """Width of the image: the frames of a window are interpolated to this many columns (*paper*). None: every frame is
     a column, and the image is as wide as the clip is long."""
     interpolation: Interpolation = "antialias"
@@ -167,30 +128,14 @@ class FrontendConfig:
         )
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("long_clips", LongClips),
-            ("window", Window),
-            ("mel_scale", MelScale),
-            ("mel_norm", MelNorm),
-            ("interpolation", Interpolation),
+        check(self)
+        for name, high in (
+            ("window_hop_seconds", self.window_seconds),
+            ("win_length", self.n_fft),
+            ("hop_length", self.win_length),
         ):
-            _require_choice(name, getattr(self, name), choices)
-        _require(
-            4_000 <= self.sampling_rate <= 384_000,
-            f"sampling_rate must be 4000 to 384000 Hz, not {self.sampling_rate}",
-        )
-        for name, value, low, high in (
-            ("window_seconds", self.window_seconds, 0.1, 60.0),
-            ("window_hop_seconds", self.window_hop_seconds, 0.01, self.window_seconds),
-            ("top_db", self.top_db, 1.0, 200.0),
-            ("floor", self.floor, 0.0, 0.9),
-            ("n_fft", self.n_fft, 16, 16_384),
-            ("win_length", self.win_length, 16, self.n_fft),
-            ("hop_length", self.hop_length, 1, self.win_length),
-            ("n_mels", self.n_mels, 4, 512),
-            ("columns", self.columns or 4, 4, 2048),
-        ):
-            _require(low <= value <= high, f"{name} must be from {low} to {high}, not {shown(value)}")
+            value = getattr(self, name)
+            _require(value <= high, f"{name} must be at most {high:g} here, not {shown(value)}")
         _require(
             self.f_min >= 0 and self.f_min + MIN_BANDWIDTH <= self.f_max <= self.sampling_rate / 2,
             f"0 <= f_min < f_max <= {self.sampling_rate / 2:g} Hz must hold, at least {MIN_BANDWIDTH:g} Hz apart, "
@@ -237,12 +182,12 @@ class FrontendConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON-ready types."""
-        return dataclasses.asdict(self)
+        return _plain(self)
 
     @classmethod
     def from_dict(cls, values: object) -> FrontendConfig:
         """Build from `to_dict`'s result; missing keys take their defaults, unknown keys are refused."""
-        return _from_dict(cls, values, "frontend config")
+        return decode(cls, values, "frontend config")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,25 +198,27 @@ class ModelConfig:
         ConfigError: a value is out of range or two values contradict each other.
     """
 
-    num_classes: int
+    network: Literal["SpectrogramViT"] = "SpectrogramViT"
+    """Which network it is of."""
+    num_classes: Annotated[int, Meta(ge=1, le=1000)]
     """Width of the classification head."""
-    image_height: int = 128
+    image_height: Annotated[int, Meta(ge=1, le=512)] = 128
     """Rows of the image: Mel bands (*paper*)."""
-    image_width: int = 128
+    image_width: Annotated[int, Meta(ge=1, le=2048)] = 128
     """Columns of the image: moments (*paper*)."""
-    patch_height: int = 128
+    patch_height: Annotated[int, Meta(ge=1, le=512)] = 128
     """Rows per patch; the paper's vertically long patch takes all of them (*paper*)."""
-    patch_width: int = 1
+    patch_width: Annotated[int, Meta(ge=1, le=2048)] = 1
     """Columns per patch (*paper*)."""
-    dim: int = 256
+    dim: Annotated[int, Meta(ge=1, le=2048)] = 256
     """Token width (*paper*)."""
-    depth: int = 3
+    depth: Annotated[int, Meta(ge=1, le=48)] = 3
     """Transformer blocks: 3 in the student, 6 in the teacher (*paper*)."""
-    heads: int = 5
+    heads: Annotated[int, Meta(ge=1, le=64)] = 5
     """Attention heads (*paper*)."""
-    head_dim: int = 64
+    head_dim: Annotated[int, Meta(ge=1, le=256)] = 64
     """Width of one head (*paper*)."""
-    mlp_dim: int = 256
+    mlp_dim: Annotated[int, Meta(ge=1, le=8192)] = 256
     """Hidden width of a block's MLP (*paper*)."""
     stem: Stem = "none"
     """``conv6``: the teacher's six 3x3 convolutions before patching (*paper*); ``strided``: four light ones instead of
@@ -283,26 +230,11 @@ class ModelConfig:
     by their likeness to it; ``stem_statistics``: with these, mean and deviation of what the strided stem gives the
     transformer; ``contour_statistics``: with these, how loudness, brightness and pitch run through the clip. The last
     three are not in the paper."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Meta(ge=0, le=0.99)] = 0.0
     """Share of the values left out behind every residual branch in training (*paper*: none)."""
 
     def __post_init__(self) -> None:
-        _require_choice("stem", self.stem, Stem)
-        _require_choice("pooling", self.pooling, Pooling)
-        for name, high in (
-            ("num_classes", 1000),
-            ("image_height", 512),
-            ("image_width", 2048),
-            ("patch_height", 512),
-            ("patch_width", 2048),
-            ("dim", 2048),
-            ("depth", 48),
-            ("heads", 64),
-            ("head_dim", 256),
-            ("mlp_dim", 8192),
-        ):
-            value = getattr(self, name)
-            _require(1 <= value <= high, f"{name} must be from 1 to {high}, not {shown(value)}")
+        check(self)
         for image, patch in (("image_height", "patch_height"), ("image_width", "patch_width")):
             size, step = getattr(self, image), getattr(self, patch)
             _require(size % step == 0, f"{image} {size} is not a multiple of {patch} {step}")
@@ -313,7 +245,6 @@ class ModelConfig:
             self.stem == "none" or pixels <= MAX_STEM_PIXELS,
             f"an image of {pixels} pixels is more than a stem takes, {MAX_STEM_PIXELS}: take a smaller image",
         )
-        _require(0.0 <= self.dropout < 1.0, f"dropout must be from 0 to below 1, not {self.dropout}")
         _require(
             self.stem == "strided" or not self.pools_stem, f"{self.pooling} need a strided stem, not stem {self.stem!r}"
         )
@@ -394,14 +325,12 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON-ready types."""
-        return dataclasses.asdict(self)
+        return _plain(self)
 
     @classmethod
     def from_dict(cls, values: object) -> ModelConfig:
         """Build from `to_dict`'s result; missing keys take their defaults, unknown keys are refused."""
-        if isinstance(values, Mapping) and "num_classes" not in values:
-            raise ConfigError("model config lacks num_classes")
-        return _from_dict(cls, values, "model config")
+        return decode(cls, values, "model config")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -412,38 +341,29 @@ class FrameViTConfig:
         ConfigError: a value is out of range or two values contradict each other.
     """
 
-    num_classes: int
+    network: Literal["FrameViT"] = "FrameViT"
+    """Which network it is of."""
+    num_classes: Annotated[int, Meta(ge=1, le=1000)]
     """Width of the classification head."""
-    n_mels: int = 80
+    n_mels: Annotated[int, Meta(ge=1, le=512)] = 80
     """Mel bands of the image."""
-    stem: int = 512
+    stem: Annotated[int, Meta(ge=1, le=2048)] = 512
     """Channels between the two convolutions of the stem."""
-    dim: int = 512
+    dim: Annotated[int, Meta(ge=1, le=2048)] = 512
     """Token width."""
-    depth: int = 3
+    depth: Annotated[int, Meta(ge=1, le=48)] = 3
     """Blocks."""
-    heads: int = 8
+    heads: Annotated[int, Meta(ge=1, le=64)] = 8
     """Attention heads; they share `dim`."""
-    mlp_dim: int = 2048
+    mlp_dim: Annotated[int, Meta(ge=1, le=8192)] = 2048
     """Hidden width of a block's MLP."""
-    taps: int = 15
+    taps: Annotated[int, Meta(ge=1, le=255)] = 15
     """Tokens that the convolution of a block sees, an odd number: 15 are 0.3 s."""
     pooled: tuple[int, ...] = (2, 3)
     """Blocks whose mean and deviation over time the head reads, counted from 1."""
 
     def __post_init__(self) -> None:
-        for name, high in (
-            ("num_classes", 1000),
-            ("n_mels", 512),
-            ("stem", 2048),
-            ("dim", 2048),
-            ("depth", 48),
-            ("heads", 64),
-            ("mlp_dim", 8192),
-            ("taps", 255),
-        ):
-            value = getattr(self, name)
-            _require(1 <= value <= high, f"{name} must be from 1 to {high}, not {shown(value)}")
+        check(self)
         _require(self.dim % self.heads == 0, f"dim {self.dim} is not a multiple of heads {self.heads}")
         _require(self.taps % 2 == 1, f"taps must be odd, not {self.taps}")
         blocks = range(1, self.depth + 1)
@@ -468,17 +388,13 @@ class FrameViTConfig:
         return 2 * len(self.pooled) * self.dim
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the values as JSON-ready types; ``network`` tells them from those of a `ModelConfig`."""
-        return {"network": FRAME_VIT, **dataclasses.asdict(self), "pooled": list(self.pooled)}
+        """Return the values as JSON-ready types."""
+        return _plain(self)
 
     @classmethod
     def from_dict(cls, values: object) -> FrameViTConfig:
         """Build from `to_dict`'s result; missing keys take their defaults, unknown keys are refused."""
-        if isinstance(values, Mapping):
-            values = {key: value for key, value in values.items() if key != "network"}
-            if "num_classes" not in values:
-                raise ConfigError("model config lacks num_classes")
-        return _from_dict(cls, values, "model config")
+        return decode(cls, values, "model config")
 
 
 def network_from_dict(values: object) -> ModelConfig | FrameViTConfig:
@@ -487,11 +403,8 @@ def network_from_dict(values: object) -> ModelConfig | FrameViTConfig:
     Raises:
         ConfigError: as the two's `from_dict`.
     """
-    if isinstance(values, Mapping) and "network" in values:
-        if values["network"] != FRAME_VIT:
-            raise ConfigError(f"network must be {FRAME_VIT}, not {shown(values['network'])}")
-        return FrameViTConfig.from_dict(values)
-    return ModelConfig.from_dict(values)
+    config: ModelConfig | FrameViTConfig = decode_one_of((ModelConfig, FrameViTConfig), values)
+    return config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -508,11 +421,12 @@ class ClassifierConfig:
     """The network: a `SpectrogramViT` or a `FrameViT`."""
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     """The front-end it was trained with."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Meta(ge=1e-3, le=1e3)] = 1.0
     """Logits are divided by this before the softmax; fitted on speakers that the network, or those of a
     cross-validation, had not heard."""
 
     def __post_init__(self) -> None:
+        check(self)
         _require(
             len(set(self.labels)) == len(self.labels) == self.model.num_classes and all(self.labels),
             f"{self.model.num_classes} different non-empty labels are needed, not {shown(list(self.labels))}",
@@ -525,10 +439,6 @@ class ClassifierConfig:
                 f"a label must be printable, at most {MAX_LABEL} characters, without space around it, and not begin "
                 f"with one of {FORMULA}, as formulas of spreadsheets do, not {shown(label)}: rename it",
             )
-        _require(
-            1e-3 <= self.temperature <= 1e3,
-            f"temperature must be from 0.001 to 1000, not {self.temperature}",
-        )
         spectrogram = (self.frontend.n_mels, self.frontend.columns)
         if isinstance(self.model, FrameViTConfig):
             image: tuple[int, int | None] = (self.model.n_mels, None)
@@ -540,12 +450,7 @@ class ClassifierConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON-ready types."""
-        return {
-            "labels": list(self.labels),
-            "temperature": self.temperature,
-            "frontend": self.frontend.to_dict(),
-            "model": self.model.to_dict(),
-        }
+        return _plain(self)
 
     @classmethod
     def from_dict(cls, values: object) -> ClassifierConfig:
@@ -554,21 +459,15 @@ class ClassifierConfig:
         Raises:
             ConfigError: keys are missing or unknown, or a value has the wrong type or is out of range.
         """
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"config must be a JSON object, not {type(values).__name__}")
-        unknown = sorted(set(values) - {"labels", "temperature", "frontend", "model"})
-        missing = sorted({"labels", "model"} - set(values))
-        if unknown or missing:
-            raise ConfigError(f"config has unknown keys {shown(unknown)} and lacks {missing}")
-        labels, temperature = values["labels"], values.get("temperature", 1.0)
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise ConfigError(f"labels must be a list of strings, not {shown(labels)}")
-        temperature = as_float(temperature)
-        if not isinstance(temperature, float):
-            raise ConfigError(f"temperature must be a number, not {shown(temperature)}")
-        return cls(
-            labels=tuple(labels),
-            temperature=temperature,
-            frontend=FrontendConfig.from_dict(values.get("frontend", {})),
-            model=network_from_dict(values["model"]),
-        )
+        return decode(cls, values, "config")
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """Return a configuration as JSON has it."""
+    values: dict[str, Any] = dataclasses.asdict(config)
+    for name, value in values.items():
+        if isinstance(value, tuple):
+            values[name] = list(value)
+        elif dataclasses.is_dataclass(getattr(config, name)):
+            values[name] = _plain(getattr(config, name))
+    return values

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn
 
-from ..errors import ConfigError, WeightsError
+from msgspec import Meta
+
+from ..decoding import decode
+from ..errors import ConfigError, WeightsError, shown
 from ..files import read_text, whole_file
-from ..model.config import ClassifierConfig, as_float
+from ..model.config import ClassifierConfig
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "weights_manifest.json"
@@ -26,76 +29,101 @@ CORPUS_LABELS = {
 
 MAX_JSON_BYTES = 4 * 2**20  # far above any honest manifest, far below what hurts
 _CONFIG_KEYS = ("labels", "temperature", "frontend", "model")
-_HEX_64 = (r"[0-9a-f]{64}", "64 lower-case hex digits")
-_HEX_40 = (r"[0-9a-f]{40}", "a commit of 40 lower-case hex digits")
-_NAME = (r"[a-z0-9][a-z0-9._-]*", "lower-case letters, digits, '.', '_' and '-'")
-_REPO = (r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", "org/repo")
-# Every part starts with a letter or digit, so nothing is absolute, hidden, or climbs.
-_FILE = (r"([A-Za-z0-9][\w.-]*/)*[A-Za-z0-9][\w.-]*\.safetensors", "a relative .safetensors name without '..'")
 
-T = TypeVar("T")
+Text = Annotated[str, Meta(pattern=r"\S", description="a text")]
+Name = Annotated[
+    str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]*\Z", description="lower-case letters, digits, '.', '_' and '-'")
+]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", description="64 lower-case hex digits")]
+Commit = Annotated[str, Meta(pattern=r"^[0-9a-f]{40}\Z", description="a commit of 40 lower-case hex digits")]
+Repository = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z", description="org/repo")]
+File = Annotated[  # every part starts with a letter or digit, so nothing is absolute, hidden, or climbs
+    str,
+    Meta(
+        pattern=r"^([A-Za-z0-9][\w.-]*/)*[A-Za-z0-9][\w.-]*\.safetensors\Z",
+        description="a relative .safetensors name without '..'",
+    ),
+]
+Count = Annotated[int, Meta(ge=1)]
+Fraction = Annotated[float, Meta(ge=0, le=1, description="a fraction from 0 to 1")]
+Interval = Annotated[tuple[Fraction, Fraction], Meta(description="[low, high] with 0 <= low <= high <= 1")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """One measured score, with what it takes to know what it means."""
 
-    name: str
+    name: Text
     """``UA`` (mean recall), ``WA`` (accuracy), ``macro-F1``, ``ECE``."""
-    value: float
+    value: Fraction
     """A fraction from 0 to 1."""
-    protocol: str
+    protocol: Text
     """``speaker``, ``random`` or ``paper``: how training and test were kept apart."""
-    split: str
+    split: Text
     """What was scored: ``test``, ``dev``, ``cross-validation``."""
-    clips: int
+    clips: Count
     """Number of clips scored."""
-    speakers: int
+    speakers: Count
     """Number of speakers in them."""
-    seeds: int | None = None
+    seeds: Count | None = None
     """Number of trainings averaged, where more than the file at hand was scored."""
-    interval: tuple[float, float] | None = None
+    interval: Interval | None = None
     """95 % interval over speakers."""
-    note: str | None = None
+    note: Text | None = None
     """What else a reader must know."""
+
+    def __post_init__(self) -> None:
+        if self.interval is not None and self.interval[0] > self.interval[1]:
+            raise ConfigError(f"interval must be [low, high] with low <= high, not {shown(self.interval)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightEntry:
     """One published model: where its file is, how to know it, what it is, and what it is worth."""
 
-    name: str
+    name: Name
     """What the user asks for."""
-    sha256: str
+    sha256: Digest
     """Digest of the whole file, 64 lower-case hex digits."""
-    size_bytes: int
+    size_bytes: Count
     """Size of the file in bytes."""
     config: ClassifierConfig
     """Labels, temperature, front-end and network."""
-    trained_on: str
+    trained_on: Text
     """Corpus and speakers."""
-    recipe: str
+    recipe: Text
     """Name of the training recipe."""
     metrics: tuple[Metric, ...]
     """Scores; the first one is the headline."""
-    license: str
+    license: Text
     """Licence of the weights, with what the corpus asks for."""
-    citation: str
+    citation: Text
     """What to cite."""
-    file: str | None = None
+    file: File | None = None
     """Name in the package's ``weights`` folder, where the file is bundled."""
-    repo_id: str | None = None
+    repo_id: Repository | None = None
     """Hub repository, where it is (also) there."""
-    revision: str | None = None
+    revision: Commit | None = None
     """Commit in that repository, 40 hex digits."""
-    filename: str | None = None
+    filename: File | None = None
     """Name in that repository."""
     heard: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Speakers by corpus that it, or what it started from or was taught by, was trained on."""
-    backbone: str | None = None
+    backbone: Name | None = None
     """Name of the model whose tensors are this one's, all but the head; None where the file holds all of them."""
-    backbone_sha256: str | None = None
+    backbone_sha256: Digest | None = None
     """Digest of that model's file."""
+
+    def __post_init__(self) -> None:
+        if self.file is None and self.repo_id is None:
+            raise ConfigError("neither file nor repo_id is given: say where the weights are")
+        place = {"revision": self.revision, "filename": self.filename}
+        if self.repo_id is None and (lost := [name for name, value in place.items() if value is not None]):
+            raise ConfigError(f"{', '.join(lost)} without repo_id: add repo_id or remove it")
+        if self.repo_id is not None and (lost := [name for name, value in place.items() if value is None]):
+            raise ConfigError(f"{', '.join(lost)} missing: a file on the Hub has both")
+        if self.backbone is not None and self.backbone_sha256 is None:
+            raise ConfigError("backbone_sha256 is missing: say which file of the backbone it is")
 
     @property
     def size(self) -> str:
@@ -239,78 +267,30 @@ def _read_text(path: Path) -> str:
         raise WeightsError(f"{path}: not UTF-8 text ({error.reason}): correct or replace the file") from error
 
 
-class _Record:
-    """A JSON object whose fields are taken out and checked one by one; what is left at the end is unknown."""
-
-    def __init__(self, values: object, where: str) -> None:
-        self.where = where
-        if not isinstance(values, dict):
-            self.fail("the value", values, "a JSON object")
-        self.values = dict(values)
-
-    def fail(self, field: str, value: object, wanted: str) -> NoReturn:
-        shown = repr(value)
-        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-        raise WeightsError(
-            f"{self.where}: {field} is {shown}, must be {wanted}: correct the manifest, or reinstall speech-emotion-vit"
-        )
-
-    def take(self, field: str, kind: type[T], wanted: str) -> T:
-        if field not in self.values:
-            raise WeightsError(f"{self.where}: {field} is missing: add it, or reinstall speech-emotion-vit")
-        value = self.values.pop(field)
-        if kind is float:
-            value = as_float(value)
-        if type(value) is not kind:  # bool is an int, but not a count
-            self.fail(field, value, wanted)
-        return value
-
-    def text(self, field: str, rule: tuple[str, str] = (r".*\S.*", "a text")) -> str:
-        pattern, wanted = rule
-        value = self.take(field, str, wanted)
-        if not re.fullmatch(pattern, value, re.DOTALL):
-            self.fail(field, value, wanted)
-        return value
-
-    def optional_text(self, field: str, rule: tuple[str, str] = (r".*\S.*", "a text")) -> str | None:
-        return self.text(field, rule) if self.values.get(field) is not None else self.values.pop(field, None)
-
-    def texts_by_name(self, field: str) -> dict[str, tuple[str, ...]]:
-        values = self.take(field, dict, "a JSON object of lists of texts")
-        for value in values.values():
-            if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-                self.fail(field, value, "a JSON object of lists of texts")
-        return {name: tuple(texts) for name, texts in values.items()}
-
-    def count(self, field: str) -> int:
-        value = self.take(field, int, "a whole number of at least 1")
-        if value < 1:
-            self.fail(field, value, "a whole number of at least 1")
-        return value
-
-    def finish(self) -> None:
-        if self.values:
-            raise WeightsError(
-                f"{self.where}: unknown fields {sorted(self.values)}: correct the manifest, or upgrade "
-                "speech-emotion-vit"
-            )
+_REMEDY = "correct the manifest, or reinstall speech-emotion-vit"
 
 
 def _parse_manifest(values: object, where: str) -> Manifest:
-    record = _Record(values, where)
-    version = record.take("schema_version", int, f"{SCHEMA_VERSION}")
-    if version != SCHEMA_VERSION:
+    if not isinstance(values, dict):
+        raise WeightsError(f"{where}: must be a JSON object, not {shown(values)}: {_REMEDY}")
+    known = {field.name for field in dataclasses.fields(Manifest)}
+    if unknown := sorted(set(values) - known):
+        raise WeightsError(f"{where}: unknown fields {shown(unknown)}: correct it, or upgrade speech-emotion-vit")
+    if missing := sorted(known - set(values)):
+        raise WeightsError(f"{where}: {', '.join(missing)} missing: {_REMEDY}")
+    version, default, entries = (values[name] for name in ("schema_version", "default", "models"))
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise WeightsError(
-            f"{where}: schema_version is {version}, this speech-emotion-vit reads {SCHEMA_VERSION}: upgrade it"
+            f"{where}: schema_version is {shown(version)}, this speech-emotion-vit reads {SCHEMA_VERSION}: upgrade it"
         )
-    entries = record.take("models", dict, "a JSON object of models by name")
+    if not isinstance(entries, dict):
+        raise WeightsError(f"{where}: models must be a JSON object of models by name, not {shown(entries)}: {_REMEDY}")
     models = {name: _parse_entry(name, entry, where) for name, entry in entries.items()}
-    default = record.text("default", _NAME)
-    if default not in models:
-        record.fail("default", default, f"one of the models: {', '.join(models) or 'there are none'}")
+    if not isinstance(default, str) or default not in models:
+        names = ", ".join(models) or "there are none"
+        raise WeightsError(f"{where}: default must be one of the models, {names}, not {shown(default)}: {_REMEDY}")
     for entry in models.values():
         _require_backbone(entry, models, where)
-    record.finish()
     return Manifest(schema_version=version, default=default, models=models)
 
 
@@ -327,75 +307,14 @@ def _require_backbone(entry: WeightEntry, models: Mapping[str, WeightEntry], whe
 
 
 def _parse_entry(name: str, values: object, where: str) -> WeightEntry:
-    record = _Record(values, f"{where}: model {name!r}")
-    if not re.fullmatch(_NAME[0], name):
-        record.fail("the name", name, _NAME[1])
-    file = record.optional_text("file", _FILE)
-    repo_id = record.optional_text("repo_id", _REPO)
-    if file is None and repo_id is None:
-        raise WeightsError(f"{record.where}: neither file nor repo_id is given: say where the weights are")
-    if repo_id is None:
-        for field in ("revision", "filename"):
-            if record.values.pop(field, None) is not None:
-                raise WeightsError(f"{record.where}: {field} without repo_id: add repo_id or remove {field}")
-    config = {key: record.values.pop(key, None) for key in _CONFIG_KEYS}
-    absent = [key for key, value in config.items() if value is None]
-    if absent:
-        raise WeightsError(f"{record.where}: {', '.join(absent)} missing: add it, or reinstall speech-emotion-vit")
+    where = f"{where}: model {name!r}"
+    if not isinstance(values, dict):
+        raise WeightsError(f"{where} must be a JSON object, not {shown(values)}: {_REMEDY}")
+    if missing := [key for key in _CONFIG_KEYS if values.get(key) is None]:
+        raise WeightsError(f"{where}: {', '.join(missing)} missing: {_REMEDY}")
+    own = {key: value for key, value in values.items() if key not in _CONFIG_KEYS}
     try:
-        parsed = ClassifierConfig.from_dict(config)
+        config = ClassifierConfig.from_dict({key: values[key] for key in _CONFIG_KEYS})
+        return decode(WeightEntry, {**own, "name": name, "config": config}, "its record")
     except ConfigError as error:
-        raise WeightsError(f"{record.where}: {error}: correct the manifest, or reinstall speech-emotion-vit") from error
-    backbone = record.optional_text("backbone", _NAME)
-    metrics = record.take("metrics", list, "a list")
-    entry = WeightEntry(
-        name=name,
-        file=file,
-        repo_id=repo_id,
-        revision=None if repo_id is None else record.text("revision", _HEX_40),
-        filename=None if repo_id is None else record.text("filename", _FILE),
-        backbone=backbone,
-        backbone_sha256=None if backbone is None else record.text("backbone_sha256", _HEX_64),
-        sha256=record.text("sha256", _HEX_64),
-        size_bytes=record.count("size_bytes"),
-        config=parsed,
-        trained_on=record.text("trained_on"),
-        heard=record.texts_by_name("heard"),
-        recipe=record.text("recipe"),
-        metrics=tuple(_parse_metrics(metrics, record.where)),
-        license=record.text("license"),
-        citation=record.text("citation"),
-    )
-    record.finish()
-    return entry
-
-
-def _parse_metrics(metrics: list[object], where: str) -> Iterator[Metric]:
-    for index, values in enumerate(metrics):
-        record = _Record(values, f"{where}: metrics[{index}]")
-        interval = record.values.pop("interval", None)
-        if interval is not None:
-            fractions = isinstance(interval, list) and len(interval) == 2 and all(map(_is_fraction, interval))
-            if not fractions or interval[0] > interval[1]:
-                record.fail("interval", interval, "[low, high] with 0 <= low <= high <= 1")
-            interval = (float(interval[0]), float(interval[1]))
-        value = record.take("value", float, "a fraction from 0 to 1")
-        if not _is_fraction(value):
-            record.fail("value", value, "a fraction from 0 to 1")
-        metric = Metric(
-            name=record.text("name"),
-            value=value,
-            protocol=record.text("protocol"),
-            split=record.text("split"),
-            clips=record.count("clips"),
-            speakers=record.count("speakers"),
-            seeds=record.count("seeds") if record.values.get("seeds") is not None else record.values.pop("seeds", None),
-            interval=interval,
-            note=record.optional_text("note"),
-        )
-        record.finish()
-        yield metric
-
-
-def _is_fraction(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+        raise WeightsError(f"{where}: {error}: {_REMEDY}") from error
