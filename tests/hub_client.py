@@ -33,7 +33,13 @@ Ask = Callable[..., dict[str, Any]]
 
 def environment(endpoint: str, home: Path, **more: str) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.upper().startswith(("HF_", "HUGGING"))}
-    quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
+    # Xet, the Hub's other way to move large files, wants a host of its own.
+    quiet = {
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
     path = os.pathsep.join(filter(None, [str(SOURCE), kept.get("PYTHONPATH")]))
     return {**kept, **quiet, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "PYTHONPATH": path, **more}
 

@@ -73,7 +73,7 @@ def test_the_public_surface_is_what_all_says() -> None:
 
 def test_public_errors_are_one_tree() -> None:
     errors = [getattr(speech_emotion_vit, name) for name in speech_emotion_vit.__all__ if name.endswith("Error")]
-    assert len(errors) == 8
+    assert len(errors) == 9
     assert all(issubclass(error, speech_emotion_vit.SpeechEmotionError) for error in errors)
     assert issubclass(speech_emotion_vit.AudioError, ValueError)
     assert issubclass(speech_emotion_vit.DownloadError, OSError)

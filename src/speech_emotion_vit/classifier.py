@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from .audio.reader import AudioInput, AudioReader, describe, is_encoded
@@ -12,9 +14,11 @@ from .backends.load import BackendName, Device, DType, load_backend
 from .batch import Batcher, Clip
 from .errors import AudioError, ConfigError
 from .explain import Explanation, explain
+from .files import whole_file
 from .model.config import TIMELINE_HOP, ClassifierConfig
 from .prediction import Prediction, Segment, Timeline
 from .stream import EmotionStream
+from .weights.card import CARD_FILE, CardFacts, card_for
 from .weights.resolve import resolve_model
 from .windows import Segmenter, require_batch_size
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from .backends.torch import TorchBackend
     from .model.build import Network
     from .model.frontend import LogMel
+    from .publish import Publication
 
 _THREADS = min(4, os.cpu_count() or 1)  # that decode; more do not help one network
 
@@ -60,6 +65,9 @@ class EmotionClassifier:
         resolved = resolve_model(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
         self.name = f"{resolved.name}@{resolved.revision}"
         self.backend: Backend = load_backend(resolved, backend, device, dtype)
+        self.facts: CardFacts | None = None
+        """What `save` writes into the model card, beside what is known of the model."""
+        self._source = resolved
 
     @classmethod
     def from_pretrained(
@@ -327,6 +335,82 @@ class EmotionClassifier:
         """
         return explain(self.backend, audio, sampling_rate=sampling_rate, start=start, model=self.name)
 
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the model as a folder that loads again, and return it.
+
+        That is ``config.json``, ``model.safetensors`` (float16) and the model card ``README.md``: the layout of a
+        repository of the Hub.
+
+        Args:
+            folder: where to; it is made if it is not there.
+
+        Raises:
+            ConfigError: nothing can be written there, or the backend is not torch.
+            WeightsError: a value of the network is not finite or does not fit into float16.
+        """
+        from .weights.checkpoint import save_folder
+
+        card = card_for(self._source, self.config, self.facts)
+        target = save_folder(folder, self.network, self.config)
+        with whole_file(target / CARD_FILE) as temporary:
+            temporary.write_text(card, encoding="utf-8")
+        return target
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        onnx: bool = False,
+        private: bool = False,
+        revision: str | None = None,
+        license: str | None = None,
+        language: str | Sequence[str] = (),
+        datasets: str | Sequence[str] = (),
+        base_model: str | None = None,
+        message: str | None = None,
+        dry_run: bool = False,
+    ) -> Publication:
+        """Send the model to the Hugging Face Hub, from where ``EmotionClassifier("org/name")`` loads it.
+
+        The repository is made if it is not there, and all files are one commit. Who may write is said by the token of
+        ``hf auth login``, or ``HF_TOKEN``.
+
+        Args:
+            repo_id: the repository, ``org/name``.
+            onnx: send the ONNX file too, as ``model.onnx``.
+            private: let nobody see it but the owner; a repository that is there must be private already.
+            revision: branch to commit to, made if it is not there; the main branch by default.
+            license: of the weights, as the Hub writes it: ``mit``, ``cc-by-4.0``, ``other``.
+            language: what is spoken in the training data, ISO 639: ``en``, ``de``.
+            datasets: what it was trained on.
+            base_model: the model on the Hub, ``org/name``, on which it stands.
+            message: of the commit.
+            dry_run: say what would be sent; no connection is made.
+
+        Returns:
+            The files with their sizes, the card, and the commit, which is a `revision` to load the model by.
+
+        Raises:
+            ConfigError: a name is not one that the Hub takes, or the backend is not torch.
+            PublishError: the Hub cannot be reached, or does not take it.
+        """
+        from .publish import MESSAGE, publish
+
+        facts = CardFacts(
+            license=license, language=_several(language), datasets=_several(datasets), base_model=base_model
+        )
+        with tempfile.TemporaryDirectory(prefix="speech-emotion-vit-") as folder:
+            return publish(
+                self.save(folder),
+                repo_id,
+                onnx=onnx,
+                private=private,
+                revision=revision,
+                facts=facts,
+                message=message or MESSAGE,
+                dry_run=dry_run,
+            )
+
     def _one(self, audio: AudioInput, sampling_rate: int | None) -> Clip:
         (clip,) = Batcher(self.backend, sampling_rate=sampling_rate).run([audio])
         if clip.error is not None:
@@ -343,3 +427,7 @@ class EmotionClassifier:
 
     def __repr__(self) -> str:
         return f"<EmotionClassifier {self.name} on {self.device}: {', '.join(self.labels)}>"
+
+
+def _several(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)

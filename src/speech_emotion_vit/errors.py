@@ -8,6 +8,7 @@
     ├── WeightsError    (RuntimeError)  a model that cannot be found, read or used
     │   ├── IntegrityError              a file whose digest is not the announced one
     │   └── DownloadError (OSError)     a file that could not be fetched or stored
+    ├── PublishError    (OSError)       a model that could not be sent to the Hub
     ├── DatasetError    (ValueError)    a corpus that is missing, incomplete, or split with a leak
     └── TrainingError   (RuntimeError)  a training run that cannot go on
 
@@ -41,6 +42,10 @@ class IntegrityError(WeightsError):
 
 class DownloadError(WeightsError, OSError):
     """A file that could not be fetched, or not be stored."""
+
+
+class PublishError(SpeechEmotionError, OSError):
+    """A model that could not be sent to the Hub."""
 
 
 class DatasetError(SpeechEmotionError, ValueError):

@@ -45,11 +45,20 @@ def export_onnx(
     """
     resolved = resolve_model(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     refuse_inputs(output, model_files(resolved))
-    weights, config = load_arrays(resolved)
-    content = build_model(config, weights, int8=int8, metadata=_metadata(resolved, config, int8=int8))
+    content = onnx_bytes(resolved, int8=int8)
     with whole_file(output) as temporary:
         temporary.write_bytes(content)
     return Path(output)
+
+
+def onnx_bytes(model: ResolvedModel, *, int8: bool = False) -> bytes:
+    """Return the ONNX file of a model that has been found, as `export_onnx` writes it.
+
+    Raises:
+        WeightsError: the model cannot be read.
+    """
+    weights, config = load_arrays(model)
+    return build_model(config, weights, int8=int8, metadata=_metadata(model, config, int8=int8))
 
 
 def model_files(resolved: ResolvedModel) -> list[Path]:

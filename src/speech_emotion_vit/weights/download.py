@@ -20,7 +20,7 @@ from ..model.config import CONFIG_FILE, WEIGHTS_FILE
 MAX_WAIT = 60  # seconds a server may ask to wait before the next try; beyond, the caller decides
 
 _DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")  # SHA-256 of a large file, git's own hash of any other
-_LIBRARY = "speech-emotion-vit"  # as which the Hub sees its client
+LIBRARY = "speech-emotion-vit"  # as which the Hub sees its client
 _CLIENT_LOGGERS = ("huggingface_hub.file_download", "huggingface_hub.utils._http")
 _TRIES = re.compile("thrown while requesting|Retrying in|Error while downloading")  # what the client says of each try
 _log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class HubRepository:
         from huggingface_hub import errors, hf_hub_download
 
         try:
-            with _patience():
+            with patience():
                 self._require_answer(filename, revision)
                 return Path(
                     hf_hub_download(
@@ -119,7 +119,7 @@ class HubRepository:
                         revision=revision,
                         cache_dir=self.cache_dir,
                         local_files_only=self.local_files_only,
-                        library_name=_LIBRARY,
+                        library_name=LIBRARY,
                     )
                 )
         except errors.HFValidationError as error:
@@ -127,7 +127,7 @@ class HubRepository:
                 f"{self.repo_id}: neither a model here nor a name the Hub allows: check the spelling "
                 "(speech-emotion-vit models list)"
             ) from error
-        except _client_errors() as error:
+        except client_errors() as error:
             raise DownloadError(self._explain(error, filename, revision)) from error
 
     def _require_answer(self, filename: str, revision: str | None) -> None:
@@ -144,7 +144,7 @@ class HubRepository:
         if isinstance(cached, str):
             return
         try:
-            get_hf_file_metadata(hf_hub_url(self.repo_id, filename, revision=revision), library_name=_LIBRARY)
+            get_hf_file_metadata(hf_hub_url(self.repo_id, filename, revision=revision), library_name=LIBRARY)
         except errors.HfHubHTTPError as error:
             status = getattr(error.response, "status_code", 0)
             if status != 429 and status < 500:
@@ -160,9 +160,9 @@ class HubRepository:
 
             commit = _commit_of(path)
             try:
-                with _patience():
+                with patience():
                     etag = get_hf_file_metadata(hf_hub_url(self.repo_id, filename, revision=commit)).etag
-            except _client_errors() as error:
+            except client_errors() as error:
                 _log.warning("%s is not verified: %s", path, self._explain(error, filename, commit))
         elif etag is None:
             _log.warning("%s is not verified: offline nobody says what it should be, for its cache has no links", path)
@@ -197,11 +197,8 @@ class HubRepository:
             )
         if status in (401, 403):
             return f"{what}: access denied (status {status}): run hf auth login, or check HF_TOKEN"
-        if status == 429:
-            wait = _asked_wait(cause.response.headers)  # type: ignore[attr-defined]
-            return f"{what}: too many requests: try again {f'in {wait} s' if wait else 'later'}"
-        if status is not None and status >= 500:
-            return f"{what}: the server is in trouble (status {status}): try again later"
+        if busy := busy_hub(cause):
+            return f"{what}: {busy}"
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return f"{what}: {error.strerror}: make room, give another cache_dir, or set HF_HOME"
         if isinstance(error, OSError) and error.filename is not None:
@@ -215,7 +212,17 @@ class HubRepository:
         )
 
 
-def _client_errors() -> tuple[type[Exception], ...]:
+def busy_hub(error: BaseException) -> str | None:
+    """Return what to do where the Hub cannot answer at the moment, None where the error is another."""
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", 0)
+    if response is not None and status == 429:
+        wait = _asked_wait(response.headers)
+        return f"too many requests: try again {f'in {wait} s' if wait else 'later'}"
+    return f"the server is in trouble (status {status}): try again later" if status >= 500 else None
+
+
+def client_errors() -> tuple[type[Exception], ...]:
     """Return what the Hub client raises when something is wrong with the request, the network or the disk."""
     from huggingface_hub import errors
 
@@ -227,7 +234,7 @@ def _client_errors() -> tuple[type[Exception], ...]:
 
 
 @contextlib.contextmanager
-def _patience() -> Iterator[None]:
+def patience() -> Iterator[None]:
     """Let the client give up where the server wants it to wait for long, and not count its tries aloud.
 
     It would sleep for as long as it is told. What comes of all tries is one error, or none.

@@ -40,6 +40,8 @@ class ResolvedModel:
     """The safetensors file."""
     backbone: Path | None = None
     """The safetensors file with all tensors but those of the head, where the first holds these alone."""
+    repo_id: str | None = None
+    """The repository of the Hub it was found in by that name."""
     config: ClassifierConfig | None
     """What the network is; None where only the metadata of the file says so."""
     entry: WeightEntry | None = None
@@ -211,6 +213,7 @@ def _repository(
     return ResolvedModel(
         name=repo_id,
         revision=commit,
+        repo_id=repo_id,
         weights=weights,
         config=read_config_json(config),
         sha256=sha256_file(weights) if verified else None,
