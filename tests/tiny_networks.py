@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from torch import Tensor
 
 from speech_emotion_vit.model.config import ModelConfig
 from speech_emotion_vit.model.vit import SpectrogramViT
-from speech_emotion_vit.training.data.augment import Augmentation
-from speech_emotion_vit.training.data.features import FeatureStore
-from speech_emotion_vit.training.data.protocols import Item
+from speech_emotion_vit.training.data.corpora import Utterance
+from speech_emotion_vit.training.data.features import Store
 from speech_emotion_vit.training.data.rows import Rows
+from speech_emotion_vit.training.data.specaugment import Augmentation
 from speech_emotion_vit.training.fit.loop import Job
 from speech_emotion_vit.training.recipes import StageSettings
 from speech_emotion_vit.training.run import make_accelerator
@@ -54,17 +55,31 @@ def network(config: ModelConfig, seed: int = 0) -> SpectrogramViT:
         return SpectrogramViT(config)
 
 
-def eight_clips(seed: int = 0, *, votes: bool = False) -> Rows:
-    """Random images with random labels, and random votes if wanted: only memory helps."""
-    rng = np.random.default_rng(seed)
-    images = rng.random((8, SIZE, SIZE)).astype(np.float16)
+def made_up_rows(
+    images: np.ndarray,
+    labels: Sequence[int],
+    *,
+    corpora: Sequence[str] | None = None,
+    possible: Mapping[str, Sequence[str]] | None = None,
+) -> Rows:
+    """Rows of `images` `[clips, bands, columns]`, whose labels are called 0, 1 and so on."""
+    clips = [
+        Utterance(
+            id=f"clip{i}", path=Path("made-up"), label=str(label), speaker="", corpus=corpora[i] if corpora else ""
+        )
+        for i, label in enumerate(labels)
+    ]
+    store = Store(images.astype(np.float16), {clip.id: (i, i + 1) for i, clip in enumerate(clips)}, {}, "made-up")
+    names = [str(label) for label in range(max(labels, default=0) + 1)]
+    return Rows(clips, store, names, device=torch.device("cpu"), possible=possible)
+
+
+def eight_clips(seed: int = 0) -> Rows:
+    """Random images with random labels: only memory helps."""
+    images = np.random.default_rng(seed).random((8, SIZE, SIZE)).astype(np.float16)
     for row, image in enumerate(images):
         image[:, SIZE - row :] = 0
-    names = [f"clip{i}" for i in range(8)]
-    store = FeatureStore(images, {name: (i, i + 1) for i, name in enumerate(names)}, {}, "made-up")
-    classes = {name: int(i % 3 == 0) for i, name in enumerate(names)}
-    heard = {name: [[1 - side, side] for side in rng.random(2)] for name in names} if votes else None
-    return Rows([Item(name, 0) for name in names], {0: store}, classes, device=torch.device("cpu"), votes=heard)
+    return made_up_rows(images, [int(i % 3 == 0) for i in range(8)])
 
 
 def job(folder: Path, name: str, settings: StageSettings = QUICK, **options: Any) -> Job:
@@ -74,7 +89,6 @@ def job(folder: Path, name: str, settings: StageSettings = QUICK, **options: Any
             "name": name,
             "settings": settings,
             "augmentation": Augmentation(),
-            "top_db": 80.0,
             "num_classes": 2,
             "seed": 0,
             "train": rows,

@@ -4,7 +4,7 @@ python tools/bundle_weights.py runs/crema-d crema-d          the network the run
 python tools/bundle_weights.py runs/crema-d crema-d teacher  its teacher
 python tools/bundle_weights.py runs/crema-d/final crema-d    trained on validation speakers too: its own test score
 python tools/bundle_weights.py runs/savee/final savee        trained on all speakers, with the score of the folds
-python tools/bundle_weights.py runs/general/final general    trained on all corpora: CREMA-D's score is the file's own
+python tools/bundle_weights.py runs/general/final general    several corpora: CREMA-D's score is the file's own
 
 Of a probe on a bundled model only the head is stored: the rest is that model's file.
 
@@ -27,7 +27,7 @@ import torch
 from speech_emotion_vit.errors import WeightsError
 from speech_emotion_vit.model.config import WEIGHTS_FILE
 from speech_emotion_vit.model.vit import SpectrogramViT
-from speech_emotion_vit.training.data.catalogue import CORPORA
+from speech_emotion_vit.training.data.corpora import CORPORA, combine
 from speech_emotion_vit.training.fit.pretrained import load_model, without_head
 from speech_emotion_vit.training.folder import RESULTS_FILE, RUN_FILE, read_json
 from speech_emotion_vit.training.recipes import RECIPES, Recipe
@@ -81,7 +81,7 @@ def scored_parts(folder: Path, run: dict[str, Any], scores: dict[str, Any], role
     if run["fold"] != "final":
         return [m for part in ("test", "validation") if part in scores for m in metrics(scores[part], protocol, part)]
     pooled = read_json(folder.parent / RESULTS_FILE)["scores"][role]
-    if run["corpus"] != "general":
+    if "+" not in run["corpus"]:
         if "test" not in scores:
             return metrics(pooled["test"], protocol, "cross-validation")
         note = "a network that never heard them"
@@ -142,8 +142,9 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
     role = role or results["model"]
     stage = role if run["mode"] == "distilled" else run["mode"]
     target = WEIGHTS_FOLDER / f"{name}.safetensors"
-    corpora = list(MEMBERS) if run["corpus"] == "general" else [run["corpus"]]
-    heard = f"{CORPORA[run['corpus']].title}, {run['split']['train']} clips ({run['split']['note']})"
+    corpora = list(MEMBERS) if "+" in run["corpus"] else [run["corpus"]]
+    title = combine(run["corpus"].split("+")).title
+    heard = f"{title}, {run['split']['train']} clips ({run['split']['note']})"
     try:
         manifest = load_manifest(ROOT / MANIFEST_FILE)
     except WeightsError:

@@ -68,7 +68,7 @@ def test_what_training_needs_is_said_before_it_begins(
 @pytest.mark.parametrize(
     ("options", "status", "complaint"),
     [
-        (["--dataset", "iemocap"], 2, "'crema-d', 'emodb', 'savee', 'general', 'folder'"),
+        (["--dataset", "iemocap"], 1, "dataset must be one of crema-d, emodb, savee, emovo, casia, urdu"),
         (["--dataset", "savee", "--stage", "pupil"], 2, "'supervised'"),
         (["--dataset", "savee", "--fold", "first"], 2, "is not a number, all or final"),
         (["--dataset", "savee", "--set", "alpha"], 2, "is not NAME=VALUE"),

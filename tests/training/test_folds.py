@@ -31,8 +31,8 @@ def test_a_cross_validation_tests_every_clip_once(cross_validated: Path) -> None
 def test_final_of_crema_d_is_calibrated_by_the_run_beside_it(place: Path, general: Path) -> None:
     common = ("train", "--dataset", "crema-d", "--data-dir", general / "crema-d", "--stage", "supervised", *SMALL)
     common += ("--cache-dir", place / "cache", "--output", place / "official")
-    assert "6 training, 6 validation, 6 test items" in succeed(*common).stderr
-    assert "12 training, 0 validation, 6 test items" in succeed(*common, "--fold", "final").stderr
+    assert "6 training, 6 validation, 6 test clips" in succeed(*common).stderr
+    assert "12 training, 0 validation, 6 test clips" in succeed(*common, "--fold", "final").stderr
     held_out, final = (
         json.loads((folder / "results.json").read_text())
         for folder in (place / "official", place / "official" / "final")
@@ -46,7 +46,7 @@ def test_folds_without_validation_calibrate_each_other(place: Path, savee: Path)
     arguments = ("--data-dir", savee, "--stage", "supervised", "--cache-dir", place / "cache", *SMALL)
     arguments += ("--output", place / "all-in", "--set", "validation=false")
     result = succeed("train", "--dataset", "savee", *arguments)
-    assert "42 training, 0 validation, 14 test items" in result.stderr
+    assert "42 training, 0 validation, 14 test clips" in result.stderr
     pooled = json.loads((place / "all-in" / "results.json").read_text())
     folds = [json.loads((place / "all-in" / f"fold-{k}" / "results.json").read_text()) for k in range(4)]
     assert {fold["temperature"]["student"] for fold in folds} == {1.0}

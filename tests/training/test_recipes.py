@@ -23,7 +23,7 @@ def test_the_paper_recipe_is_the_papers() -> None:
         assert (stage.epochs, stage.optimizer, stage.learning_rate, stage.halve_every) == (50, "adam", 1e-4, 10)
         assert (stage.schedule, stage.batch_size, stage.weight_decay, stage.drop) == ("halving", 32, 0.0, 0.0)
     assert recipe.alpha == 10
-    assert recipe.versions == (0, 1, 2, 3)
+    assert recipe.versions == ("original", "noise", "shift", "speed")
     assert recipe.frontend == FrontendConfig(long_clips="truncate")
     assert not recipe.augmentation.active
     assert recipe.student_model(6) == ModelConfig.student(6)
@@ -36,7 +36,7 @@ def test_every_value_of_a_recipe_has_its_reason() -> None:
     from helpers import ROOT
 
     undocumented = []
-    for name in ("recipes.py", "data/augment.py"):
+    for name in ("recipes.py", "data/specaugment.py"):
         tree = ast.parse((ROOT / "src" / "speech_emotion_vit" / "training" / name).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
@@ -51,13 +51,13 @@ def test_values_are_changed_by_name() -> None:
     recipe = RECIPES["robust"].with_values(
         {
             "student.learning_rate": "1e-3",
-            "versions": "[0, 3]",
+            "versions": '["original", "speed"]',
             "augmentation.noise": "0.2",
             "compact_patch_width": "16",
         }
     )
     assert recipe.student.learning_rate == 1e-3
-    assert recipe.versions == (0, 3)
+    assert recipe.versions == ("original", "speed")
     assert recipe.augmentation.noise == 0.2
     assert recipe.student_model(6).patch_width == 16
     assert RECIPES["paper"].with_values({"patch_width": "16"}).student_model(6).patch_width == 16
@@ -74,9 +74,9 @@ def test_values_are_changed_by_name() -> None:
         ({"student.epochs": "0"}, r"epochs must be from 1"),
         ({"student.epochs": "1.5"}, r"epochs must be int"),
         ({"student.optimizer": "sgd"}, r"optimizer must be one of adam, adamw, not 'sgd'"),
-        ({"versions": "[1]"}, r"versions must be different and contain 0"),
+        ({"versions": '["noise"]'}, r"versions must be different and contain original"),
         ({"temperature_factor": "0.4"}, r"temperature_factor must be from 0.5 to 2, not 0.4"),
-        ({"versions": "[0, 7]"}, r"versions must be from 0 to 3"),
+        ({"versions": '["original", "loud"]'}, r"versions must be of original, noise, shift, speed"),
         ({"probe.penalties": "[]"}, r"probe\.penalties must be numbers above 0 and up to 1e6, not \(\)"),
         ({"probe.penalties": "[1, 0]"}, r"probe\.penalties must be numbers above 0"),
         ({"probe.penalties": "[true]"}, r"penalties must be a list of numbers"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,8 +9,7 @@ import click
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-CORPUS_NAMES = ("crema-d", "emodb", "savee", "general", "folder")
-PROTOCOL_NAMES = ("speaker", "random", "paper")
+PROTOCOL_NAMES = ("corpus", "speaker", "random", "paper")
 
 
 def corpus_options(command: C) -> C:
@@ -20,10 +18,10 @@ def corpus_options(command: C) -> C:
         (
             click.option(
                 "--dataset",
-                type=click.Choice(CORPUS_NAMES),
                 required=True,
-                help="Corpus; general is the three together, folder one of your own: a sub-folder per label, or a CSV "
-                "file path,label,speaker,split.",
+                metavar="NAME",
+                help="crema-d, emodb, savee, emovo, casia or urdu; several joined by +; or folder, recordings of your "
+                "own: a sub-folder per label, or a CSV file path,label,speaker,split.",
             ),
             click.option(
                 "--data-dir",
@@ -36,7 +34,8 @@ def corpus_options(command: C) -> C:
                 type=click.Choice(PROTOCOL_NAMES),
                 default="speaker",
                 show_default=True,
-                help="speaker: new voices; random: known voices, new clips; paper: as published, with its leak.",
+                help="corpus: new voices in new rooms; speaker: new voices; random: known voices, new clips; paper: as "
+                "published, with its leak.",
             ),
             click.option(
                 "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random."
@@ -52,20 +51,3 @@ def corpus_options(command: C) -> C:
     ):
         command = option(command)
     return command
-
-
-def feature_progress(title: str) -> Callable[[int, int], None]:
-    """Return a callback that shows a progress bar on stderr where that is a terminal."""
-    from tqdm import tqdm
-
-    bar: Any = None
-
-    def update(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = tqdm(total=total, desc=title, unit="clip", leave=False, disable=not sys.stderr.isatty())
-        bar.update(done - bar.n)
-        if done == total:
-            bar.close()
-
-    return update

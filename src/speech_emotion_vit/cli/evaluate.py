@@ -54,12 +54,11 @@ def command(
 
     from ..backends.torch import find_device
     from ..extras import require
-    from ..training.data.catalogue import find_corpus
+    from ..training.data.corpora import find_corpus
     from ..training.score.evaluate import evaluate_model
     from ..training.score.report import confusion_table, scores_table, write_evaluation
     from ..weights.checkpoint import load_network
     from ..weights.resolve import resolve_model
-    from ._corpus import feature_progress
     from ._rows import json_line
 
     if output:
@@ -81,7 +80,6 @@ def command(
         device=place,
         strict=strict,
         cache=Path(cache_dir) if cache_dir else None,
-        progress=feature_progress,
     )
     name = f"{resolved.name}@{resolved.revision}"
     for note in result.notes:

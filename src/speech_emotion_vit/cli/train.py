@@ -82,12 +82,11 @@ def command(
 
     from ..errors import ConfigError, WeightsError, one_line, printable
     from ..files import read_text
-    from ..training.data.catalogue import find_corpus
+    from ..training.data.corpora import find_corpus
     from ..training.recipes import RECIPES, Recipe
     from ..training.run import make_accelerator, train_corpus
     from ..training.score.report import flat_scores, scores_table
     from ..weights.manifest import MAX_JSON_BYTES, parse_json
-    from ._corpus import feature_progress
     from ._rows import json_line
 
     corpus, folder = find_corpus(dataset, Path(data_dir) if data_dir else None)
@@ -117,7 +116,6 @@ def command(
         strict=strict,
         cache=Path(cache_dir) if cache_dir else None,
         say=lambda line: click.echo(printable(line), err=True),
-        progress=feature_progress,
     )
     if not accelerator.is_main_process:
         return

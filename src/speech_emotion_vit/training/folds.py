@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import TrainingError, one_line
-from .data.dataset import Data
+from .data.corpora import Utterance
+from .data.dataset import Dataset
+from .data.protocols import Protocol, make_split
 from .data.rows import IMPOSSIBLE
 from .folder import RESULTS_FILE, RUN_FILE, locked, read_json, write_json
 from .score.metrics import Floats, Indices, Scores, fit_temperature, mean_probabilities
-from .score.report import scores_by_member, write_report
+from .score.report import scores_by_corpus, write_report
 
 LEAST = 1e-7  # of a probability: tables have six decimals
 
@@ -43,28 +45,34 @@ def pooled_temperature(output: Path) -> float | None:
         ) from error
 
 
-def pool_folds(output: Path, data: Data, folds: int) -> dict[str, Any]:
+def pool_folds(output: Path, data: Dataset, folds: int) -> dict[str, Any]:
     """Score the test clips of all folds together and write the result beside them.
 
-    Folds without validation clips get a temperature by cross-fitting: the clips of a fold are scored with the one that
-    fits those of the other folds, and what fits all of them is for a network that is trained on all speakers. Other
-    folds keep their own, in a mixture for all corpora, since that is what a network of all of them has.
+    Folds without validation clips, and those of ``corpus``, get a temperature by cross-fitting: the clips of a fold are
+    scored with the one that fits those of the other folds, and what fits all of them is for a network that is trained
+    on everything. Other folds keep their own, those of several corpora too, since that is what a network of all of them
+    has.
     """
     each = [read_json(output / f"fold-{index}" / RESULTS_FILE) for index in range(folds)]
     final = each[0]["model"]
+    protocol: Protocol = read_json(output / "fold-0" / RUN_FILE)["protocol"]
+    possible: dict[str, tuple[str, ...]] = {}
+    for index in range(folds):
+        split = make_split(data.utterances, protocol=protocol, fold=index)
+        possible |= {clip.corpus: split.labels[clip.corpus] for clip in split.test}
+    about = {utterance.id: utterance for utterance in data.utterances}
     scores: dict[str, dict[str, Any]] = {}
     fitted: dict[str, float] = {}
-    possible, classes = data.possible, data.classes
     for role, found in each[0]["scores"].items():
-        clips, owners, logits = _test_logits(output, each, role, "" if role == final else role, data.labels)
-        if possible is not None:
-            logits = np.where([possible[clip] for clip in clips], logits, IMPOSSIBLE)
+        names, owners, logits = _test_logits(output, each, role, "" if role == final else role, data.labels)
+        clips = [about[name] for name in names]
+        logits = np.where([_can_have(clip, data.labels, possible) for clip in clips], logits, IMPOSSIBLE)
         temperatures = np.array([result["temperature"][role] for result in each])[owners]
         probabilities = mean_probabilities(logits / temperatures[:, None], np.arange(len(clips)))
-        if not any(part.startswith("validation") for part in found):
-            targets = np.array([classes[clip] for clip in clips])
+        if protocol == "corpus" or not any(part.startswith("validation") for part in found):
+            targets = np.array([data.labels.index(clip.label) for clip in clips])
             probabilities, fitted[role] = cross_fitted(logits, targets, owners)
-        pooled: dict[str, Scores] = scores_by_member("test", clips, probabilities, data)
+        pooled: dict[str, Scores] = scores_by_corpus("test", clips, probabilities, data.labels, possible)
         scores[role] = {part: values.to_dict() for part, values in pooled.items()}
     stages = each[0]["seconds"]
     results = {
@@ -84,7 +92,8 @@ def pool_folds(output: Path, data: Data, folds: int) -> dict[str, Any]:
     }
     description = read_json(output / "fold-0" / RUN_FILE) | {"fold": "all"}
     description["split"] = {
-        "note": f"{folds} folds, every clip tested by the folds that never heard its speaker",
+        "note": f"{folds} folds, every clip tested by the folds that never heard its "
+        + ("corpus" if protocol == "corpus" else "speaker"),
         "leakage": max(read_json(output / f"fold-{index}" / RUN_FILE)["split"]["leakage"] for index in range(folds)),
     }
     with locked(output):
@@ -92,6 +101,10 @@ def pool_folds(output: Path, data: Data, folds: int) -> dict[str, Any]:
         write_json(output / RESULTS_FILE, results)
         write_report(output, description, results, data.corpus)
     return results
+
+
+def _can_have(clip: Utterance, labels: Sequence[str], possible: Mapping[str, Sequence[str]]) -> list[bool]:
+    return [label in possible[clip.corpus] for label in labels]
 
 
 def cross_fitted(logits: Floats, targets: Indices, folds: Indices) -> tuple[Floats, float]:

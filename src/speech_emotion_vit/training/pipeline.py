@@ -7,9 +7,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, TrainingError
-from .data.protocols import Item, Split, check_contents, make_split, without_validation
+from .data.corpora import Utterance
+from .data.protocols import Split, check_contents, make_split, without_validation
 from .data.rows import Rows
-from .data.waveforms import VERSIONS
 from .fit.stage_runner import ORDER, Run, StageRunner
 from .folder import SPLIT_FILE, hardware, locked, open_run, read_results, versions, write_csv
 from .score.provenance import learnt_from, require_unheard, versions_of
@@ -38,22 +38,19 @@ def run_training(run: Run, accelerator: Accelerator) -> dict[str, Any]:
         )
     split = make_split(
         run.data.utterances,
-        corpus=run.data.corpus.name,
         protocol=run.protocol,
-        defects=run.data.corpus.defects,
         versions=run.recipe.versions,
         fold=run.fold,
         seed=run.seed,
     )
     # A probe leaves out training speakers in turn. Where its network has heard these, as beside its own head and in a
     # mixture with the corpus it was trained on, others are needed to calibrate it.
-    heard = bool(run.recipe.probe.keep) or run.data.possible is not None
+    heard = bool(run.recipe.probe.keep) or len(split.labels) > 1
     if not run.recipe.validation or (run.stages == "probe" and not heard):
-        split = without_validation(split, run.recipe.versions)
-    check_contents(split, run.data.contents)
+        split = without_validation(split)
+    check_contents(split, run.data.features.contents)
     models = learnt_from(run.mode, run.recipe.initial_weights, run.recipe.teachers)
-    corpus = run.data.corpus.name
-    for remark in (remarks := require_unheard(models, split, run.data.utterances, corpus, run.data.contents)):
+    for remark in (remarks := require_unheard(models, split, run.data.utterances, run.data.features.contents)):
         run.say(remark)
     if not accelerator.is_main_process:
         accelerator.wait_for_everyone()
@@ -86,7 +83,7 @@ def describe(run: Run, accelerator: Accelerator) -> dict[str, Any]:
         "recipe": run.recipe.to_dict(),
         "learnt_from": versions_of(learnt_from(run.mode, run.recipe.initial_weights, run.recipe.teachers)),
         "data": run.data.digest,
-        "features": {VERSIONS[version].name: store.key for version, store in run.data.stores.items()},
+        "features": run.data.features.key,
         "labels": list(run.data.labels),
         "versions": versions(),
         "hardware": hardware(str(accelerator.device)) | {"processes": accelerator.num_processes},
@@ -105,41 +102,28 @@ def _require_no_later_stage(run: Run) -> None:
 
 
 def _write_split(run: Run, split: Split) -> None:
-    about = {utterance.id: utterance for utterance in run.data.utterances}
-    contents = run.data.contents
+    contents = run.data.features.contents
     rows = [
         (
             part,
-            item.utterance,
-            VERSIONS[item.version].name,
-            about[item.utterance].label,
-            about[item.utterance].speaker,
-            contents.get(item.utterance, ""),
+            utterance.recording,
+            utterance.version,
+            utterance.label,
+            utterance.speaker,
+            contents.get(utterance.recording, ""),
         )
-        for part, items in (("train", split.train), ("validation", split.validation), ("test", split.test))
-        for item in items
+        for part, utterances in (("train", split.train), ("validation", split.validation), ("test", split.test))
+        for utterance in utterances
     ]
     write_csv(run.folder / SPLIT_FILE, ("part", "utterance", "version", "label", "speaker", "content"), rows)
 
 
 def _run(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
     started = time.monotonic()
-    possible = run.data.possible
-    mixup = max(run.recipe.augmentation.mixup, run.recipe.teacher_augmentation.mixup)
-    if possible is not None and mixup:
-        raise ConfigError("mixup cannot mix clips of corpora with different labels: set augmentation.mixup to 0")
-    votes = run.data.votes if run.recipe.votes_weight else None
-    if run.recipe.votes_weight and votes is None:
-        raise ConfigError(
-            "what listeners heard is not there: votes_weight is for CREMA-D with its summaryTable.csv beside AudioWAV; "
-            "set it to 0"
-        )
-    if votes is not None and mixup:
-        raise ConfigError("mixup does not mix what listeners heard: set augmentation.mixup or votes_weight to 0")
     rows = {
-        part: Rows(items, run.data.stores, run.data.classes, device=accelerator.device, possible=possible, votes=votes)
-        for part, items in (
-            ("train", _repeated(split.train, run)),
+        part: Rows(utterances, run.data.features, run.data.labels, device=accelerator.device, possible=split.labels)
+        for part, utterances in (
+            ("train", _repeated(split.train, run.recipe.repeats)),
             ("validation", split.validation),
             ("test", split.test),
         )
@@ -147,7 +131,7 @@ def _run(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
     run.say(
         f"{run.data.corpus.title}, protocol {run.protocol}{'' if run.fold is None else f', fold {run.fold}'}, "
         f"recipe {run.recipe.name}, seed {run.seed}: {len(split.train)} training, "
-        f"{len(rows['validation'].items)} validation, {len(rows['test'].items)} test items ({split.note})"
+        f"{len(rows['validation'].utterances)} validation, {len(rows['test'].utterances)} test clips ({split.note})"
     )
     stages = StageRunner(run, rows, accelerator)
     networks, history = stages.run()
@@ -160,6 +144,7 @@ def _run(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
             networks=networks,
             history=history,
             rows=rows,
+            possible=split.labels,
             temperature=stages.temperature,
             temperature_factor=run.recipe.temperature_factor,
             seconds=time.monotonic() - started,
@@ -168,10 +153,8 @@ def _run(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
     return results
 
 
-def _repeated(items: tuple[Item, ...], run: Run) -> tuple[Item, ...]:
-    """Return the training items of an epoch: those of a mixture's smaller corpora several times."""
-    member_of = run.data.member_of
-    sizes = Counter(member_of[item.utterance] for item in items)
+def _repeated(utterances: tuple[Utterance, ...], repeats: int) -> tuple[Utterance, ...]:
+    """Return the training clips of an epoch: those of all corpora but the largest several times."""
+    sizes = Counter(utterance.corpus for utterance in utterances)
     largest = max(sizes, key=sizes.__getitem__, default="")
-    smaller = tuple(item for item in items if member_of[item.utterance] != largest)
-    return items + smaller * (run.recipe.repeats - 1)
+    return utterances + tuple(u for u in utterances if u.corpus != largest) * (repeats - 1)

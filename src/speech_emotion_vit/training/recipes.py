@@ -16,8 +16,9 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from ..errors import ConfigError
 from ..model.config import FrontendConfig, ModelConfig, as_float
-from .data.augment import Augmentation
-from .data.waveforms import VERSIONS
+from .data.corpora import ORIGINAL
+from .data.paper import VERSIONS
+from .data.specaugment import Augmentation
 
 Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["halving", "cosine"]
@@ -137,8 +138,8 @@ class Recipe:
     """Name of the preset it started from; part of a folder's name."""
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     """How waveforms become images."""
-    versions: tuple[int, ...] = (0,)
-    """Versions of every training recording, 0 being the original: indices of `waveforms.VERSIONS`."""
+    versions: tuple[str, ...] = (ORIGINAL,)
+    """Versions of every training recording: names from `data.paper.VERSIONS`."""
     validation: bool = True
     """Whether validation speakers are held out. If not they train too, which three other speakers of SAVEE can do with:
     the last epoch is kept, and the folds of a cross-validation are calibrated by each other."""
@@ -178,9 +179,6 @@ class Recipe:
     """Weight of the teacher's soft labels in the student's stage, and of the `teachers`' (*paper*: none)."""
     soft_temperature: float = 2.0
     """What softens the teacher's labels."""
-    votes_weight: float = 0.0
-    """Weight of what listeners heard, which further heads learn that are thrown away (stage ``supervised``, CREMA-D):
-    it says what can be heard in a clip, where the label says what was meant."""
     temperature_factor: float = 1.0
     """What the temperature that fits the validation clips is multiplied by, where their speakers are known to be easier
     than others are: eighteen tell a temperature to a tenth only."""
@@ -200,17 +198,16 @@ class Recipe:
             raise ConfigError(f"name must be 1 to 64 letters, digits and _.-, not dots alone, not {shown(self.name)}")
         _choice("student_network", self.student_network, Network)
         _choice("teacher_network", self.teacher_network, Network)
-        if 0 not in self.versions or len(set(self.versions)) != len(self.versions):
-            raise ConfigError(f"versions must be different and contain 0, the original, not {list(self.versions)}")
-        if not set(self.versions) <= set(range(len(VERSIONS))):
-            raise ConfigError(f"versions must be from 0 to {len(VERSIONS) - 1}, not {list(self.versions)}")
+        if ORIGINAL not in self.versions or len(set(self.versions)) != len(self.versions):
+            raise ConfigError(f"versions must be different and contain {ORIGINAL}, not {shown(self.versions)}")
+        if not set(self.versions) <= set(VERSIONS):
+            raise ConfigError(f"versions must be of {', '.join(VERSIONS)}, not {shown(self.versions)}")
         if not 1 <= self.repeats <= 100:
             raise ConfigError(f"repeats must be from 1 to 100, not {self.repeats}")
         for name, high in (
             ("label_smoothing", 0.9),
             ("alpha", 1e6),
             ("soft_weight", 1e6),
-            ("votes_weight", 1e6),
             ("soft_temperature", 100),
         ):
             value = getattr(self, name)
@@ -382,7 +379,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "paper": Recipe(
             name="paper",
             frontend=FrontendConfig(long_clips="truncate"),
-            versions=(0, 1, 2, 3),
+            versions=tuple(VERSIONS),
         ),
         "robust": Recipe(
             name="robust",

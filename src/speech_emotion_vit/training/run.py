@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..extras import TRAINING, require
-from .data.catalogue import Corpus
+from .data.corpora import Corpus
 from .data.dataset import load_data
 from .data.protocols import Fold, Protocol, number_of_folds
 from .fit.stage_runner import Run, Stages
@@ -49,7 +49,6 @@ def train_corpus(
     strict: bool = False,
     cache: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
-    progress: Callable[[str], Callable[[int, int], None]] | None = None,
 ) -> dict[str, Any]:
     """Train on one corpus and return the results, as ``results.json`` in `output` holds them.
 
@@ -73,9 +72,8 @@ def train_corpus(
             cache=cache,
             strict=strict,
             say=say if main else quiet,
-            progress=progress if main else None,
         )
-    folds = number_of_folds(data.utterances, corpus.name, protocol)
+    folds = number_of_folds(data.utterances, protocol)
     run = Run(
         data=data,
         protocol=protocol,

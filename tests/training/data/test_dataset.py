@@ -18,11 +18,11 @@ def test_a_table_that_names_its_parts_is_split_so(tmp_path: Path) -> None:
     table.write_text("\n".join([f"{lines[0]},split", *rows]))
     common = ("--dataset", "folder", "--data-dir", table, "--cache-dir", tmp_path / "cache")
     result = succeed("train", *common, *SMALL, "--stage", "supervised", "--output", tmp_path / "own")
-    assert "2 training, 4 validation, 0 test items (the parts are those of the table)" in result.stderr
+    assert "2 training, 4 validation, 0 test clips (the parts are those of the table)" in result.stderr
     with open(tmp_path / "own" / "split.csv", newline="") as file:
         assert all(row["part"] == part_of[row["speaker"]] for row in csv.DictReader(file))
     error = fail("evaluate", *common, "--model", tmp_path / "own")
-    assert "there is no test item to score: choose another part" in error
+    assert "there is no test clip to score: choose another part" in error
 
 
 def test_a_folder_of_ones_own_trains_under_random(place: Path, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_the_paper_protocol_prints_its_leak(place: Path, savee: Path, tmp_path: 
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert described["split"]["test"] == 45  # a fifth of 4 x 56, rounded up
     assert described["split"]["leakage"] > 0.95
-    assert "of test items have a version of the same recording in training" in result.stderr
+    assert "of test samples have a version of the same recording in training" in result.stderr
     card = (tmp_path / "run" / "README.md").read_text()
     assert "**Leak**: " in card
     config = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -5,7 +5,6 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +17,7 @@ from speech_emotion_vit.model.config import FrontendConfig
 from speech_emotion_vit.model.frontend import LogMel
 from speech_emotion_vit.training.data import features
 from speech_emotion_vit.training.data.corpora import Utterance, read_folder
-from speech_emotion_vit.training.data.features import load_features, make_images, read_waveform
-from speech_emotion_vit.training.data.protocols import Item
+from speech_emotion_vit.training.data.features import load_features, load_waveforms, make_images, read_waveform
 from speech_emotion_vit.training.data.rows import Rows
 
 CONFIG = FrontendConfig(n_mels=32, columns=32)
@@ -33,16 +31,16 @@ def utterances(tmp_path: Path) -> list[Utterance]:
 
 def test_features_are_the_front_ends_images_in_half_precision(tmp_path: Path, utterances: list[Utterance]) -> None:
     store = load_features(utterances, CONFIG, cache=tmp_path / "cache")
-    assert store.images.shape == (6, 32, 32)
-    assert store.images.dtype == np.float16
-    assert isinstance(store.images, np.memmap)
+    assert store.values.shape == (6, 32, 32)
+    assert store.values.dtype == np.float16
+    assert isinstance(store.values, np.memmap)
     for utterance in utterances:
         first, last = store.rows[utterance.id]
         waveform = torch.from_numpy(read_waveform(utterance.path, RATE))[None]
         image = LogMel(CONFIG)(waveform)[0, 0].numpy()
         assert last == first + 1
-        assert np.abs(store.images[first] - image).max() < 5e-4  # 0.04 dB of 80
-        assert ((store.images[first] == 0) == (image == 0)).all()
+        assert np.abs(store.values[first] - image).max() < 5e-4  # 0.04 dB of 80
+        assert ((store.values[first] == 0) == (image == 0)).all()
 
 
 def test_half_precision_does_not_change_what_a_network_says(tmp_path: Path, utterances: list[Utterance]) -> None:
@@ -54,23 +52,23 @@ def test_half_precision_does_not_change_what_a_network_says(tmp_path: Path, utte
     store = load_features(utterances, CONFIG, cache=tmp_path / "cache")
     exact = torch.cat([LogMel(CONFIG)(torch.from_numpy(read_waveform(u.path, RATE))[None]) for u in utterances])
     with torch.no_grad():
-        difference = network(exact) - network(torch.from_numpy(np.array(store.images)).float().unsqueeze(1))
+        difference = network(exact) - network(torch.from_numpy(np.array(store.values)).float().unsqueeze(1))
     assert difference.abs().max() < 5e-3
 
 
 def test_a_store_is_made_once_and_again_when_anything_changes(tmp_path: Path, utterances: list[Utterance]) -> None:
-    heard: list[int] = []
-    options = {"cache": tmp_path / "cache", "progress": lambda done, total: heard.append(done)}
+    cache = tmp_path / "cache"
 
-    def made(*arguments: Any, **more: Any) -> tuple[str, bool]:
-        heard.clear()
-        store = load_features(*arguments, **options, **more)
-        return store.key, bool(heard)
+    def made(clips: list[Utterance], config: FrontendConfig) -> tuple[str, bool]:
+        before = {path: path.stat().st_mtime_ns for path in cache.glob("*/*")}
+        key = load_features(clips, config, cache=cache).key
+        return key, before != {path: path.stat().st_mtime_ns for path in cache.glob("*/*")}
 
     first, new = made(utterances, CONFIG)
     assert new
     assert made(utterances, CONFIG) == (first, False)
-    found = [made(utterances, FrontendConfig(n_mels=32, columns=32, top_db=60.0)), made(utterances, CONFIG, version=2)]
+    shifted = [utterance.altered("shift") for utterance in utterances]
+    found = [made(utterances, FrontendConfig(n_mels=32, columns=32, top_db=60.0)), made(shifted, CONFIG)]
     write_clip(utterances[0].path, "fear", seed=9)
     found.append(made(utterances, CONFIG))
     assert all(new for _, new in found)
@@ -85,7 +83,7 @@ def test_an_interrupted_build_leaves_no_store(
 
     cache = tmp_path / "cache"
     with monkeypatch.context() as patch:
-        patch.setattr(features.np, "save", interrupt)
+        patch.setattr(features, "make_images", interrupt)
         with pytest.raises(KeyboardInterrupt):
             load_features(utterances, CONFIG, cache=cache)
     assert list(cache.iterdir()) == []
@@ -121,7 +119,7 @@ def test_unreadable_files_are_named_and_left_out(tmp_path: Path, utterances: lis
     store = load_features(utterances, CONFIG, cache=tmp_path / "cache")
     assert set(store.faults) == {utterances[1].id, utterances[2].id}
     assert str(utterances[1].path) in store.faults[utterances[1].id]
-    assert len(store.images) == len(store.rows) == 4
+    assert len(store.values) == len(store.rows) == 4
 
 
 def test_what_could_not_be_read_is_tried_again_by_other_decoders(tmp_path: Path, utterances: list[Utterance]) -> None:
@@ -172,18 +170,16 @@ def rows_of(tmp_path: Path, count: int = 12) -> Rows:
     root = labelled_csv(tmp_path / "corpus", ["anger", "fear"], ["p", "q"], count // 4)
     write_clip(root.parent / "audio" / "p_fear_0.flac", "fear", seconds=5.0)
     utterances = read_folder(root)
-    stores = {v: load_features(utterances, CONFIG, version=v, cache=tmp_path / "cache") for v in (0, 2)}
-    classes = {u.id: ["anger", "fear"].index(u.label) for u in utterances}
-    items = [Item(u.id, v) for u in utterances for v in (0, 2)]
-    return Rows(items, stores, classes, device=DEVICE)
+    both = [u.altered(version) for u in utterances for version in ("original", "shift")]
+    return Rows(both, load_features(both, CONFIG, cache=tmp_path / "cache"), ["anger", "fear"], device=DEVICE)
 
 
 def test_rows_know_their_clips_targets_and_lengths(tmp_path: Path) -> None:
     rows = rows_of(tmp_path)
-    assert len(rows.items) == 24
+    assert len(rows.utterances) == 24
     assert len(rows) == 26  # the long clip has two windows in each version
     assert all(
-        ("fear" in rows.items[clip].utterance) == target for clip, target in zip(rows.owners, rows.targets, strict=True)
+        ("fear" in rows.utterances[clip].id) == target for clip, target in zip(rows.owners, rows.targets, strict=True)
     )
     images = rows.images(np.arange(len(rows)))
     assert images.shape == (26, 1, 32, 32)
@@ -208,15 +204,33 @@ def test_an_epoch_sees_every_row_once_in_even_batches_of_similar_length(tmp_path
 def test_unreadable_items_are_left_out_of_rows(tmp_path: Path, utterances: list[Utterance]) -> None:
     utterances[0].path.write_bytes(b"")
     store = load_features(utterances, CONFIG, cache=tmp_path / "cache")
-    classes = {u.id: 0 for u in utterances}
-    rows = Rows([Item(u.id, 0) for u in utterances], {0: store}, classes, device=DEVICE)
-    assert [item.utterance for item in rows.items] == [u.id for u in utterances[1:]]
-    with pytest.raises(DatasetError, match="none of 1 items"):
-        Rows([Item(utterances[0].id, 0)], {0: store}, classes, device=DEVICE)
+    labels = ["anger", "neutral"]
+    assert Rows(utterances, store, labels, device=DEVICE).utterances == utterances[1:]
+    with pytest.raises(DatasetError, match="none of 1 clips"):
+        Rows(utterances[:1], store, labels, device=DEVICE)
 
 
 def test_the_index_is_plain_json(tmp_path: Path, utterances: list[Utterance]) -> None:
     store = load_features(utterances, CONFIG, cache=tmp_path / "cache")
     index = json.loads((tmp_path / "cache" / store.key / "index.json").read_text())
-    assert index["frontend"] == CONFIG.to_dict()
+    assert index["about"]["frontend"] == CONFIG.to_dict()
     assert "/" not in "".join(index["rows"]).replace("anger/", "").replace("neutral/", "")  # no path of this machine
+
+
+def test_waveforms_are_16_bit_whole_and_at_full_scale(tmp_path: Path, utterances: list[Utterance]) -> None:
+    utterances[3].path.write_bytes(b"")
+    store = load_waveforms(utterances, RATE, cache=tmp_path / "cache")
+    assert (store.values.dtype, len(store.rows), set(store.faults)) == (np.int16, 5, {utterances[3].id})
+    for utterance in utterances[:3]:
+        stored, waveform = store.of(utterance).astype(np.float32), read_waveform(utterance.path, RATE)
+        assert np.abs(stored).max() == 32767
+        waveform -= waveform.mean()
+        assert np.abs(stored / 32767 * np.abs(waveform).max() - waveform).max() < 1e-5
+    with pytest.raises(KeyError):
+        store.of(utterances[3])
+
+
+def test_silence_has_a_waveform(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "zeros.wav", np.zeros(100), RATE)
+    clip = Utterance(id="zeros", path=tmp_path / "zeros.wav", label="", speaker="")
+    assert not load_waveforms([clip], RATE, cache=tmp_path / "cache").of(clip).any()

@@ -11,11 +11,8 @@ import torch
 
 from corpus_factory import labelled_csv
 from speech_emotion_vit.errors import ConfigError, DatasetError
-from speech_emotion_vit.training.data.augment import Augmentation
 from speech_emotion_vit.training.data.corpora import SAVEE_LABELS
-from speech_emotion_vit.training.data.features import FeatureStore
-from speech_emotion_vit.training.data.protocols import Item
-from speech_emotion_vit.training.data.rows import Rows
+from speech_emotion_vit.training.data.specaugment import Augmentation
 from speech_emotion_vit.training.fit.head import embed_rows, fit_probe
 from speech_emotion_vit.training.fit.loop import seed_of
 from speech_emotion_vit.training.fit.pretrained import OwnHead
@@ -23,7 +20,7 @@ from speech_emotion_vit.training.fit.state import load_state, save_state
 from speech_emotion_vit.training.recipes import RECIPES, ProbeSettings, Recipe
 from speech_emotion_vit.training.score.evaluate import score_rows
 from speech_emotion_vit.weights.checkpoint import load_checkpoint
-from tiny_networks import COMPACT, SIZE, eight_clips, network, right
+from tiny_networks import COMPACT, SIZE, eight_clips, made_up_rows, network, right
 from training_runs import SMALL, fail, results_of, succeed
 
 
@@ -34,14 +31,7 @@ def test_a_probe_changes_the_head_alone_and_tells_what_is_linear(classes: int) -
     images = rng.random((4 * classes, SIZE, SIZE)).astype(np.float16) * np.float16(0.3)
     for row, image in enumerate(images):
         image[4 * (row % classes) : 4 * (row % classes) + 3] += 0.5
-    names = [f"clip{i}" for i in range(len(images))]
-    store = FeatureStore(images, {name: (i, i + 1) for i, name in enumerate(names)}, {}, "made-up")
-    rows = Rows(
-        [Item(name, 0) for name in names],
-        {0: store},
-        {name: i % classes for i, name in enumerate(names)},
-        device=torch.device("cpu"),
-    )
+    rows = made_up_rows(images, [i % classes for i in range(len(images))])
     probed = network(dataclasses.replace(COMPACT, num_classes=classes, pooling="contour_statistics")).eval()
     before = {name: tensor.clone() for name, tensor in probed.state_dict().items()}
     speakers = [str(i // classes) for i in range(len(images))]
@@ -78,22 +68,14 @@ def test_corpora_of_a_mixture_weigh_the_same_in_a_probe() -> None:
     images = np.random.default_rng(0).random((13, SIZE, SIZE)).astype(np.float16)
     labels = [0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 1, 1]  # of nine clips and of four
     weights = [1 / 6] * 6 + [1 / 3] * 3 + [1 / 2] * 4
-    names = [f"clip{i}" for i in range(13)]
-    store = FeatureStore(images, {name: (i, i + 1) for i, name in enumerate(names)}, {}, "made-up")
-    possible = {name: (i < 9, True, i >= 9) for i, name in enumerate(names)}
-    rows = Rows(
-        [Item(name, 0) for name in names],
-        {0: store},
-        dict(zip(names, labels, strict=True)),
-        device=torch.device("cpu"),
-        possible=possible,
-    )
+    corpora = ["one"] * 9 + ["other"] * 4
+    rows = made_up_rows(images, labels, corpora=corpora, possible={"one": "01", "other": "12"})
     probed = network(dataclasses.replace(COMPACT, num_classes=3)).eval()
-    record = fit_probe(probed, rows, names, ProbeSettings(copies=0), Augmentation(), seed=0)
+    record = fit_probe(probed, rows, [str(i) for i in range(13)], ProbeSettings(copies=0), Augmentation(), seed=0)
     scaled = StandardScaler().fit_transform(embed_rows(probed, rows, Augmentation(), 0).double())
     targets = 2 * np.eye(3)[labels] - 1
     ridge = Ridge(alpha=record["penalty"] * sum(weights)).fit(scaled, targets, weights)
-    allowed = np.array(list(possible.values()))
+    allowed = np.array([(i < 9, True, i >= 9) for i in range(13)])
     np.testing.assert_allclose(score_rows(probed, rows)[allowed], ridge.predict(scaled)[allowed], atol=1e-3)
     assert record["left_out_nll"] < np.log(3)  # of two labels each, not of three
 
@@ -171,8 +153,7 @@ def test_a_probe_needs_every_class_and_some_clips_to_leave_out() -> None:
     probed = network(dataclasses.replace(COMPACT, num_classes=3)).eval()
     with pytest.raises(DatasetError, match="have 2 of 3 labels"):
         fit_probe(probed, rows, ["a"] * 8, ProbeSettings(), Augmentation(), seed=0)
-    store = FeatureStore(np.ones((2, SIZE, SIZE), np.float16), {"a": (0, 1), "b": (1, 2)}, {}, "made-up")
-    few = Rows([Item("a", 0), Item("b", 0)], {0: store}, {"a": 0, "b": 1}, device=torch.device("cpu"))
+    few = made_up_rows(np.ones((2, SIZE, SIZE)), [0, 1])
     with pytest.raises(DatasetError, match="no label has 3 training clips"):
         fit_probe(network(COMPACT), few, ["a", "b"], ProbeSettings(), Augmentation(), seed=0)
     with pytest.raises(ConfigError, match=r"probe\.contour_weight must be from 0 to 100, not -1\.0"):
@@ -193,7 +174,7 @@ def test_a_probe_gives_a_trained_network_the_labels_of_a_few_clips(place: Path, 
     arguments += ("--stage", "probe", "--set", "probe.copies=1", "--output", tmp_path, "--fold", "0")
     result = succeed(*arguments)
     assert "probe: a new head for crema-d@" in result.stderr
-    assert "42 training, 0 validation, 14 test items" in result.stderr  # speakers that train are left out in turn
+    assert "42 training, 0 validation, 14 test clips" in result.stderr  # speakers that train are left out in turn
     classifier, base = EmotionClassifier(tmp_path / "fold-0"), EmotionClassifier()
     assert list(classifier.labels) == sorted(SAVEE_LABELS.values())
     clip = next(iter(sorted(savee.glob("*.wav"))))
@@ -241,7 +222,7 @@ def test_a_probe_beside_the_networks_own_head(tmp_path: Path) -> None:
     probe = ("--stage", "probe", "--set", f"initial_weights={tmp_path / 'own'}")
     result = succeed(*common, *probe, "--output", tmp_path / "both")
     assert f"probe: a head beside that of {tmp_path / 'own'}" in result.stderr
-    assert "12 training, 4 validation, 4 test items" in result.stderr
+    assert "12 training, 4 validation, 4 test clips" in result.stderr
     own, both = (load_checkpoint(tmp_path / each / "model.safetensors") for each in ("own", "both"))
     width = own[1].model.embedding_dim
     expected = 0.5 / own[1].temperature * own[0].head.weight

@@ -12,12 +12,12 @@ from speech_emotion_vit.training.fit.losses import cross_entropy, feature_distan
 def test_a_class_that_a_clip_cannot_have_gets_no_target_and_no_probability() -> None:
     logits = torch.tensor([[0.5, -1.0, 2.0, 9.0], [1.5, 0.0, -0.5, 0.25]])
     targets = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
-    possible = torch.tensor([[True, True, True, False], [True, True, True, True]])
+    mask = torch.tensor([[True, True, True, False], [True, True, True, True]])
     expected = sum(
         cross_entropy(logits[i : i + 1, : 3 + i], targets[i : i + 1, : 3 + i], label_smoothing=0.3) for i in range(2)
     )
-    assert cross_entropy(logits, targets, label_smoothing=0.3, possible=possible) == pytest.approx(expected / 2)
-    assert restrict(logits, possible).softmax(dim=1)[0, 3] == 0
+    assert cross_entropy(logits, targets, label_smoothing=0.3, mask=mask) == pytest.approx(expected / 2)
+    assert restrict(logits, mask).softmax(dim=1)[0, 3] == 0
     assert restrict(logits, None) is logits
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 from pathlib import Path
@@ -10,13 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from corpus_factory import write_clip
-from speech_emotion_vit.training.data.augment import Augmentation
-from speech_emotion_vit.training.data.corpora import CREMA_D_LABELS
+from speech_emotion_vit.training.data.specaugment import Augmentation
 from speech_emotion_vit.training.fit.loop import fit
 from speech_emotion_vit.training.fit.stages import Batch, Distillation, FrozenTeacher, Matching, Supervised, encode
 from tiny_networks import COMPACT, QUICK, SIZE, STUDENT, TEACHER, digest, eight_clips, job, network, right
-from training_runs import SMALL, fail, succeed
+from training_runs import SMALL, fail
 
 
 def test_encoding_without_padding_is_the_networks_own_feature() -> None:
@@ -30,37 +27,37 @@ def test_encoding_without_padding_is_the_networks_own_feature() -> None:
 def test_dropping_keeps_the_best_scored_columns_and_the_share_of_padding() -> None:
     model = network(STUDENT)
     images = eight_clips().images(np.arange(8))
-    scores = torch.rand(8, SIZE, generator=torch.Generator().manual_seed(0))
+    order = torch.rand(8, SIZE, generator=torch.Generator().manual_seed(0))
     for row in range(8):
         real = SIZE - row
-        kept = scores[row, :real].topk(math.ceil(real / 2)).indices
+        kept = order[row, :real].topk(math.ceil(real / 2)).indices
         patches = torch.cat((images[row, 0].T[kept], torch.zeros(1, SIZE)))[None]
         bias = torch.zeros(1, len(kept) + 1)
         bias[0, -1] = math.log(row / 2) if row else -math.inf
         expected = model.forward_patches(patches, bias).embedding
         assert torch.allclose(
-            encode(model, images[row : row + 1], drop=0.5, scores=scores[row : row + 1]), expected, atol=1e-5
+            encode(model, images[row : row + 1], drop=0.5, order=order[row : row + 1]), expected, atol=1e-5
         )
-    together = encode(model, images, drop=0.5, scores=scores)
-    alone = torch.cat([encode(model, images[i : i + 1], drop=0.5, scores=scores[i : i + 1]) for i in range(8)])
+    together = encode(model, images, drop=0.5, order=order)
+    alone = torch.cat([encode(model, images[i : i + 1], drop=0.5, order=order[i : i + 1]) for i in range(8)])
     assert torch.allclose(together, alone, atol=1e-5)
 
 
 def test_dropping_in_a_network_with_a_stem_takes_half_of_all_patches() -> None:
     model = network(TEACHER)
     images = eight_clips().images(np.arange(2))
-    scores = torch.rand(2, SIZE, generator=torch.Generator().manual_seed(0))
+    order = torch.rand(2, SIZE, generator=torch.Generator().manual_seed(0))
     patches = model.patches(images)
     expected = torch.cat(
-        [model.forward_patches(patches[i, scores[i].topk(SIZE // 2).indices][None]).embedding for i in range(2)]
+        [model.forward_patches(patches[i, order[i].topk(SIZE // 2).indices][None]).embedding for i in range(2)]
     )
-    assert torch.allclose(encode(model, images, drop=0.5, scores=scores), expected, atol=1e-5)
+    assert torch.allclose(encode(model, images, drop=0.5, order=order), expected, atol=1e-5)
 
 
 def test_gradients_of_thinned_batches_are_finite() -> None:
     model = network(STUDENT)
-    scores = torch.rand(8, SIZE)
-    encode(model, eight_clips().images(np.arange(8)), drop=0.5, scores=scores).sum().backward()
+    order = torch.rand(8, SIZE)
+    encode(model, eight_clips().images(np.arange(8)), drop=0.5, order=order).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
     assert model.patch_embedding.projection.weight.grad is not None
 
@@ -168,9 +165,9 @@ def test_a_teacher_hears_each_clip_without_the_noise(
             accelerator,
         )
     plain, noisy = batches[0.0], batches[0.6]
-    torch.testing.assert_close(noisy.taught, plain.images)
-    assert (noisy.images >= noisy.taught).all()
-    assert 0 < (noisy.images > noisy.taught).flatten(1).any(dim=1).sum() < len(noisy.images)
+    torch.testing.assert_close(noisy.teacher_images, plain.images)
+    assert (noisy.images >= noisy.teacher_images).all()
+    assert 0 < (noisy.images > noisy.teacher_images).flatten(1).any(dim=1).sum() < len(noisy.images)
     teacher, student = FrozenTeacher(network(COMPACT, 1)), network(COMPACT, 2).eval()
     expected = (student.embed(noisy.images) - teacher.features(plain.images)).abs().mean()
     for stage in (Matching(student, teacher), Distillation(student, teacher, alpha=1.0, soft_weight=1.0)):
@@ -179,46 +176,6 @@ def test_a_teacher_hears_each_clip_without_the_noise(
     wanted = teacher.logits(teacher.features(plain.images)).softmax(dim=1)
     told = -(wanted * student(noisy.images).log_softmax(dim=1)).sum(dim=1).mean()
     assert soft(noisy)["soft_labels"].item() == pytest.approx(told.item(), rel=1e-5)
-
-
-def test_what_listeners_heard_is_learnt_by_heads_that_are_thrown_away() -> None:
-    model = network(COMPACT).eval()
-    stage = Supervised(model, votes_weight=0.5)
-    votes = torch.tensor([[[1.0, 0.0], [0.5, 0.5]]]).repeat(8, 1, 1)
-    votes[6:] = 0  # nobody was asked
-    batch = Batch(eight_clips().images(np.arange(8)), torch.eye(2).repeat(4, 1), votes=votes)
-    assert stage(batch)["votes"].item() == pytest.approx(0.5 * 6 / 8 * 2 * math.log(2))  # its heads know nothing yet
-    assert stage.votes_head is not None
-    torch.manual_seed(0)
-    torch.nn.init.normal_(stage.votes_head.weight)
-    logits = (model.embed(batch.images) @ stage.votes_head.weight.T).reshape(8, 2, 2)
-    losses = stage(batch)
-    chances = logits.log_softmax(dim=2)
-    expected = -(chances[:6, 0, 0] + 0.5 * chances[:6, 1].sum(dim=1)).sum() / 8 * 0.5
-    assert losses["votes"].item() == pytest.approx(expected.item(), rel=1e-5)
-    losses["votes"].backward()  # type: ignore[no-untyped-call]
-    assert any(parameter.grad is not None and parameter.grad.any() for parameter in model.blocks.parameters())
-    assert not any("votes" in name for name in model.state_dict())
-    assert "votes" not in Supervised(model)(batch)
-
-
-def test_votes_are_learnt_where_there_are_any_and_not_mixed(place: Path, savee: Path, tmp_path: Path) -> None:
-    common = ("--stage", "supervised", "--set", "votes_weight=0.5", "--cache-dir", place / "cache", *SMALL)
-    message = fail("train", "--dataset", "savee", "--data-dir", savee, "--output", tmp_path / "none", *common)
-    assert "votes_weight is for CREMA-D with its summaryTable.csv beside AudioWAV; set it to 0" in message
-    rows = ["FileName,VoiceVote,MultiModalVote"]
-    for number, (speaker, part) in enumerate((s, p) for s in ("1001", "1049", "1048") for p in CREMA_D_LABELS):
-        write_clip(tmp_path / "AudioWAV" / f"{speaker}_DFA_{part}_XX.wav", CREMA_D_LABELS[part], seed=number)
-        rows.append(f"{speaker}_DFA_{part}_XX,{part[0]}:N,{part[0]}")
-    (tmp_path / "summaryTable.csv").write_text("\n".join(rows))
-    arguments = ("train", "--dataset", "crema-d", "--data-dir", tmp_path, *common)
-    succeed(*arguments, "--output", tmp_path / "run")
-    with open(tmp_path / "run" / "history.csv", newline="") as file:
-        losses = [float(row["votes"]) for row in csv.DictReader(file)]
-    assert len(losses) == 3
-    assert 0 < losses[-1] < losses[0]
-    message = fail(*arguments, "--output", tmp_path / "mixup", "--set", "augmentation.mixup=0.4")
-    assert "set augmentation.mixup or votes_weight to 0" in message
 
 
 def test_features_of_different_width_are_not_matched(place: Path, savee: Path) -> None:

@@ -12,24 +12,26 @@ import pytest
 
 from speech_emotion_vit.errors import DatasetError, WeightsError
 from speech_emotion_vit.training.data.corpora import Utterance
-from speech_emotion_vit.training.data.protocols import Item, Protocol, Split
+from speech_emotion_vit.training.data.protocols import Protocol, Split
 from speech_emotion_vit.training.score.provenance import heard_by, require_unheard
 from speech_emotion_vit.weights.manifest import load_manifest
 from speech_emotion_vit.weights.resolve import WEIGHTS_FOLDER
 from training_runs import SMALL, fail, succeed
 
-SPEAKERS = ("03", "08", "1001", "1003")
+SPEAKERS = ("emodb/03", "emodb/08", "crema-d/1001", "crema-d/1003")
 CLIPS = [
-    Utterance(id=f"{speaker}_{take}", path=Path("absent.wav"), label="fear", speaker=speaker, sentence="")
+    Utterance(
+        id=f"{speaker}_{take}", path=Path("absent.wav"), label="fear", speaker=speaker, corpus=speaker.split("/")[0]
+    )
     for speaker in SPEAKERS
     for take in "ab"
 ]
 
 
 def split(protocol: Protocol, test: tuple[str, ...], validation: tuple[str, ...] = ()) -> Split:
-    sides = ([Item(name, 0) for name in names] for names in (validation, test))
-    validation_items, test_items = map(tuple, sides)
-    return Split(protocol=protocol, fold=None, train=(), validation=validation_items, test=test_items)
+    about = {clip.id: clip for clip in CLIPS}
+    sides = [tuple(about[name] for name in names) for names in (validation, test)]
+    return Split(protocol=protocol, train=(), validation=sides[0], test=sides[1])
 
 
 def run_folder(folder: Path, train: list[str], corpus: str = "crema-d", **more: object) -> str:
@@ -42,7 +44,7 @@ def run_folder(folder: Path, train: list[str], corpus: str = "crema-d", **more: 
     (folder / "run.json").write_text(json.dumps(record | more))
     with open(folder / "split.csv", "w", newline="") as file:
         rows = [("train", name, name[:-2], f"content of {name}") for name in train]
-        header, test = ("part", "utterance", "speaker", "content"), ("test", "1003_a", "1003", "content of 1003_a")
+        header, test = ("part", "utterance", "speaker", "content"), ("test", "crema-d/1003_a", "crema-d/1003", "")
         csv.writer(file, lineterminator="\n").writerows([header, *rows, test])
     return str(folder)
 
@@ -63,26 +65,30 @@ def test_the_manifest_says_it_of_every_bundled_model() -> None:
 
 
 def test_test_clips_of_a_heard_speaker_are_refused() -> None:
-    unheard = {"crema-d": ("03_a", "08_a"), "emodb": ("1001_a", "1003_a")}
-    for model, heard in (("crema-d", "1001_a"), ("emodb", "03_a")):
+    unheard = {"crema-d": ("emodb/03_a", "emodb/08_a"), "emodb": ("crema-d/1001_a", "crema-d/1003_a")}
+    for model, heard in (("crema-d", "crema-d/1001_a"), ("emodb", "emodb/03_a")):
         for protocol in ("speaker", "random", "paper"):
             refused = split(protocol, (heard, *unheard[model]))
             with pytest.raises(DatasetError, match=rf"{protocol} split leaks: {model} was trained on .*{heard}: start"):
-                require_unheard([None, model] if model == "emodb" else [model], refused, CLIPS, model, {})
-            assert require_unheard([model], split(protocol, unheard[model]), CLIPS, model, {}) == []
-    (remark,) = require_unheard([None], split("speaker", ("03_a",), ("1001_a", "1001_b")), CLIPS, "crema-d", {})
+                require_unheard([None, model] if model == "emodb" else [model], refused, CLIPS, {})
+            assert require_unheard([model], split(protocol, unheard[model]), CLIPS, {}) == []
+    with pytest.raises(DatasetError, match="crema-d was trained on the corpora of 1 test clips: crema-d/1003_a: start"):
+        require_unheard(["crema-d"], split("corpus", ("crema-d/1003_a",)), [*CLIPS[:4], CLIPS[4], CLIPS[6]], {})
+    (remark,) = require_unheard(
+        [None], split("speaker", ("emodb/03_a",), ("crema-d/1001_a", "crema-d/1001_b")), CLIPS, {}
+    )
     assert "the default model was trained on speakers of 2 validation clips" in remark
 
 
 def test_a_run_is_read_from_its_folder_with_all_it_learnt_from(tmp_path: Path) -> None:
-    first = run_folder(tmp_path / "first", ["03_a"])
-    second = run_folder(tmp_path / "second", ["08_a"], recipe={"initial_weights": first})
-    third = run_folder(tmp_path / "third", ["1001_a"], corpus="emodb", recipe={"teachers": [second]})
-    assert heard_by(first).among(CLIPS, "crema-d", "random", {}) == {"03_a"}
+    first = run_folder(tmp_path / "first", ["emodb/03_a"])
+    second = run_folder(tmp_path / "second", ["emodb/08_a"], recipe={"initial_weights": first})
+    third = run_folder(tmp_path / "third", ["crema-d/1001_a"], corpus="emodb", recipe={"teachers": [second]})
+    assert heard_by(first).among(CLIPS, "random", {}) == {"emodb/03_a"}
     for model in (second, third):
-        assert heard_by(model).among(CLIPS, "crema-d", "random", {}) == {"03_a", "08_a"}
-        assert heard_by(model).among(CLIPS, "crema-d", "speaker", {}) == {"03_a", "03_b", "08_a", "08_b"}
-    assert heard_by(third).among(CLIPS, "emodb", "paper", {}) == {"1001_a"}
+        assert heard_by(model).among(CLIPS, "random", {}) == {"emodb/03_a", "emodb/08_a"}
+        assert heard_by(model).among(CLIPS, "speaker", {}) == {"emodb/03_a", "emodb/03_b", "emodb/08_a", "emodb/08_b"}
+    assert heard_by(third).among(CLIPS, "paper", {}) == {"crema-d/1001_a"}
     assert not heard_by(third).unknown
     probe = run_folder(tmp_path / "probe", [], mode="probe")  # of the default model
     assert "crema-d/1001" in heard_by(probe).speakers
@@ -94,48 +100,48 @@ def test_a_run_is_read_from_its_folder_with_all_it_learnt_from(tmp_path: Path) -
 
 
 def test_a_run_is_found_by_a_relative_path_and_by_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_folder(tmp_path / "run", ["03_a"])
+    run_folder(tmp_path / "run", ["emodb/03_a"])
     (tmp_path / "linked").mkdir()
     for name in ("model.safetensors", "config.json"):
         (tmp_path / "linked" / name).symlink_to(tmp_path / "run" / name)
     (tmp_path / "run" / "teacher").mkdir()
     for place, model in (("run", "."), ("run", "model.safetensors"), ("run/teacher", ".."), ("linked", ".")):
         monkeypatch.chdir(tmp_path / place)
-        assert set(heard_by(model).clips) == {"crema-d/03_a"}
+        assert set(heard_by(model).clips) == {"emodb/03_a"}
 
 
 def test_ones_own_clips_are_known_by_their_content(tmp_path: Path) -> None:
     contents = {clip.id: f"content of {clip.id}" for clip in CLIPS}
-    heard = heard_by(run_folder(tmp_path / "run", ["03_a"], corpus="folder"))
-    assert heard.among(CLIPS, "folder", "random", contents) == {"03_a"}
-    assert heard.among(CLIPS, "folder", "speaker", contents) == {"03_a", "03_b"}
+    heard = heard_by(run_folder(tmp_path / "run", ["emodb/03_a"], corpus="folder"))
+    assert heard.among(CLIPS, "random", contents) == {"emodb/03_a"}
+    assert heard.among(CLIPS, "speaker", contents) == {"emodb/03_a", "emodb/03_b"}
     renamed = [dataclasses.replace(clip, id=f"copy/{clip.id}", speaker="?") for clip in CLIPS]  # another folder of them
     moved = {f"copy/{name}": content for name, content in contents.items()}
-    assert heard.among(renamed, "folder", "random", moved) == {"copy/03_a"}
+    assert heard.among(renamed, "random", moved) == {"copy/emodb/03_a"}
     others = {name: f"another {content}" for name, content in contents.items()}  # other clips of the same names
-    assert heard.among(CLIPS, "folder", "random", others) == set()
+    assert heard.among(CLIPS, "random", others) == set()
 
 
 def test_a_record_of_ones_own_clips_without_content_is_no_record(tmp_path: Path) -> None:
-    model = run_folder(tmp_path / "run", ["03_a"], corpus="folder")
+    model = run_folder(tmp_path / "run", ["emodb/03_a"], corpus="folder")
     table = (tmp_path / "run" / "split.csv").read_text()
     (tmp_path / "run" / "split.csv").write_text(table.replace("content\n", "other\n"))
     assert heard_by(model).unknown == [model]
 
 
 def test_what_is_on_no_record_is_said(tmp_path: Path) -> None:
-    lonely = run_folder(tmp_path / "lonely", ["03_a"])
+    lonely = run_folder(tmp_path / "lonely", ["emodb/03_a"])
     (tmp_path / "lonely" / "split.csv").unlink()
-    gone = run_folder(tmp_path / "gone", ["03_a"], recipe={"initial_weights": str(tmp_path / "nowhere")})
-    odd = run_folder(tmp_path / "odd", ["03_a"], recipe=[])
+    gone = run_folder(tmp_path / "gone", ["emodb/03_a"], recipe={"initial_weights": str(tmp_path / "nowhere")})
+    odd = run_folder(tmp_path / "odd", ["emodb/03_a"], recipe=[])
     for model, unknown in ((lonely, lonely), (gone, str(tmp_path / "nowhere")), (odd, odd)):
         assert heard_by(model).unknown == [unknown]
-        (remark,) = require_unheard([model], split("speaker", ("1001_a",)), CLIPS, "crema-d", {})
+        (remark,) = require_unheard([model], split("speaker", ("crema-d/1001_a",)), CLIPS, {})
         assert f"what {unknown} was trained on is not on record" in remark
-    loop = run_folder(tmp_path / "loop", ["03_a"], recipe={"initial_weights": str(tmp_path / "loop")})
-    assert heard_by(loop).among(CLIPS, "crema-d", "random", {}) == {"03_a"}
+    loop = run_folder(tmp_path / "loop", ["emodb/03_a"], recipe={"initial_weights": str(tmp_path / "loop")})
+    assert heard_by(loop).among(CLIPS, "random", {}) == {"emodb/03_a"}
     with pytest.raises(WeightsError, match="nowhere"):
-        require_unheard([str(tmp_path / "nowhere")], split("speaker", ("1001_a",)), CLIPS, "crema-d", {})
+        require_unheard([str(tmp_path / "nowhere")], split("speaker", ("crema-d/1001_a",)), CLIPS, {})
 
 
 def test_a_model_that_has_heard_the_test_speakers_is_no_start(savee: Path, place: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Features: the log-Mel images of a whole corpus, on disk, memory-mapped.
+"""What is computed from audio once and kept on disk, memory-mapped: the log-Mel images of a corpus, or its waveforms.
 
-A store is keyed by the front-end's values, the version of augmentation and the content of every file, so nothing
-stale is ever read. It is written under another name and renamed once complete: an interruption loses time only.
+A store is keyed by what is computed and by the content of every file, so nothing stale is ever read. It is written
+under another name and renamed once complete: an interruption loses time only.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from tqdm import tqdm
 
 from ...audio.reader import AudioReader, Samples, windows
 from ...errors import AudioError, DatasetError, one_line
@@ -30,30 +32,41 @@ from ...files import open_regular
 from ...model.config import FrontendConfig
 from ...model.frontend import LogMel
 from .corpora import Utterance, named
-from .waveforms import VERSIONS, make_version
+from .paper import VERSIONS, alter
 
-FORMAT = 1  # raise it when what a store holds changes for the same key
+FORMAT = 2  # raise it when what a store holds changes for the same key
 BLOCK = 64  # utterances handed to the threads at a time
+FULL_SCALE = 32767  # of 16-bit samples
 ANOTHER = "set SPEECH_EMOTION_VIT_CACHE to another folder"
 DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError)  # what reading a damaged store may raise
 
-Progress = Callable[[int, int], None]
+Values = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class FeatureStore:
-    """Images of a corpus in one version. A clip longer than the front-end's window has several rows."""
+class Store:
+    """What was computed of some utterances, one behind the other."""
 
-    images: npt.NDArray[np.float16]
-    """`[rows, n_mels, columns]`, memory-mapped; the half precision costs under 0.04 dB."""
+    values: Values
+    """Memory-mapped: images `[rows, n_mels, columns]` in half precision, which costs under 0.04 dB, several rows for a
+    clip longer than the front-end's window; or 16-bit samples `[samples]`."""
     rows: dict[str, tuple[int, int]]
     """Utterance to its first row and the row after its last; the unreadable are not in it."""
     faults: dict[str, str]
-    """Utterance to why it could not be read."""
+    """Recording to why it could not be read."""
     key: str
-    """Digest of the front-end, the version and every file: the store's name in the cache."""
+    """Digest of what is computed and of every file: the store's name in the cache."""
     contents: dict[str, str] = field(default_factory=dict)
-    """Utterance to the SHA-256 of its file; the unreadable are not in it."""
+    """Recording to the SHA-256 of its file; the unreadable are not in it."""
+
+    def of(self, utterance: Utterance) -> Values:
+        """Return the rows of one utterance.
+
+        Raises:
+            KeyError: it could not be read.
+        """
+        first, last = self.rows[utterance.id]
+        return np.asarray(self.values[first:last])
 
 
 def default_cache() -> Path:
@@ -68,52 +81,110 @@ def load_features(
     utterances: Sequence[Utterance],
     frontend: FrontendConfig,
     *,
-    version: int = 0,
     cache: Path | None = None,
     workers: int | None = None,
-    progress: Progress | None = None,
-) -> FeatureStore:
-    """Return the images of `utterances` in one version, from the cache or computed into it.
+    title: str = "features",
+) -> Store:
+    """Return the images of `utterances`, each in its version, from the cache or computed into it.
 
     Args:
         utterances: what to read; each is resampled, downmixed and cut into windows as a prediction does.
         frontend: how a waveform becomes an image.
-        version: 0 for the originals, 1 to 3 for `waveforms.VERSIONS`.
         cache: folder of the stores; `default_cache` if None.
         workers: threads; the number of cores if None.
-        progress: called with the number done and the number in all.
+        title: of the progress bar, which is shown on a terminal only.
 
     Raises:
         DatasetError: nothing could be read, or the cache cannot be written.
     """
-    folder = cache or default_cache()
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
-    with pool:
-        digests = list(pool.map(_digest, [utterance.path for utterance in utterances]))
-        contents = {utterance.id: digest for utterance, digest in zip(utterances, digests, strict=True)}
-        store = folder / _key(utterances, digests, frontend, version)
+    network = LogMel(frontend)
+    used = {utterance.version for utterance in utterances}
+
+    def compute(utterance: Utterance) -> Values:
+        waveform = read_waveform(utterance.path, frontend.sampling_rate)
+        return make_images(alter(waveform, utterance, frontend), network)
+
+    about = {
+        "frontend": frontend.to_dict(),
+        "versions": {name: dataclasses.asdict(VERSIONS[name]) for name in sorted(used)},
+    }
+    return _load(utterances, about, compute, cache or default_cache(), workers, title)
+
+
+def load_waveforms(
+    utterances: Sequence[Utterance],
+    sampling_rate: int,
+    *,
+    cache: Path | None = None,
+    workers: int | None = None,
+    title: str = "audio",
+) -> Store:
+    """Return the 16-bit samples of `utterances`, from the cache or decoded into it.
+
+    The mean is taken away and the peak set to full scale, so that 16 bits lose nothing of a quiet recording.
+
+    Args:
+        utterances: what to read; originals.
+        sampling_rate: in Hz.
+        cache: folder of the stores; `default_cache` if None.
+        workers: threads; the number of cores if None.
+        title: of the progress bar, which is shown on a terminal only.
+
+    Raises:
+        DatasetError: nothing could be read, or the cache cannot be written.
+    """
+
+    def compute(utterance: Utterance) -> Values:
+        waveform = read_waveform(utterance.path, sampling_rate)
+        waveform = waveform - waveform.mean()
+        peak = float(np.abs(waveform).max())
+        samples: Values = np.round(waveform * (FULL_SCALE / peak if peak else 0.0)).astype(np.int16)
+        return samples
+
+    return _load(utterances, {"sampling_rate": sampling_rate}, compute, cache or default_cache(), workers, title)
+
+
+def _load(
+    utterances: Sequence[Utterance],
+    about: Mapping[str, object],
+    compute: Callable[[Utterance], Values],
+    cache: Path,
+    workers: int | None,
+    title: str,
+) -> Store:
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        paths = list(dict.fromkeys(utterance.path for utterance in utterances))
+        digests = dict(zip(paths, pool.map(_digest, paths), strict=True))
+        contents = {utterance.id: digests[utterance.path] for utterance in utterances}
+        content = {"format": FORMAT, "about": about, "files": list(contents.items())}
+        store = cache / hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+        recordings = {utterance.recording: contents[utterance.id] for utterance in utterances}
         if os.path.exists(store):
             try:
-                return _open(store, contents)
+                return _open(store, recordings)
             except DAMAGED:  # or of other decoders
                 shutil.rmtree(store, ignore_errors=True)
         if not os.path.exists(store):  # else it is another user's, or another process has just made it
-            _build(store, utterances, frontend, version, pool, progress)
+            _build(store, utterances, about, compute, pool, title)
         try:
-            return _open(store, contents)
+            return _open(store, recordings)
         except DAMAGED as error:
             raise DatasetError(f"{store}: cannot be used ({one_line(error)}): remove it, or {ANOTHER}") from error
 
 
-def _open(store: Path, contents: dict[str, str]) -> FeatureStore:
+def _open(store: Path, contents: Mapping[str, str]) -> Store:
     index = json.loads((store / "index.json").read_text(encoding="utf-8"))
     if index["faults"] and index["decoders"] != _decoders():
         raise ValueError(f"{store}: what could not be read then may be readable now")
-    images = np.load(store / "images.npy", mmap_mode="r")
     rows = {name: (first, last) for name, (first, last) in index["rows"].items()}
-    if len(images) != max((last for _, last in rows.values()), default=0):
-        raise ValueError(f"{store}: {len(images)} images are not those of the index")
-    return FeatureStore(images, rows, index["faults"], store.name, {name: contents[name] for name in rows})
+    total = max((last for _, last in rows.values()), default=0)
+    file, dtype, shape = store / "values.bin", np.dtype(index["dtype"]), (total, *index["shape"])
+    if file.stat().st_size != dtype.itemsize * int(np.prod(shape)):
+        raise ValueError(f"{store}: its values are not those of the index")
+    values = np.memmap(file, dtype, "r", shape=shape)
+    faults: dict[str, str] = index["faults"]
+    read = {name: content for name, content in contents.items() if name not in faults}
+    return Store(values, rows, faults, store.name, read)
 
 
 def _decoders() -> list[str]:
@@ -154,57 +225,48 @@ def _digest(path: Path) -> str:
         return f"unreadable: {error.strerror}"
 
 
-def _key(utterances: Sequence[Utterance], digests: Sequence[str], frontend: FrontendConfig, version: int) -> str:
-    content = {
-        "format": FORMAT,
-        "frontend": frontend.to_dict(),
-        "version": dataclasses.asdict(VERSIONS[version]),
-        "files": [[utterance.id, digest] for utterance, digest in zip(utterances, digests, strict=True)],
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-
-
 def _build(
     store: Path,
     utterances: Sequence[Utterance],
-    config: FrontendConfig,
-    version: int,
+    about: Mapping[str, object],
+    compute: Callable[[Utterance], Values],
     pool: ThreadPoolExecutor,
-    progress: Progress | None,
+    title: str,
 ) -> None:
-    frontend = LogMel(config)
-
-    def compute(utterance: Utterance) -> npt.NDArray[np.float16] | str:
+    def attempt(utterance: Utterance) -> Values | str:
         try:
-            waveform = read_waveform(utterance.path, config.sampling_rate)
+            return compute(utterance)
         except AudioError as error:
             return str(error)
-        return make_images(make_version(waveform, version, config, key=utterance.id), frontend)
 
     rows: dict[str, tuple[int, int]] = {}
     faults: dict[str, str] = {}
-    blocks: list[npt.NDArray[np.float16]] = []
+    index: dict[str, object] = {"rows": rows, "faults": faults, "decoders": _decoders(), "about": about}
     filled = 0
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the utterances run in parallel, their small matrices need not
     try:
-        for start in range(0, len(utterances), BLOCK):
-            block = utterances[start : start + BLOCK]
-            for utterance, images in zip(block, pool.map(compute, block), strict=True):
-                if isinstance(images, str):
-                    faults[utterance.id] = images
-                else:
-                    rows[utterance.id] = (filled, filled + len(images))
-                    filled += len(images)
-                    blocks.append(images)
-            if progress is not None:
-                progress(min(start + BLOCK, len(utterances)), len(utterances))
+        with (
+            _written(store) as temporary,
+            open(temporary / "values.bin", "wb") as file,
+            tqdm(total=len(utterances), desc=title, unit="clip", leave=False, disable=None) as bar,
+        ):
+            for start in range(0, len(utterances), BLOCK):
+                block = utterances[start : start + BLOCK]
+                for utterance, values in zip(block, pool.map(attempt, block), strict=True):
+                    if isinstance(values, str):
+                        faults[utterance.recording] = values
+                    else:
+                        file.write(np.ascontiguousarray(values).data)
+                        rows[utterance.id] = (filled, filled + len(values))
+                        filled += len(values)
+                        index |= {"dtype": values.dtype.str, "shape": values.shape[1:]}
+                bar.update(len(block))
+            if not rows:
+                raise DatasetError(f"none of {len(utterances)} files can be read: {named(list(faults.values()))}")
+            (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8")
     finally:
         torch.set_num_threads(threads)
-    if not blocks:
-        raise DatasetError(f"none of {len(utterances)} files can be read: {named(list(faults.values()))}")
-    index = {"rows": rows, "faults": faults, "decoders": _decoders(), "frontend": config.to_dict()}
-    _write(store, np.concatenate(blocks), index)
 
 
 def _remove_abandoned(cache: Path) -> None:
@@ -215,19 +277,15 @@ def _remove_abandoned(cache: Path) -> None:
                 shutil.rmtree(part, ignore_errors=True)
 
 
-def _write(store: Path, images: npt.NDArray[np.float16], index: dict[str, object]) -> None:
+@contextlib.contextmanager
+def _written(store: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `store` when the block ends well, and else disappears."""
+    temporary = store.parent / f".part-{secrets.token_hex(8)}"
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(store.parent)
-        temporary = store.parent / f".part-{secrets.token_hex(8)}"
         temporary.mkdir()  # with the rights of any folder, which mkdtemp would not give: a cache may be shared
-    except OSError as error:
-        raise DatasetError(
-            f"{store.parent}: the feature cache cannot be written ({error.strerror}): {ANOTHER}"
-        ) from error
-    try:
-        np.save(temporary / "images.npy", images)
-        (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        yield temporary
         try:
             temporary.rename(store)
         except OSError:
@@ -235,7 +293,7 @@ def _write(store: Path, images: npt.NDArray[np.float16], index: dict[str, object
                 raise
     except OSError as error:
         raise DatasetError(
-            f"{store}: the feature cache cannot be written ({error.strerror}): make room, or {ANOTHER}"
+            f"{store.parent}: the feature cache cannot be written ({error.strerror}): make room, or {ANOTHER}"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,16 +1,19 @@
 """Protocols: which utterances are trained on, which choose, which score; and the leak check.
 
+``corpus``
+    Train on some corpora, test on others, over the labels that both have: a stranger. Leave one corpus out in turn
+    (`make_split`), or name both sides (`split_corpora`), such as `FREE` for training and all others for the test.
+    Speakers of an official test set are in no part, so that ``speaker`` can score the same network.
 ``speaker``
-    Speakers disjoint: a new voice. CREMA-D: audEERING's split 1.1.0 with 56 / 18 / 17 speakers; EmoDB and SAVEE:
-    leave one speaker out, the next speaker cyclically validates; a folder of one's own: speakers 60 / 20 / 20.
-    All three together: five folds, each with CREMA-D's split, and two speakers of EmoDB and, but for the last, one of
-    SAVEE testing; only CREMA-D's speakers validate, for the others have too few to spare.
+    Speakers disjoint: a new voice in a known room. CREMA-D: audEERING's split 1.1.0 with 56 / 18 / 17 speakers;
+    EmoDB, SAVEE, EMOVO and CASIA: leave one speaker out, the next speaker cyclically validates; others, as a folder
+    of one's own: speakers 60 / 20 / 20. Of several corpora together each is split its own way, and only the official
+    validation speakers validate if there are some.
 ``random``
-    Recordings disjoint, speakers shared: known voices, new clips. Stratified 72 / 8 / 20; augmented versions
-    stay on the side of their recording and only originals validate and test.
+    Recordings disjoint, speakers shared: known voices, new clips. Stratified 72 / 8 / 20.
 ``paper``
-    The published protocol: the pool of originals and augmented versions, stratified 80 / 20 by sample, nothing held
-    out for validation. Almost every test item has another version of its recording in training: for comparison with
+    The published protocol: the pool of originals and altered versions, stratified 80 / 20 by sample, nothing held
+    out for validation. Almost every test sample has another version of its recording in training: for comparison with
     the published numbers only.
 
 The table of a folder of one's own may name each clip's part: under ``speaker`` and ``random`` that is the split then.
@@ -18,40 +21,27 @@ The table of a folder of one's own may name each clip's part: under ``speaker`` 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, TypeAlias, TypeVar, get_args
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
 from ...errors import ConfigError, DatasetError
-from .corpora import PARTS, Utterance, named
+from .corpora import CORPORA, ORIGINAL, PARTS, Utterance, named
+from .paper import VERSIONS
 
-Protocol = Literal["speaker", "random", "paper"]
+Protocol = Literal["corpus", "speaker", "random", "paper"]
 Fold: TypeAlias = "int | Literal['final'] | None"
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
-# audEERING's split of CREMA-D, version 1.1.0; the other 56 speakers train.
-_TEST = (1048, 1069, 1071, 1074, 1076, 1077, 1078, 1079, 1082, 1083, 1084, 1086, 1087, 1088, 1089, 1090, 1091)
-_VALIDATION = (
-    *(1049, 1053, 1054, 1055, 1058, 1059, 1061, 1062, 1063, 1064, 1065, 1066, 1067, 1068, 1070, 1075, 1080, 1085),
-)
-CREMA_D_TEST = frozenset(map(str, _TEST))
-CREMA_D_VALIDATION = frozenset(map(str, _VALIDATION))
-GENERAL_FOLDS = {"emodb": 5, "savee": 4}  # of all three corpora; CREMA-D is split the same way in each
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1  # of what does not test
+FEWEST_LABELS = 2  # of a score: with one label every answer is right
 
-T = TypeVar("T")
-H = TypeVar("H", bound=Hashable)
-
-
-class Item(NamedTuple):
-    """One sample: an utterance in one of its versions, 0 being the original."""
-
-    utterance: str
-    version: int
+Utterances: TypeAlias = tuple[Utterance, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,113 +49,160 @@ class Split:
     """Who trains, who chooses, who scores."""
 
     protocol: Protocol
-    """Which of the three protocols."""
-    fold: Fold
+    """Which of the protocols."""
+    fold: Fold = None
     """Fold of a cross-validation, ``final`` for all that may train, None where there is one split."""
-    train: tuple[Item, ...]
-    """Items the weights are fitted to."""
-    validation: tuple[Item, ...]
-    """Items that choose the epoch and the temperature; never test items."""
-    test: tuple[Item, ...]
-    """Items the scores are about."""
+    train: Utterances
+    """What the weights are fitted to."""
+    validation: Utterances = ()
+    """What chooses the epoch and, except under ``corpus``, the temperature; never test clips."""
+    test: Utterances = ()
+    """What the scores are about."""
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """By corpus, the labels that its clips can have, in alphabetical order. Under ``corpus``, a test corpus has those
+    that training has too."""
     left_out: tuple[str, ...] = ()
-    """Utterances in none of the three: the corpus's known defects."""
+    """Ids of utterances that are in no part because they are known defects."""
     note: str = ""
     """What a reader of the score must know."""
 
     @property
     def leakage(self) -> float:
-        """Share of test items of which training or validation holds some version of the same recording."""
-        seen = {item.utterance for item in self.train} | {item.utterance for item in self.validation}
-        return sum(item.utterance in seen for item in self.test) / max(1, len(self.test))
+        """Share of test utterances of which training or validation holds some version of the same recording."""
+        seen = {utterance.recording for utterance in (*self.train, *self.validation)}
+        return sum(utterance.recording in seen for utterance in self.test) / max(1, len(self.test))
 
 
-def number_of_folds(utterances: Sequence[Utterance], corpus: str, protocol: Protocol) -> int:
+def number_of_folds(utterances: Sequence[Utterance], protocol: Protocol) -> int:
     """Return the number of folds of the cross-validation, 0 where there is one fixed split."""
-    if protocol == "speaker" and corpus == "general":
-        return max(GENERAL_FOLDS.values())
-    if protocol == "speaker" and corpus in ("emodb", "savee"):
-        return len({utterance.speaker for utterance in utterances})
+    corpora = _by_corpus(utterances)
+    if protocol == "corpus":
+        return len(corpora) if len(corpora) > 1 else 0
+    if protocol == "speaker":
+        left_out = [clips for name, clips in corpora.items() if CORPORA[name].leave_one_out]
+        return max((len({u.speaker for u in clips}) for clips in left_out), default=0)
     return 0
 
 
 def make_split(
     utterances: Sequence[Utterance],
     *,
-    corpus: str,
     protocol: Protocol,
-    defects: Mapping[str, str],
-    versions: Sequence[int] = (0,),
+    versions: Sequence[str] = (ORIGINAL,),
     fold: Fold = None,
     seed: int = 0,
 ) -> Split:
     """Split `utterances` and check the result for leaks.
 
     Args:
-        utterances: the corpus, in any order; the result depends on ids only.
-        corpus: its name.
-        protocol: ``speaker``, ``random`` or ``paper``.
-        defects: utterances that are left out everywhere but under ``paper``, whose published counts include them.
-        versions: the versions that train; under ``paper`` the pool.
-        fold: which fold of a cross-validation, or ``final`` to train on everything but the published test speakers of
-            CREMA-D, which are there to be scored; its validation speakers train, too.
-        seed: of the draws of ``random`` and ``paper`` and of a folder's speakers.
+        utterances: originals of one or several corpora, in any order; the result depends on ids only.
+        protocol: ``corpus``, ``speaker``, ``random`` or ``paper``.
+        versions: names from `paper.VERSIONS`; what trains, trains in all of them. Under ``paper`` they are the pool.
+        fold: which fold of a cross-validation, or ``final`` to train on everything but the speakers of an official
+            test set, who are there to be scored; the validation speakers train, too.
+        seed: of the draws of ``random`` and ``paper`` and of the speakers where no split is known.
 
     Raises:
         DatasetError: the corpus cannot be split so, or the split leaks.
-        ConfigError: there is no such protocol or fold.
+        ConfigError: there is no such protocol, version or fold.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
-    ordered = sorted(utterances, key=lambda utterance: utterance.id)
-    left_out = tuple(u.id for u in ordered if u.id in defects) if protocol != "paper" else ()
-    usable = [utterance for utterance in ordered if utterance.id not in left_out]
-    folds = number_of_folds(usable, corpus, protocol)
+    if unknown := [version for version in versions if version not in VERSIONS]:
+        raise ConfigError(f"versions must be of {', '.join(VERSIONS)}, not {', '.join(unknown)}")
+    usable, left_out = _without_defects(utterances, keep=protocol == "paper")
+    folds = number_of_folds(usable, protocol)
+    name = " and ".join(_by_corpus(usable))
     if isinstance(fold, int) and not 0 <= fold < folds:
         raise ConfigError(
-            f"fold {fold} does not exist: {corpus} under {protocol} has "
+            f"fold {fold} does not exist: {name} under {protocol} has "
             + (f"folds 0 to {folds - 1}" if folds else "one split without folds")
         )
     if fold is None and folds:
-        raise ConfigError(f"{corpus} under {protocol} is a cross-validation: choose a fold from 0 to {folds - 1}")
-    published_test = protocol == "speaker" and corpus in ("crema-d", "general")
-    if fold == "final" and not published_test:
-        split = Split(
-            protocol=protocol,
-            fold=fold,
-            train=_versions(usable, versions),
-            validation=(),
-            test=(),
-            left_out=left_out,
-            note="trained on every speaker; the score is that of the cross-validation",
-        )
+        raise ConfigError(f"{name} under {protocol} is a cross-validation: choose a fold from 0 to {folds - 1}")
+    if protocol == "corpus":
+        split = _leave_one_corpus_out(usable, fold)
     elif protocol == "paper":
         if any(utterance.part for utterance in usable):
             raise ConfigError("protocol paper draws its own parts: pass another one, or leave out the column split")
         split = _paper(usable, versions, seed)
+    elif fold == "final" and not any(CORPORA[corpus].test_speakers for corpus in _by_corpus(usable)):
+        note = "trained on every speaker; the score is that of the cross-validation"
+        split = Split(protocol=protocol, train=tuple(usable), note=note)
     else:
-        divide = _by_speaker if protocol == "speaker" else _by_recording
-        train, validation, test, note = divide(usable, corpus, fold, seed)
-        split = Split(
-            protocol=protocol,
-            fold=fold,
-            train=_versions(train, versions),
-            validation=_versions(validation, (0,)),
-            test=_versions(test, (0,)),
-            left_out=left_out,
-            note=note,
-        )
+        train, validation, test, note = (_by_speaker if protocol == "speaker" else _by_recording)(usable, fold, seed)
+        split = Split(protocol=protocol, train=tuple(train), validation=tuple(validation), test=tuple(test), note=note)
         if fold == "final":
-            split = without_validation(split, versions)
-    check_leaks(split, ordered)
+            split = without_validation(split)
+    split = replace(split, fold=fold, left_out=left_out, labels=split.labels or _labels_of(usable))
+    if protocol != "paper":
+        split = replace(split, train=_altered(split.train, versions))
+    check_leaks(split)
     return split
 
 
-def without_validation(split: Split, versions: Sequence[int]) -> Split:
-    """Return `split` with its validation utterances in training, in all `versions`."""
-    also = tuple(Item(item.utterance, version) for item in split.validation for version in versions)
+def split_corpora(utterances: Sequence[Utterance], *, train: Sequence[str], test: Sequence[str]) -> Split:
+    """Train on the corpora `train` and test on the corpora `test`, over the labels that both have.
+
+    The official validation speakers of a corpus in `train` validate. Official test speakers are in no part.
+
+    Args:
+        utterances: of all these corpora at least; others are ignored.
+        train: names of corpora.
+        test: names of other corpora.
+
+    Raises:
+        ConfigError: a corpus is on both sides.
+        DatasetError: a corpus is missing, or has not two labels in common with those that train.
+    """
+    if shared := sorted(set(train) & set(test)):
+        raise ConfigError(f"{', '.join(shared)} would be trained and tested on: name each corpus on one side")
+    usable, left_out = _without_defects([u for u in utterances if u.corpus in {*train, *test}], keep=False)
+    split = replace(_stranger(usable, train, test), left_out=left_out)
+    check_leaks(split)
+    return split
+
+
+def score_all(utterances: Sequence[Utterance], protocol: Protocol) -> Split:
+    """Return a split that trains nothing and tests all that the folds of `protocol` test together.
+
+    Args:
+        utterances: of one or several corpora.
+        protocol: ``corpus`` or ``speaker``; under ``corpus`` official test speakers are in no part.
+    """
+    usable, left_out = _without_defects(utterances, keep=False)
+    note = "every clip, as the folds together test: new voices only for a model that was not trained on this corpus"
+    if protocol == "corpus":
+        reserved = {speaker for name in _by_corpus(usable) for speaker in CORPORA[name].test_speakers}
+        usable = [utterance for utterance in usable if utterance.speaker not in reserved]
+        note = "every clip" + (" but those of the official test speakers" if reserved else "")
+    return Split(
+        protocol=protocol, train=(), test=tuple(usable), labels=_labels_of(usable), left_out=left_out, note=note
+    )
+
+
+def parts_to_score(utterances: Iterable[Utterance]) -> dict[str, Utterances]:
+    """Return what gets a score of its own: every corpus, and of one whose words tell the emotion its common sentences.
+
+    SAVEE speaks ten of fifteen sentences in one emotion only; a network that hears words is right there for the wrong
+    reason, so ``savee, common sentences`` is given beside ``savee``.
+    """
+    found: dict[str, Utterances] = {}
+    for name, clips in _by_corpus(utterances).items():
+        found[name] = tuple(clips)
+        if common := CORPORA[name].common_sentences:
+            found[f"{name}, common sentences"] = tuple(clip for clip in clips if clip.sentence in common)
+    return found
+
+
+def without_validation(split: Split) -> Split:
+    """Return `split` with its validation utterances in training."""
+    versions = tuple(dict.fromkeys(utterance.version for utterance in split.train)) or (ORIGINAL,)
     return replace(
-        split, train=split.train + also, validation=(), note=f"{split.note}; the validation speakers are trained on too"
+        split,
+        train=split.train + _altered(split.validation, versions),
+        validation=(),
+        note=f"{split.note}; the validation speakers are trained on too",
     )
 
 
@@ -174,7 +211,7 @@ def check_contents(split: Split, contents: Mapping[str, str]) -> None:
 
     Args:
         split: what is refused.
-        contents: SHA-256 of the files by utterance.
+        contents: SHA-256 of the files by recording.
 
     Raises:
         DatasetError: it has.
@@ -182,53 +219,124 @@ def check_contents(split: Split, contents: Mapping[str, str]) -> None:
     if split.protocol == "paper":
         return
     seen: dict[str, tuple[str, str]] = {}
-    for part, items in (("training", split.train), ("validation", split.validation), ("test", split.test)):
-        for item in items:
-            if (content := contents.get(item.utterance)) is None:
+    for part, utterances in (("training", split.train), ("validation", split.validation), ("test", split.test)):
+        for utterance in utterances:
+            if (content := contents.get(utterance.recording)) is None:
                 continue
-            other, name = seen.setdefault(content, (part, item.utterance))
+            other, name = seen.setdefault(content, (part, utterance.id))
             if other != part:
                 raise DatasetError(
-                    f"the {split.protocol} split leaks: {item.utterance} ({part}) and {name} ({other}) are one and the "
+                    f"the {split.protocol} split leaks: {utterance.id} ({part}) and {name} ({other}) are one and the "
                     "same file: keep one of them"
                 )
 
 
-def check_leaks(split: Split, utterances: Sequence[Utterance]) -> None:
+def check_leaks(split: Split) -> None:
     """Refuse a split whose parts share what its protocol keeps apart.
 
     Raises:
-        DatasetError: speakers (``speaker``) or recordings (``speaker``, ``random``) are on two sides, an item is on
-            two sides (``paper``), or an item is no utterance of the corpus.
+        DatasetError: corpora (``corpus``, training and test), speakers (``corpus``, ``speaker``) or recordings (all
+            but ``paper``) are on two sides, or an utterance is (``paper``).
     """
-    speaker_of = {utterance.id: utterance.speaker for utterance in utterances}
     parts = {"training": split.train, "validation": split.validation, "test": split.test}
-    unknown = sorted({i.utterance for items in parts.values() for i in items} - set(speaker_of))
-    if unknown:
-        raise DatasetError(f"the split names utterances that the corpus lacks: {named(unknown)}")
-    keys: dict[str, Callable[[Item], Hashable]]
+    keys: dict[str, Callable[[Utterance], str]]
     if split.protocol == "paper":
-        keys = {"item": lambda item: f"{item.utterance} version {item.version}"}
+        keys = {"sample": lambda utterance: utterance.id}
     else:
-        keys = {"recording": lambda item: item.utterance}
-    if split.protocol == "speaker":
-        keys["speaker"] = lambda item: speaker_of[item.utterance]
+        keys = {"recording": lambda utterance: utterance.recording}
+    if split.protocol in ("corpus", "speaker"):
+        # Nobody is somebody: two clips without a speaker's name may be of one voice.
+        keys["speaker"] = lambda utterance: utterance.speaker or f"nobody of {utterance.corpus}"
     for what, key in keys.items():
-        sides = {part: {key(item) for item in items} for part, items in parts.items()}
-        for one, other in (("training", "test"), ("validation", "test"), ("training", "validation")):
-            shared = sorted(map(str, sides[one] & sides[other]))
-            if shared:
-                raise DatasetError(
-                    f"the {split.protocol} split leaks: {len(shared)} {what}s are in {one} and in {other}: "
-                    f"{named(shared)}: move each to one side"
-                )
+        _require_apart(split.protocol, what, {part: {key(u) for u in clips} for part, clips in parts.items()})
+    if split.protocol == "corpus":
+        heard = {u.corpus for u in (*split.train, *split.validation)}
+        _require_apart("corpus", "corpora", {"training": heard, "test": {u.corpus for u in split.test}})
 
 
-def _versions(utterances: Sequence[Utterance], versions: Sequence[int]) -> tuple[Item, ...]:
-    return tuple(Item(utterance.id, version) for utterance in utterances for version in versions)
+def _require_apart(protocol: str, what: str, sides: Mapping[str, set[str]]) -> None:
+    for one, other in (("training", "test"), ("validation", "test"), ("training", "validation")):
+        if one in sides and other in sides and (shared := sorted(sides[one] & sides[other])):
+            several = what if what == "corpora" else f"{what}s"
+            raise DatasetError(
+                f"the {protocol} split leaks: {len(shared)} {several} are in {one} and in {other}: "
+                f"{named(shared)}: move each to one side"
+            )
+
+
+def _by_corpus(utterances: Iterable[Utterance]) -> dict[str, list[Utterance]]:
+    found: dict[str, list[Utterance]] = defaultdict(list)
+    for utterance in utterances:
+        found[utterance.corpus].append(utterance)
+    return {name: found[name] for name in CORPORA if name in found}
+
+
+def _labels_of(utterances: Iterable[Utterance]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(sorted({u.label for u in clips})) for name, clips in _by_corpus(utterances).items()}
+
+
+def _without_defects(utterances: Iterable[Utterance], *, keep: bool) -> tuple[list[Utterance], tuple[str, ...]]:
+    ordered = sorted(utterances, key=lambda utterance: utterance.id)
+    if keep:
+        return ordered, ()
+    left_out = tuple(u.id for u in ordered if u.id in CORPORA[u.corpus].defects)
+    return [utterance for utterance in ordered if utterance.id not in left_out], left_out
+
+
+def _altered(utterances: Iterable[Utterance], versions: Sequence[str]) -> Utterances:
+    return tuple(utterance.altered(version) for utterance in utterances for version in versions)
 
 
 Division = tuple[list[Utterance], list[Utterance], list[Utterance], str]
+
+
+def _leave_one_corpus_out(utterances: list[Utterance], fold: Fold) -> Split:
+    names = list(_by_corpus(utterances))
+    if fold == "final":
+        split = _stranger(utterances, names, [])
+        return replace(
+            without_validation(split), note="trained on every corpus; the score is that of the corpora left out in turn"
+        )
+    if not isinstance(fold, int):
+        raise DatasetError(
+            f"the corpus protocol needs two corpora, here is {names[0]} alone: name several, joined by +"
+        )
+    return _stranger(utterances, [name for name in names if name != names[fold]], [names[fold]])
+
+
+def _stranger(utterances: Sequence[Utterance], train: Sequence[str], test: Sequence[str]) -> Split:
+    """Return a split by corpora; speakers of official test sets are in no part."""
+    if missing := sorted({*train, *test} - {utterance.corpus for utterance in utterances}):
+        raise DatasetError(f"the corpora {', '.join(missing)} are not there: add them, or name others")
+    reserved = {speaker for name in (*train, *test) for speaker in CORPORA[name].test_speakers}
+    corpora = _by_corpus(u for u in utterances if u.speaker not in reserved)
+    validating = {speaker for name in train for speaker in CORPORA[name].validation_speakers}
+    heard = [u for name in train for u in corpora[name]]
+    labels = _labels_of(heard)
+    taught = {label for each in labels.values() for label in each}
+    tested: list[Utterance] = []
+    notes = [f"trained on {', '.join(train)}"]
+    for name in test:
+        labels[name] = tuple(sorted({u.label for u in corpora[name]} & taught))
+        if len(labels[name]) < FEWEST_LABELS:
+            raise DatasetError(
+                f"{name} shares {len(labels[name])} labels with {', '.join(train)}: a score needs {FEWEST_LABELS}: "
+                "add a corpus that has more of its labels"
+            )
+        tested += [u for u in corpora[name] if u.label in labels[name]]
+        outside = Counter(u.label for u in corpora[name] if u.label not in labels[name])
+        listed = ", ".join(f"{count} {label}" for label, count in sorted(outside.items()))
+        notes.append(f"tested on {name}" + (f" without {listed}, which no training clip has" if listed else ""))
+    if reserved:
+        notes.append("official test speakers are in no part")
+    return Split(
+        protocol="corpus",
+        train=tuple(u for u in heard if u.speaker not in validating),
+        validation=tuple(u for u in heard if u.speaker in validating),
+        test=tuple(tested),
+        labels=labels,
+        note="; ".join(notes),
+    )
 
 
 def _as_named(utterances: list[Utterance]) -> Division:
@@ -241,91 +349,85 @@ def _as_named(utterances: list[Utterance]) -> Division:
     return parts["train"], parts["validation"], parts["test"], "the parts are those of the table"
 
 
-def _by_speaker(utterances: list[Utterance], corpus: str, fold: Fold, seed: int) -> Division:
-    if corpus == "general":
-        return _each_by_speaker(utterances, fold)
+def _by_speaker(utterances: list[Utterance], fold: Fold, seed: int) -> Division:
+    if any(utterance.part for utterance in utterances):
+        _require_speakers(utterances)
+        return _as_named(utterances)
+    corpora = _by_corpus(utterances)
+    official = any(CORPORA[name].validation_speakers for name in corpora)
+    parts: Division = ([], [], [], "")
+    notes = []
+    for name, clips in corpora.items():
+        test, validation, note = _speakers(name, clips, fold, seed)
+        if official and not CORPORA[name].validation_speakers:
+            validation = set()
+        parts[0].extend(u for u in clips if u.speaker not in test | validation)
+        parts[1].extend(u for u in clips if u.speaker in validation)
+        parts[2].extend(u for u in clips if u.speaker in test)
+        notes.append(f"{name}: {note}" if len(corpora) > 1 else note)
+    return (*parts[:3], "; ".join(notes))
+
+
+def _speakers(name: str, utterances: list[Utterance], fold: Fold, seed: int) -> tuple[set[str], set[str], str]:
+    """Return who of one corpus tests, who validates, and what is to be said of it."""
+    corpus = CORPORA[name]
+    _require_speakers(utterances)
     speakers = sorted({utterance.speaker for utterance in utterances})
+    if corpus.test_speakers:
+        test, validation = set(corpus.test_speakers), set(corpus.validation_speakers)
+        rest = len(set(speakers) - test - validation)
+        note = f"{corpus.official_split}: {rest} training, {len(validation)} validation, {len(test)} test speakers"
+        return test, validation, note
+    if corpus.leave_one_out:
+        if not isinstance(fold, int) or fold >= len(speakers):
+            return set(), set(), "every speaker trains"
+        test, validation = {speakers[fold]}, {speakers[(fold + 1) % len(speakers)]}
+        return test, validation, f"leave one speaker out: {speakers[fold]} tests"
+    shuffled = [speakers[i] for i in np.random.default_rng(seed).permutation(len(speakers))]
+    share = max(1, round(TEST_SHARE * len(speakers)))
+    note = f"{len(speakers) - 2 * share} training, {share} validation, {share} test speakers drawn with seed {seed}"
+    return set(shuffled[:share]), set(shuffled[share : 2 * share]), note
+
+
+def _require_speakers(utterances: list[Utterance]) -> None:
+    speakers = {utterance.speaker for utterance in utterances}
     unnamed = sum(not utterance.speaker for utterance in utterances)
     if unnamed or len(speakers) < 3:
         raise DatasetError(
-            f"{corpus}: the speaker protocol needs the speaker of every clip and 3 of them, here are "
+            f"{utterances[0].corpus}: the speaker protocol needs the speaker of every clip and 3 of them, here are "
             f"{len(speakers) - (unnamed > 0)}, and {unnamed} clips without: "
             "give a CSV file with a speaker column, or pass --protocol random"
         )
-    if any(utterance.part for utterance in utterances):
-        return _as_named(utterances)
-    if corpus == "crema-d":
-        test, validation = set(CREMA_D_TEST), set(CREMA_D_VALIDATION)
-        note = "audEERING split 1.1.0: 56 training, 18 validation, 17 test speakers"
-    elif isinstance(fold, int):
-        test, validation = {speakers[fold]}, {speakers[(fold + 1) % len(speakers)]}
-        note = f"leave one speaker out: {speakers[fold]} tests, {speakers[(fold + 1) % len(speakers)]} validates"
-    else:
-        shuffled = [speakers[i] for i in np.random.default_rng(seed).permutation(len(speakers))]
-        share = max(1, round(TEST_SHARE * len(speakers)))
-        test, validation = set(shuffled[:share]), set(shuffled[share : 2 * share])
-        note = f"{len(speakers) - 2 * share} training, {share} validation, {share} test speakers drawn with seed {seed}"
-    return (
-        [u for u in utterances if u.speaker not in test | validation],
-        [u for u in utterances if u.speaker in validation],
-        [u for u in utterances if u.speaker in test],
-        note,
-    )
 
 
-def _each_by_speaker(utterances: list[Utterance], fold: Fold) -> Division:
-    test = {f"crema-d/{speaker}" for speaker in CREMA_D_TEST}
-    validation = {f"crema-d/{speaker}" for speaker in CREMA_D_VALIDATION}
-    for corpus, folds in GENERAL_FOLDS.items():
-        speakers = sorted({utterance.speaker for utterance in utterances if utterance.corpus == corpus})
-        if isinstance(fold, int) and fold < folds:
-            test.update(speakers[fold * len(speakers) // folds : (fold + 1) * len(speakers) // folds])
-    held = sorted({u.speaker for u in utterances if u.corpus != "crema-d"} & test)
-    note = "CREMA-D: audEERING split 1.1.0; "
-    note += f"held out of the others: {', '.join(held)}" if held else "every speaker of the others trains"
-    return (
-        [u for u in utterances if u.speaker not in test | validation],
-        [u for u in utterances if u.speaker in validation],
-        [u for u in utterances if u.speaker in test],
-        note,
-    )
-
-
-def _by_recording(utterances: list[Utterance], corpus: str, fold: Fold, seed: int) -> Division:
+def _by_recording(utterances: list[Utterance], fold: Fold, seed: int) -> Division:
     if any(utterance.part for utterance in utterances):
         return _as_named(utterances)
     rng = np.random.default_rng(seed)
-    rest, test = _stratified(utterances, lambda u: u.label, TEST_SHARE, rng)
-    train, validation = _stratified(rest, lambda u: u.label, VALIDATION_SHARE, rng)
+    rest, test = _stratified(utterances, TEST_SHARE, rng)
+    train, validation = _stratified(rest, VALIDATION_SHARE, rng)
     return train, validation, test, f"speakers are shared between training and test; drawn with seed {seed}"
 
 
-def _paper(utterances: list[Utterance], versions: Sequence[int], seed: int) -> Split:
-    label_of = {utterance.id: utterance.label for utterance in utterances}
-    pool = list(_versions(utterances, versions))
-    train, test = _stratified(pool, lambda i: label_of[i.utterance], TEST_SHARE, np.random.default_rng(seed))
-    split = Split(protocol="paper", fold=None, train=tuple(train), validation=(), test=tuple(test))
-    return Split(
-        protocol="paper",
-        fold=None,
-        train=split.train,
-        validation=(),
-        test=split.test,
-        note=f"{split.leakage:.1%} of test items have a version of the same recording in training",
-    )
+def _paper(utterances: list[Utterance], versions: Sequence[str], seed: int) -> Split:
+    pool = _altered(utterances, versions)
+    train, test = _stratified(pool, TEST_SHARE, np.random.default_rng(seed))
+    split = Split(protocol="paper", train=tuple(train), test=tuple(test))
+    note = f"{split.leakage:.1%} of test samples have a version of the same recording in training"
+    return replace(split, note=note)
 
 
 def _stratified(
-    items: Sequence[T], label: Callable[[T], str], share: float, rng: np.random.Generator
-) -> tuple[list[T], list[T]]:
-    """Draw `share` of `items`, rounded up in total, from every label in proportion; return the rest and the drawn.
+    utterances: Sequence[Utterance], share: float, rng: np.random.Generator
+) -> tuple[list[Utterance], list[Utterance]]:
+    """Draw `share` of `utterances`, rounded up in total, from every label in proportion; return the rest and the drawn.
 
-    Largest remainders get the items that rounding down leaves over; the only item of a label is not drawn.
+    Largest remainders get those that rounding down leaves over; the only one of a label is not drawn.
     """
     groups: dict[str, list[int]] = defaultdict(list)
-    for index, item in enumerate(items):
-        groups[label(item)].append(index)
-    total = int(np.ceil(share * len(items) - 1e-9))
+    for index, utterance in enumerate(utterances):
+        groups[utterance.label].append(index)
+    total = int(np.ceil(share * len(utterances) - 1e-9))
     exact = {name: share * len(group) for name, group in groups.items()}
     counts = {name: int(value) for name, value in exact.items()}
     several = [name for name, group in groups.items() if len(group) > 1]
@@ -334,6 +436,6 @@ def _stratified(
         counts[name] += 1
     drawn = {index for name in sorted(groups) for index in rng.permutation(groups[name])[: counts[name]].tolist()}
     return (
-        [item for index, item in enumerate(items) if index not in drawn],
-        [item for index, item in enumerate(items) if index in drawn],
+        [utterance for index, utterance in enumerate(utterances) if index not in drawn],
+        [utterance for index, utterance in enumerate(utterances) if index in drawn],
     )

@@ -1,9 +1,8 @@
-"""The rows a stage trains on or is scored on: images of items, their labels, and the order they are seen in."""
+"""The rows a stage trains on or is scored on: images of utterances, their labels, and the order they are seen in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ...errors import DatasetError
-from .features import FeatureStore
-from .protocols import Item
+from .corpora import Utterance
+from .features import Store
 
 BUCKET_BATCHES = 8  # batches whose rows are sorted by length together: enough to save padding, little enough to mix
 
@@ -22,60 +21,53 @@ Indices = npt.NDArray[np.int64]
 
 
 class Rows:
-    """Images of `items`, one row per window, from the stores of their versions.
+    """Images of utterances, one row per window.
 
     On a GPU the images are kept on the device; on the CPU they stay memory-mapped.
 
     Args:
-        items: what to take; an utterance that no store could read is left out.
-        stores: the features by version.
-        classes: label index by utterance.
+        utterances: what to take; one that could not be read is left out.
+        features: the images of at least these.
+        labels: of the network, in the order of its head.
         device: where batches are wanted.
-        possible: whether a clip can have each label, by utterance; None where all can have all.
-        votes: what listeners heard `[2][classes]`, by utterance; None where it is not learnt.
+        possible: by corpus, the labels that its clips can have, as `Split.labels` has them. Nobody was asked whether a
+            clip of CREMA-D is bored, so a network that learns from several corpora is only asked among these.
 
     Raises:
-        DatasetError: items were asked for and none can be read.
+        DatasetError: utterances were asked for and none can be read.
     """
 
     def __init__(
         self,
-        items: Sequence[Item],
-        stores: Mapping[int, FeatureStore],
-        classes: Mapping[str, int],
+        utterances: Sequence[Utterance],
+        features: Store,
+        labels: Sequence[str],
         *,
         device: torch.device,
-        possible: Mapping[str, Sequence[bool]] | None = None,
-        votes: Mapping[str, Sequence[Sequence[float]]] | None = None,
+        possible: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        readable = [item for item in items if item.utterance in stores[item.version].rows]
-        if items and not readable:
-            raise DatasetError(f"none of {len(items)} items can be read: see the faults named above")
-        self.items = readable
+        readable = [utterance for utterance in utterances if utterance.id in features.rows]
+        if utterances and not readable:
+            raise DatasetError(f"none of {len(utterances)} clips can be read: see the faults named above")
+        self.utterances = readable
         """The clips; `owners` points into this list."""
         self.device = device
-        places = [
-            (item.version, row, clip)
-            for clip, item in enumerate(readable)
-            for row in range(*stores[item.version].rows[item.utterance])
-        ]
-        self._images = {version: store.images for version, store in stores.items()}
-        self._version = np.array([place[0] for place in places], dtype=np.int64)
-        self._row = np.array([place[1] for place in places], dtype=np.int64)
-        self.owners: Indices = np.array([place[2] for place in places], dtype=np.int64)
+        self._images = features.values
+        rows = [(row, clip) for clip, each in enumerate(readable) for row in range(*features.rows[each.id])]
+        self._row: Indices = np.array([row for row, _ in rows], dtype=np.int64)
+        self.owners: Indices = np.array([clip for _, clip in rows], dtype=np.int64)
         """The clip of each row `[rows]`."""
-        self.clip_targets: Indices = np.array([classes[item.utterance] for item in readable], dtype=np.int64)
+        classes = {label: index for index, label in enumerate(labels)}
+        self.clip_targets: Indices = np.array([classes[utterance.label] for utterance in readable], dtype=np.int64)
         """The true class of each clip `[clips]`."""
         self.targets: Indices = self.clip_targets[self.owners]
         """The true class of each row `[rows]`."""
-        self._possible = self._of_rows(possible)
-        self._votes = self._of_rows(votes)
-        lengths = {version: _lengths(images) for version, images in self._images.items()}
-        self.lengths: Indices = np.array([lengths[version][row] for version, row, _ in places], dtype=np.int64)
+        self._masks = _masks([utterance.corpus for utterance in readable], labels, possible)
+        self.lengths: Indices = _lengths(self._images, self._row)
         """Columns of each row that are not padding `[rows]`."""
         self._resident: Tensor | None = None
-        if device.type != "cpu" and len(places):
-            self._resident = torch.from_numpy(self._gather(np.arange(len(places)))).to(device)
+        if device.type != "cpu" and len(rows):
+            self._resident = torch.from_numpy(self._images[self._row]).to(device)
 
     def __len__(self) -> int:
         return len(self.owners)
@@ -84,25 +76,13 @@ class Rows:
         """Return the images `[len(rows), 1, n_mels, columns]` in float32 on the device."""
         if self._resident is not None:
             return self._resident[torch.from_numpy(rows).to(self.device)].float().unsqueeze(1)
-        return torch.from_numpy(self._gather(rows)).float().unsqueeze(1)
+        return torch.from_numpy(self._images[self._row[rows]]).float().unsqueeze(1)
 
-    def possible(self, rows: Indices) -> Tensor | None:
-        """Return whether each row can have each label `[len(rows), classes]`, None where all can have all."""
-        return None if self._possible is None else self._possible[torch.from_numpy(rows).to(self.device)]
-
-    def votes(self, rows: Indices) -> Tensor | None:
-        """Return what listeners heard `[len(rows), 2, classes]`, None where it is not learnt."""
-        return None if self._votes is None else self._votes[torch.from_numpy(rows).to(self.device)]
-
-    def _of_rows(self, values: Mapping[str, Any] | None) -> Tensor | None:
-        """Return what is known by utterance, by row and on the device; None where nothing is."""
-        if values is None or not self.items:
+    def mask(self, rows: Indices) -> Tensor | None:
+        """Return whether each row can have each label `[len(rows), classes]`; None where all can have all."""
+        if self._masks is None:
             return None
-        of_clips = torch.tensor([values[item.utterance] for item in self.items])
-        return of_clips[torch.from_numpy(self.owners)].to(self.device)
-
-    def _gather(self, rows: Indices) -> npt.NDArray[np.float16]:
-        return np.stack([self._images[int(self._version[row])][self._row[row]] for row in rows])
+        return torch.from_numpy(self._masks[self.owners[rows]]).to(self.device)
 
     def shuffled(self, batch_size: int, rng: np.random.Generator) -> list[Indices]:
         """Return all rows once, in random batches of nearly equal size whose rows are of similar length."""
@@ -124,12 +104,21 @@ class Rows:
         return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def _lengths(images: npt.NDArray[np.float16]) -> Indices:
-    """Return the columns of each image that are not zero throughout `[rows]`."""
-    lengths = [(images[i : i + 256].view(np.uint16) != 0).any(axis=1).sum(axis=1) for i in range(0, len(images), 256)]
-    return np.concatenate(lengths).astype(np.int64)
+def _masks(
+    corpora: Sequence[str], labels: Sequence[str], possible: Mapping[str, Sequence[str]] | None
+) -> npt.NDArray[np.bool_] | None:
+    """Return whether a clip of each of `corpora` can have each of `labels` `[clips, classes]`; None where all can."""
+    if possible is None or all(set(labels) <= set(possible[corpus]) for corpus in set(corpora)):
+        return None
+    return np.array([[label in possible[corpus] for label in labels] for corpus in corpora])
 
 
-def restrict(logits: Tensor, possible: Tensor | None) -> Tensor:
-    """Return `logits` `[batch, classes]` where a class is `possible` `[batch, classes]`, elsewhere as good as -inf."""
-    return logits if possible is None else torch.where(possible, logits, IMPOSSIBLE)
+def _lengths(images: npt.NDArray[np.float16], rows: Indices) -> Indices:
+    """Return the columns of each of `rows` that are not zero throughout `[rows]`."""
+    parts = [images[rows[i : i + 256]].view(np.uint16) for i in range(0, len(rows), 256)]
+    return np.concatenate([np.zeros(0), *((part != 0).any(axis=1).sum(axis=1) for part in parts)]).astype(np.int64)
+
+
+def restrict(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Return `logits` `[batch, classes]` where `mask` `[batch, classes]` is true, elsewhere as good as -inf."""
+    return logits if mask is None else torch.where(mask, logits, IMPOSSIBLE)

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ...errors import DatasetError
 from ...model.vit import SpectrogramViT
-from ..data.augment import Augmentation, augment
 from ..data.rows import Indices, Rows, restrict
+from ..data.specaugment import Augmentation, augment
 from ..recipes import ProbeSettings
 from ..score.evaluate import SCORE_BATCH, Record, validation_record
 from ..score.metrics import fit_temperature
@@ -125,10 +125,10 @@ def _best_penalty(
         unseen = folds == fold
         for penalty, (weight, bias) in _heads([part for part in sums if part is not sums[fold]], penalties):
             margins[penalty][unseen] = (plain[unseen].double() @ weight.T + bias).numpy()
-    possible = train.possible(np.arange(len(train)))
+    mask = train.mask(np.arange(len(train)))
     found = []
     for penalty, values in margins.items():
-        values = restrict(torch.from_numpy(values), None if possible is None else possible.cpu()).numpy()
+        values = restrict(torch.from_numpy(values), None if mask is None else mask.cpu()).numpy()
         temperature = fit_temperature(values, train.owners, train.clip_targets)
         found.append((penalty, temperature, validation_record(values / temperature, train)))
     # By likelihood, for the recall of a few hundred clips jumps about from one penalty to the next.
@@ -143,11 +143,11 @@ def _joined(own: OwnHead, other: Head, keep: float) -> Head:
 
 def _weights(train: Rows, classes: int) -> npt.NDArray[np.float64]:
     """Return weights `[rows]` by which all labels of a corpus weigh the same, and all corpora of a mixture."""
-    possible = train.possible(np.arange(len(train)))
-    if possible is None:
+    mask = train.mask(np.arange(len(train)))
+    if mask is None:
         clips = np.bincount(train.targets)[train.targets]
     else:  # corpora are known by the labels their clips can have
-        known, corpus = np.unique(possible.cpu().numpy(), axis=0, return_inverse=True)
+        known, corpus = np.unique(mask.cpu().numpy(), axis=0, return_inverse=True)
         cell = corpus.reshape(-1) * classes + train.targets
         clips = np.bincount(cell)[cell] * known.sum(axis=1)[corpus.reshape(-1)]
     return np.reciprocal(clips, dtype=np.float64)

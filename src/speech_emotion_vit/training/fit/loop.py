@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from ...errors import TrainingError
 from ...model.vit import SpectrogramViT
-from ..data.augment import Augmentation, add_noise_floor, augment, mix
 from ..data.rows import Indices, Rows
+from ..data.specaugment import Augmentation, add_noise_floor, augment
 from ..recipes import StageSettings
 from ..score.evaluate import Record, score_rows, validation_record
 from .stages import Batch
@@ -45,8 +45,6 @@ class Job:
     """How it is optimised."""
     augmentation: Augmentation
     """What is done to its images."""
-    top_db: float
-    """Range of the images in dB."""
     num_classes: int
     """Width of the head."""
     seed: int
@@ -120,7 +118,6 @@ class _Fit:
             )
         self.job, self.accelerator = job, accelerator
         self.network: SpectrogramViT = stage.network  # type: ignore[assignment]
-        self.votes_head: nn.Module | None = getattr(stage, "votes_head", None)
         # No norm of that stem looks at the batch, so gradients of pieces add up to those of the whole.
         piecewise = self.network.config.stem == "conv6" and accelerator.device.type == "cpu"
         self.chunk = STEM_CHUNK if piecewise else job.settings.batch_size
@@ -215,19 +212,16 @@ class _Fit:
         generator = torch.Generator(device=images.device).manual_seed(seed)
         index = torch.from_numpy(job.train.targets[rows]).to(images.device)
         targets = nn.functional.one_hot(index, job.num_classes).to(images.dtype)
-        if job.augmentation.mixup:
-            images, targets = mix(images, targets, job.augmentation.mixup, job.top_db, generator)
         clean = augment(images, dataclasses.replace(job.augmentation, noise=0.0), generator)
         noise = job.augmentation.noise
         images = add_noise_floor(clean, noise, generator) if noise else clean
-        scores = None
+        order = None
         if job.settings.drop:
             c = self.network.config
             patches = (c.image_height // c.patch_height) * (c.image_width // c.patch_width)
-            scores = torch.rand(len(rows), patches, generator=generator, device=images.device)
+            order = torch.rand(len(rows), patches, generator=generator, device=images.device)
         reference = None if job.reference is None else job.reference[torch.from_numpy(rows).to(job.reference.device)]
-        possible, votes = job.train.possible(rows), job.train.votes(rows)
-        return Batch(images, targets, scores, reference, possible, votes, clean if noise else None)
+        return Batch(images, targets, order, reference, job.train.mask(rows), clean if noise else None)
 
     def _average(self) -> None:
         if self.averaged is not None:
@@ -280,8 +274,6 @@ class _Fit:
         }
         if self.averaged is not None:
             groups["averaged"] = self.averaged.state_dict()
-        if self.votes_head is not None:
-            groups["votes_head"] = self.votes_head.state_dict()
         progress: dict[str, Any] = {
             "stage": self.job.name,
             "step": self.step,
@@ -297,8 +289,6 @@ class _Fit:
             self.network.load_state_dict(groups["network"])
             if self.averaged is not None:
                 self.averaged.load_state_dict(groups["averaged"])
-            if self.votes_head is not None:
-                self.votes_head.load_state_dict(groups["votes_head"])
             load_optimizer_tensors(self.optimizer, groups["optimizer"])
             self.kept = {name: tensor.to(self.accelerator.device) for name, tensor in groups["kept"].items()}
             self.step, self.best_epoch, self.done = progress["step"], progress["best_epoch"], progress["done"]

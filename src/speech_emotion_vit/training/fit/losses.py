@@ -14,21 +14,21 @@ def cross_entropy(
     *,
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
-    possible: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Return the cross-entropy of `logits` `[batch, classes]` against probabilities `targets` `[batch, classes]`.
 
     Args:
         logits: of the network.
-        targets: one-hot, or mixed.
+        targets: one-hot.
         label_smoothing: share of the target spread evenly over all classes.
         class_weights: `[classes]`, mean 1; None for equal ones.
-        possible: which classes each clip can have `[batch, classes]`, so where its target is spread; None for all.
+        mask: which classes each clip can have `[batch, classes]`; its target is spread over these; None: all.
     """
-    if possible is not None:
-        shares = possible / possible.sum(dim=1, keepdim=True)
+    if mask is not None:
+        shares = mask / mask.sum(dim=1, keepdim=True)
         targets = targets.lerp(shares.to(targets.dtype), label_smoothing)
-        return functional.cross_entropy(restrict(logits.float(), possible), targets, weight=class_weights)
+        return functional.cross_entropy(restrict(logits.float(), mask), targets, weight=class_weights)
     return functional.cross_entropy(logits.float(), targets, weight=class_weights, label_smoothing=label_smoothing)
 
 

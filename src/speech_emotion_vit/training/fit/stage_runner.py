@@ -16,10 +16,10 @@ from torch import Tensor
 from ...errors import ConfigError, TrainingError
 from ...model.config import ModelConfig
 from ...model.vit import SpectrogramViT
-from ..data.augment import Augmentation
-from ..data.dataset import Data
+from ..data.dataset import Dataset
 from ..data.protocols import Fold, Protocol
 from ..data.rows import Rows
+from ..data.specaugment import Augmentation
 from ..recipes import Recipe, StageSettings
 from ..score.evaluate import SCORE_BATCH, Record
 from .head import fit_probe
@@ -47,7 +47,7 @@ ORDER: dict[Stages, Order] = {
 class Run:
     """What a run was asked for."""
 
-    data: Data
+    data: Dataset
     """The corpus and its features."""
     protocol: Protocol
     """How it is split."""
@@ -106,7 +106,6 @@ class StageRunner:
                     name=name,
                     settings=settings,
                     augmentation=augmentation,
-                    top_db=run.recipe.frontend.top_db,
                     num_classes=self.classes,
                     seed=run.seed,
                     train=self.rows["train"],
@@ -144,12 +143,10 @@ class StageRunner:
         if fitted.get("network") == name:  # else the name stands for another network by now
             _restore_head(network, path, groups.get("head", {}), fitted)
         else:
-            augmentation = dataclasses.replace(run.recipe.augmentation, mixup=0.0)
+            augmentation = run.recipe.augmentation
             if not settings.masks:
                 augmentation = dataclasses.replace(augmentation, frequency_masks=0, time_masks=0)
-            left_out = [
-                run.data.speakers[item.utterance] if what == "speakers" else item.utterance for item in train.items
-            ]
+            left_out = [clip.speaker if what == "speakers" else clip.recording for clip in train.utterances]
             fitted = {"network": name} | fit_probe(
                 network,
                 train,
@@ -188,7 +185,6 @@ class StageRunner:
                 teachers=teachers,
                 soft_weight=recipe.soft_weight,
                 soft_temperature=recipe.soft_temperature,
-                votes_weight=recipe.votes_weight if name == "supervised" else 0.0,
             )
         if self.teacher is None:
             self.teacher = FrozenTeacher(self.networks["teacher"])

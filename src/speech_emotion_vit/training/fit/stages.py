@@ -28,69 +28,59 @@ class Batch(NamedTuple):
     """`[batch, 1, n_mels, columns]`."""
     targets: Tensor
     """Class probabilities `[batch, classes]`."""
-    scores: Tensor | None = None
+    order: Tensor | None = None
     """Random numbers `[batch, patches]`: the patches with the highest ones survive dropping."""
     reference: Tensor | None = None
     """The teacher's features `[batch, dim]` of these images where they are known already."""
-    possible: Tensor | None = None
+    mask: Tensor | None = None
     """Which classes each clip can have `[batch, classes]`; None: all can have all."""
-    votes: Tensor | None = None
-    """What listeners heard `[batch, 2, classes]`, from the voice alone and with the face; None: it is not learnt."""
     clean: Tensor | None = None
-    """`images` without noise, which is for a teacher; None: there is none in them."""
+    """`images` without noise; None: there is none in them."""
 
     @property
-    def taught(self) -> Tensor:
-        """The images that a teacher sees `[batch, 1, n_mels, columns]`: it hears each clip without the noise."""
+    def teacher_images(self) -> Tensor:
+        """The images that a teacher sees `[batch, 1, n_mels, columns]`: each clip without the noise."""
         return self.images if self.clean is None else self.clean
 
     def share(self, index: int, number: int) -> Batch:
         """Return every `number`-th row from `index` on."""
-        return Batch(
-            self.images[index::number],
-            self.targets[index::number],
-            None if self.scores is None else self.scores[index::number],
-            None if self.reference is None else self.reference[index::number],
-            None if self.possible is None else self.possible[index::number],
-            None if self.votes is None else self.votes[index::number],
-            None if self.clean is None else self.clean[index::number],
-        )
+        return Batch(*(None if value is None else value[index::number] for value in self))  # type: ignore[arg-type]
 
 
-def encode(network: SpectrogramViT, images: Tensor, *, drop: float = 0.0, scores: Tensor | None = None) -> Tensor:
+def encode(network: SpectrogramViT, images: Tensor, *, drop: float = 0.0, order: Tensor | None = None) -> Tensor:
     """Return the CLS features `[batch, dim]` of `images`, computed on the fewest tokens.
 
     Padding is collapsed where the network allows it. Of the patches a share `drop` is left out at random: those
-    with the lowest `scores` `[batch, patches]`; padding keeps its share among what is left.
+    with the lowest `order` `[batch, patches]`; padding keeps its share among what is left.
     """
-    if not drop or scores is None:
+    if not drop or order is None:
         return network.embed(images)
     if network.config.collapsible:
-        return network.forward_patches(*_thin(network.patches(images), drop, scores)).embedding
+        return network.forward_patches(*_thin(network.patches(images), drop, order)).embedding
     patches, key_bias = network.tokenize(images)
     kept = max(1, round(patches.shape[1] * (1.0 - drop)))
-    scores = scores[:, : patches.shape[1]]
+    order = order[:, : patches.shape[1]]
     if key_bias is not None:  # padding goes first
-        scores = torch.where(key_bias.isfinite(), scores, -1.0)
-    chosen = scores.topk(kept, dim=1).indices
+        order = torch.where(key_bias.isfinite(), order, -1.0)
+    chosen = order.topk(kept, dim=1).indices
     key_bias = None if key_bias is None else key_bias.gather(1, chosen)
     patches = patches.gather(1, chosen.unsqueeze(-1).expand(-1, -1, patches.shape[2]))
     return network.forward_patches(patches, key_bias).embedding
 
 
-def _thin(patches: Tensor, drop: float, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Return fewer patches and their `key_bias`: the best-scored real ones, and one for all the padding."""
+def _thin(patches: Tensor, drop: float, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Return fewer patches and their `key_bias`: the real ones that come first, and one for all the padding."""
     real = patches.any(dim=-1)
     total = patches.shape[1]
     count = real.sum(dim=1, keepdim=True)
     kept = (count * (1.0 - drop)).ceil().long()
     padding = (total - count) * (1.0 - drop)
     length = min(total, int(kept.max()) + 1)
-    order = torch.where(real, scores, -1.0).topk(length, dim=1).indices
+    best = torch.where(real, order, -1.0).topk(length, dim=1).indices
     position = torch.arange(length, device=patches.device)
     key_bias = torch.where(position < kept, 0.0, float("-inf"))
     key_bias = torch.where((position == kept) & (padding > 0), padding.clamp(min=1e-6).log(), key_bias)
-    chosen = patches.gather(1, order.unsqueeze(-1).expand(-1, -1, patches.shape[2]))
+    chosen = patches.gather(1, best.unsqueeze(-1).expand(-1, -1, patches.shape[2]))
     return chosen.masked_fill((position >= kept).unsqueeze(-1), 0.0), key_bias.to(patches.dtype)
 
 
@@ -136,7 +126,6 @@ class Supervised(nn.Module):
         teachers: networks whose mean softened answer is a further target; they see all patches.
         soft_weight: weight of that target.
         soft_temperature: what softens answers.
-        votes_weight: weight of what listeners heard, which heads of this stage learn.
     """
 
     class_weights: Tensor | None
@@ -151,42 +140,32 @@ class Supervised(nn.Module):
         teachers: Sequence[FrozenTeacher] = (),
         soft_weight: float = 0.0,
         soft_temperature: float = 2.0,
-        votes_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network
         self.teachers = tuple(teachers)
         self.soft_weight = soft_weight
         self.soft_temperature = soft_temperature
-        self.votes_weight = votes_weight
-        self.votes_head: nn.Linear | None = None
-        if votes_weight:
-            self.votes_head = nn.Linear(network.config.embedding_dim, 2 * network.config.num_classes)
-            nn.init.zeros_(self.votes_head.weight)  # the same start whatever was random before
-            nn.init.zeros_(self.votes_head.bias)
         self.drop = drop
         self.label_smoothing = label_smoothing
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of `batch`."""
-        embedding = encode(self.network, batch.images, drop=self.drop, scores=batch.scores)
+        embedding = encode(self.network, batch.images, drop=self.drop, order=batch.order)
         losses = {"cross_entropy": self._cross_entropy(embedding, batch)}
         if self.teachers:
             losses["soft_labels"] = self._soft_labels(
-                embedding, [teacher.logits(teacher.features(batch.taught)) for teacher in self.teachers], batch
+                embedding, [teacher.logits(teacher.features(batch.teacher_images)) for teacher in self.teachers], batch
             )
-        if self.votes_head is not None and batch.votes is not None:
-            logits = self.votes_head(embedding).unflatten(1, batch.votes.shape[1:])
-            losses["votes"] = -self.votes_weight * (batch.votes * logits.log_softmax(2)).sum(dim=(1, 2)).mean()
         return losses
 
     def _soft_labels(self, embedding: Tensor, answers: Sequence[Tensor], batch: Batch) -> Tensor:
         """Return the weighted loss against the mean of the teachers' logits `[batch, classes]`, softened first."""
         softened = torch.stack(
-            [(restrict(logits.float(), batch.possible) / self.soft_temperature).softmax(dim=1) for logits in answers]
+            [(restrict(logits.float(), batch.mask) / self.soft_temperature).softmax(dim=1) for logits in answers]
         )
-        logits = restrict(self.network.head(embedding), batch.possible)
+        logits = restrict(self.network.head(embedding), batch.mask)
         return self.soft_weight * soft_cross_entropy(logits, softened.mean(dim=0), temperature=self.soft_temperature)
 
     def _cross_entropy(self, embedding: Tensor, batch: Batch) -> Tensor:
@@ -195,7 +174,7 @@ class Supervised(nn.Module):
             batch.targets,
             label_smoothing=self.label_smoothing,
             class_weights=self.class_weights,
-            possible=batch.possible,
+            mask=batch.mask,
         )
 
 
@@ -217,8 +196,8 @@ class Matching(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of `batch`."""
-        embedding = encode(self.network, batch.images, drop=self.drop, scores=batch.scores)
-        reference = self.teacher.features(batch.taught) if batch.reference is None else batch.reference
+        embedding = encode(self.network, batch.images, drop=self.drop, order=batch.order)
+        reference = self.teacher.features(batch.teacher_images) if batch.reference is None else batch.reference
         return {"matching": feature_distance(embedding, reference)}
 
 
@@ -262,8 +241,8 @@ class Distillation(Supervised):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of `batch`."""
-        embedding = encode(self.network, batch.images, drop=self.drop, scores=batch.scores)
-        reference = self.teacher.features(batch.taught) if batch.reference is None else batch.reference
+        embedding = encode(self.network, batch.images, drop=self.drop, order=batch.order)
+        reference = self.teacher.features(batch.teacher_images) if batch.reference is None else batch.reference
         losses = {
             "cross_entropy": self._cross_entropy(embedding, batch),
             "matching": self.alpha * feature_distance(embedding, reference),

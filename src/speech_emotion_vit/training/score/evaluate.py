@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +14,12 @@ from ...errors import DatasetError
 from ...model.build import Network
 from ...model.config import ClassifierConfig
 from ...weights.resolve import ResolvedModel
-from ..data.catalogue import Corpus, remarks
-from ..data.corpora import Utterance, named, possible_labels
-from ..data.dataset import contents_of, describe_faults
+from ..data.corpora import ORIGINAL, Corpus, Utterance, named, remarks
+from ..data.dataset import describe_faults
 from ..data.features import load_features
-from ..data.protocols import Fold, Item, Protocol, Split, make_split, number_of_folds
+from ..data.paper import VERSIONS
+from ..data.protocols import Fold, Protocol, Split, make_split, number_of_folds, score_all
 from ..data.rows import Rows, restrict
-from ..data.waveforms import VERSIONS
 from .metrics import (
     Floats,
     Scores,
@@ -31,7 +29,7 @@ from .metrics import (
     unweighted_average_recall,
     weighted_accuracy,
 )
-from .provenance import Heard, heard_by
+from .provenance import WHAT_COUNTS, Heard, heard_by
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -52,7 +50,7 @@ def score_rows(network: Network, rows: Rows, accelerator: Accelerator | None = N
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     for batch in rows.by_length(SCORE_BATCH)[rank::world]:
         index = torch.from_numpy(batch).to(rows.device)
-        logits[index] = restrict(network.head(network.embed(rows.images(batch))).float(), rows.possible(batch))
+        logits[index] = restrict(network.head(network.embed(rows.images(batch))).float(), rows.mask(batch))
     if accelerator is not None and world > 1:
         logits = accelerator.reduce(logits, reduction="sum")
     return logits.double().cpu().numpy()
@@ -75,16 +73,12 @@ class Evaluation:
 
     scores: Scores
     """Scores on the clips that could be scored."""
-    items: tuple[Item, ...]
+    clips: tuple[Utterance, ...]
     """These clips."""
     probabilities: Floats
     """Their probabilities `[clips, labels]`, in the order of ``scores.labels``."""
-    targets: tuple[str, ...]
-    """Their true labels."""
-    speakers: tuple[str, ...]
-    """Their speakers."""
     heard: int
-    """How many of these clips, under ``speaker`` of how many their speakers, the model was trained on."""
+    """How many of these clips, or of their speakers (``speaker``) or corpora (``corpus``), the model has heard."""
     notes: tuple[str, ...]
     """What a reader of the scores must know: the split, what was left out, how labels were mapped."""
 
@@ -103,7 +97,6 @@ def evaluate_model(
     device: torch.device,
     strict: bool = False,
     cache: Path | None = None,
-    progress: Callable[[str], Callable[[int, int], None]] | None = None,
 ) -> Evaluation:
     """Score a network on the items of one part of a split.
 
@@ -123,53 +116,44 @@ def evaluate_model(
         device: where the network is.
         strict: refuse a corpus with anything missing, extra or unreadable.
         cache: of features.
-        progress: makes a callback from a title.
 
     Raises:
         DatasetError: the corpus is not there, is not as published with `strict`, or shares no label with the model.
     """
     utterances = corpus.read(data_dir)
-    split = _split(utterances, corpus, protocol, fold, seed)
-    items: tuple[Item, ...] = {"test": split.test, "validation": split.validation, "train": split.train}[part]
-    notes = [f"{protocol} protocol, {part} items: {split.note}"]
+    split = _split(utterances, protocol, fold, seed)
+    clips: tuple[Utterance, ...] = {"test": split.test, "validation": split.validation, "train": split.train}[part]
+    notes = [f"{protocol} protocol, {part} clips: {split.note}"]
     if split.left_out:
         notes.append(
             f"{len(split.left_out)} known defects are in no part: "
             + ", ".join(f"{name} ({corpus.defects[name]})" for name in split.left_out)
         )
     frontend = replace(config.frontend, long_clips="truncate") if protocol == "paper" else config.frontend
-    stores = {
-        version: load_features(
-            utterances,
-            frontend,
-            version=version,
-            cache=cache,
-            progress=progress(f"{corpus.title}, {VERSIONS[version].name}") if progress else None,
-        )
-        for version in sorted({item.version for item in items})
-    }
-    wrong = remarks(corpus, data_dir, utterances) + describe_faults(stores)
+    wanted = {utterance.id: utterance for utterance in (*utterances, *clips)}
+    features = load_features(list(wanted.values()), frontend, cache=cache, title=corpus.title)
+    wrong = remarks(corpus, data_dir, utterances) + describe_faults(features)
     if strict and wrong:
         raise DatasetError(f"{data_dir}: {'; '.join(wrong)}: repair it, or leave out --strict")
     notes += wrong
-    label_of = {utterance.id: utterance.label for utterance in utterances}
-    asked = possible_labels(utterances)
-    common = [label for label in config.labels if label in set(label_of.values())]
+    there = {label for labels in split.labels.values() for label in labels}
+    common = [label for label in config.labels if label in there]
     if not common:
-        here, there = ", ".join(config.labels), ", ".join(sorted(set(label_of.values())))
-        raise DatasetError(f"the model and {corpus.title} share no label: it knows {here}; the corpus has {there}")
-    notes += _label_notes(config.labels, [label_of[item.utterance] for item in items], common)
-    items = tuple(item for item in items if label_of[item.utterance] in common)
+        here = ", ".join(config.labels)
+        raise DatasetError(
+            f"the model and {corpus.title} share no label: it knows {here}; the corpus has {', '.join(sorted(there))}"
+        )
+    notes += _label_notes(config.labels, [clip.label for clip in clips], common)
+    clips = tuple(clip for clip in clips if clip.label in common)
     heard = heard_by(model)
-    known = heard.among(utterances, corpus.name, protocol, contents_of(stores))
-    count = sum(item.utterance in known for item in items)
-    notes += _heard_notes(heard, count, len(items), protocol)
-    if not items:
+    known = heard.among(utterances, protocol, features.contents)
+    count = sum(clip.recording in known for clip in clips)
+    notes += _heard_notes(heard, count, len(clips), protocol)
+    if not clips:
         remedy = "pass --fold: without one every clip is tested" if not split.train else "choose another part or fold"
-        raise DatasetError(f"{corpus.title}, {protocol}: there is no {part} item to score: {remedy}")
-    classes = {name: common.index(label) for name, label in label_of.items() if label in common}
-    possible = {u.id: tuple(label in asked[u.corpus] for label in config.labels) for u in utterances}
-    rows = Rows(items, stores, classes, device=device, possible=possible if len(asked) > 1 else None)
+        raise DatasetError(f"{corpus.title}, {protocol}: there is no {part} clip to score: {remedy}")
+    possible = split.labels if len(split.labels) > 1 else None
+    rows = Rows(clips, features, config.labels, device=device, possible=possible)
     chosen = [config.labels.index(label) for label in common]
     logits = score_rows(network, rows)
     if not np.isfinite(logits).all():
@@ -179,46 +163,26 @@ def evaluate_model(
     # Of an answer that is all another label's nothing is left to divide: then these labels alone are asked.
     alone = mean_probabilities(logits[:, chosen], rows.owners, config.temperature)
     probabilities = np.where(sums > LEAST, probabilities / np.maximum(sums, LEAST), alone)
-    speaker_of = {utterance.id: utterance.speaker for utterance in utterances}
-    speakers = tuple(speaker_of[item.utterance] for item in rows.items)
+    targets = np.array([common.index(clip.label) for clip in rows.utterances], dtype=np.int64)
     return Evaluation(
-        scores=score_clips(probabilities, rows.clip_targets, speakers, common),
-        items=tuple(rows.items),
+        scores=score_clips(probabilities, targets, [clip.speaker for clip in rows.utterances], common),
+        clips=tuple(rows.utterances),
         probabilities=probabilities,
-        targets=tuple(common[int(target)] for target in rows.clip_targets),
-        speakers=speakers,
         heard=count,
         notes=tuple(notes),
     )
 
 
-def _split(utterances: list[Utterance], corpus: Corpus, protocol: Protocol, fold: Fold, seed: int) -> Split:
-    if fold is not None or not number_of_folds(utterances, corpus.name, protocol):
-        versions = range(len(VERSIONS)) if protocol == "paper" else (0,)
-        return make_split(
-            utterances,
-            corpus=corpus.name,
-            protocol=protocol,
-            defects=corpus.defects,
-            versions=tuple(versions),
-            fold=fold,
-            seed=seed,
-        )
-    items = tuple(Item(utterance.id, 0) for utterance in utterances if utterance.id not in corpus.defects)
-    return Split(
-        protocol=protocol,
-        fold=None,
-        train=(),
-        validation=(),
-        test=items,
-        left_out=tuple(utterance.id for utterance in utterances if utterance.id in corpus.defects),
-        note="every clip, as the folds together test: new voices only for a model that was not trained on this corpus",
-    )
+def _split(utterances: list[Utterance], protocol: Protocol, fold: Fold, seed: int) -> Split:
+    if protocol == "corpus" or (fold is None and number_of_folds(utterances, protocol)):
+        return score_all(utterances, protocol)
+    versions = tuple(VERSIONS) if protocol == "paper" else (ORIGINAL,)
+    return make_split(utterances, protocol=protocol, versions=versions, fold=fold, seed=seed)
 
 
 def _heard_notes(heard: Heard, count: int, total: int, protocol: Protocol) -> list[str]:
     if count:
-        what = "speakers of " if protocol == "speaker" else ""
+        what = WHAT_COUNTS[protocol]
         return [f"LEAK: the model was trained on {what}{count} of these {total} clips: this is no score of new ones"]
     if heard.unknown:
         return [f"what {named(heard.unknown)} was trained on is not on record: this may be no score of new clips"]
@@ -230,8 +194,8 @@ def _label_notes(known: tuple[str, ...], labels: list[str], common: list[str]) -
     outside = Counter(label for label in labels if label not in known)
     if outside:
         listed = ", ".join(f"{count} {label}" for label, count in sorted(outside.items()))
-        notes.append(f"left out, for the model does not know their label: {listed}")
+        notes.append(f"left out because the model does not know their label: {listed}")
     unused = [label for label in known if label not in common]
     if unused:
-        notes.append(f"taken out of the model's answer, for the corpus has none: {', '.join(unused)}")
+        notes.append(f"taken out of the model's answer because the corpus has none: {', '.join(unused)}")
     return notes

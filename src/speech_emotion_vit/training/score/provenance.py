@@ -11,10 +11,11 @@ from pathlib import Path
 from ...errors import DatasetError, SpeechEmotionError, TrainingError
 from ...weights.resolve import ResolvedModel, resolve_model
 from ..data.corpora import Utterance, named
-from ..data.protocols import Item, Protocol, Split
+from ..data.protocols import Protocol, Split
 from ..folder import RUN_FILE, SPLIT_FILE, read_json
 
 OWN_CLIPS = "folder"  # the corpus of one's own clips: a name that does not say which
+WHAT_COUNTS = {"corpus": "the corpora of ", "speaker": "speakers of ", "random": "", "paper": ""}
 
 
 @dataclass
@@ -30,25 +31,30 @@ class Heard:
     unknown: list[str] = field(default_factory=list)
     """Models among them that nobody says it of."""
 
-    def among(
-        self, utterances: Sequence[Utterance], corpus: str, protocol: Protocol, contents: Mapping[str, str]
-    ) -> set[str]:
-        """Return the ids of the utterances of `corpus` that were heard, under ``speaker`` of all with a voice that was.
+    def among(self, utterances: Sequence[Utterance], protocol: Protocol, contents: Mapping[str, str]) -> set[str]:
+        """Return the recordings among `utterances` that were heard.
 
         Args:
-            utterances: all of the corpus.
-            corpus: its name; one's own clips are known by their content alone, for any folder may have any names.
-            protocol: what a score is to mean.
-            contents: SHA-256 of the utterances' files by id.
+            utterances: all of a corpus; one's own clips are known by their content alone, because any folder may have
+                any names.
+            protocol: what a score is to mean. Under ``speaker`` all clips of a voice that was heard count, under
+                ``corpus`` all of a corpus of which any was.
+            contents: SHA-256 of the files by recording.
         """
-        clips, voices = set(), set()
-        for utterance in utterances:
-            prefix = "" if utterance.corpus else f"{corpus}/"  # in a mixture the names have it already
-            known = f"{prefix}{utterance.id}" in self.clips or f"{prefix}{utterance.speaker}" in self.speakers
-            if known or contents.get(utterance.id) in self.contents:
-                clips.add(utterance.id)
-                voices.add(utterance.speaker)
-        return {u.id for u in utterances if u.speaker in voices} if protocol == "speaker" else clips
+        heard = [
+            utterance
+            for utterance in utterances
+            if utterance.recording in self.clips
+            or utterance.speaker in self.speakers
+            or contents.get(utterance.recording) in self.contents
+        ]
+        if protocol == "corpus":
+            corpora = {utterance.corpus for utterance in heard}
+            return {utterance.recording for utterance in utterances if utterance.corpus in corpora}
+        if protocol == "speaker":
+            voices = {utterance.speaker for utterance in heard}
+            return {utterance.recording for utterance in utterances if utterance.speaker in voices}
+        return {utterance.recording for utterance in heard}
 
 
 def heard_by(model: str | ResolvedModel | None) -> Heard:
@@ -89,8 +95,7 @@ def _add(heard: Heard, model: ResolvedModel, read: set[Path]) -> None:
         if corpus == OWN_CLIPS:
             heard.contents |= {row["content"] for row in train if row["content"]}
         else:
-            prefix = "" if corpus == "general" else f"{corpus}/"
-            heard.clips |= {f"{prefix}{row['utterance']}": f"{prefix}{row['speaker']}" for row in train}
+            heard.clips |= {row["utterance"]: row["speaker"] for row in train}
             heard.contents |= {row["content"] for row in train if row.get("content")}
         before = learnt_from(run["mode"], recipe.get("initial_weights", ""), recipe.get("teachers", ()))
     except (SpeechEmotionError, OSError, KeyError, TypeError, ValueError, AttributeError, csv.Error):
@@ -124,7 +129,6 @@ def require_unheard(
     models: Sequence[str | None],
     split: Split,
     utterances: Sequence[Utterance],
-    corpus: str,
     contents: Mapping[str, str],
 ) -> list[str]:
     """Refuse models that have heard test clips, under ``speaker`` test speakers, and return what else is to be said.
@@ -133,8 +137,7 @@ def require_unheard(
         models: what a run starts from or is taught by.
         split: of the run.
         utterances: of its corpus.
-        corpus: its name.
-        contents: SHA-256 of its files by utterance.
+        contents: SHA-256 of its files by recording.
 
     Raises:
         DatasetError: one has.
@@ -144,8 +147,8 @@ def require_unheard(
     for model in models:
         heard = heard_by(model)
         name = model or "the default model"
-        known = heard.among(utterances, corpus, split.protocol, contents)
-        what = "speakers of " if split.protocol == "speaker" else ""
+        known = heard.among(utterances, split.protocol, contents)
+        what = WHAT_COUNTS[split.protocol]
         if shared := _names(split.test, known):
             raise DatasetError(
                 f"the {split.protocol} split leaks: {name} was trained on {what}{len(shared)} test clips: "
@@ -158,5 +161,5 @@ def require_unheard(
     return remarks
 
 
-def _names(items: Sequence[Item], among: set[str]) -> list[str]:
-    return sorted({item.utterance for item in items} & among)
+def _names(utterances: Sequence[Utterance], among: set[str]) -> list[str]:
+    return sorted({utterance.recording for utterance in utterances} & among)

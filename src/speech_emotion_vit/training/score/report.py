@@ -16,10 +16,10 @@ from ...files import whole_file
 from ...model.build import Network
 from ...model.config import ClassifierConfig, FrontendConfig
 from ...weights.checkpoint import load_checkpoint, save_folder
-from ..data.catalogue import Corpus
-from ..data.dataset import Data
+from ..data.corpora import Corpus, Utterance
+from ..data.dataset import Dataset
+from ..data.protocols import parts_to_score
 from ..data.rows import Rows
-from ..data.waveforms import VERSIONS
 from ..folder import RESULTS_FILE, RUN_FILE, peak_memory, read_json, read_results, write_csv, write_json
 from .evaluate import Evaluation, Record, score_rows
 from .metrics import Floats, Scores, fit_temperature, mean_probabilities, score_clips
@@ -27,6 +27,8 @@ from .metrics import Floats, Scores, fit_temperature, mean_probabilities, score_
 PREDICTION_COLUMNS = ("utterance", "version", "speaker", "label", "predicted")
 
 PROTOCOL_MEANING = {
+    "corpus": "no recording of the test corpus was heard in training: a stranger in another room, perhaps another "
+    "language",
     "speaker": "speakers of the test clips were never heard in training: a new voice",
     "random": "speakers of the test clips were heard in training, their clips were not: known voices, new clips",
     "paper": "test items have other versions of the same recording in training: how well the network recalls "
@@ -246,16 +248,14 @@ def write_evaluation(folder: Path, model: str, corpus: Corpus, result: Evaluatio
     write_confusion(folder, "test", scores)
     rows = [
         (
-            item.utterance,
-            VERSIONS[item.version].name,
-            speaker,
-            label,
+            clip.recording,
+            clip.version,
+            clip.speaker,
+            clip.label,
             scores.labels[int(values.argmax())],
             *(f"{value:.6f}" for value in values),
         )
-        for item, speaker, label, values in zip(
-            result.items, result.speakers, result.targets, result.probabilities, strict=True
-        )
+        for clip, values in zip(result.clips, result.probabilities, strict=True)
     ]
     header = ("utterance", "version", "speaker", "label", "predicted", *scores.labels)
     write_csv(folder / "predictions.csv", header, rows)
@@ -263,12 +263,13 @@ def write_evaluation(folder: Path, model: str, corpus: Corpus, result: Evaluatio
 
 def write_results(
     folder: Path,
-    data: Data,
+    data: Dataset,
     *,
     frontend: FrontendConfig,
     networks: Mapping[str, Network],
     history: Mapping[str, Sequence[Record]],
     rows: Mapping[str, Rows],
+    possible: Mapping[str, Sequence[str]],
     temperature: float | None,
     temperature_factor: float,
     seconds: float,
@@ -282,6 +283,7 @@ def write_results(
         networks: ``teacher`` or ``student`` or both.
         history: the records of every stage.
         rows: ``validation`` and ``test``; either may be empty.
+        possible: by corpus, the labels that its clips can have: `Split.labels`.
         temperature: what to store where there are no validation clips to fit it on.
         temperature_factor: what one that is fitted here is multiplied by.
         seconds: how long this took.
@@ -310,9 +312,9 @@ def write_results(
         scores[role] = {}
         for name, values in logits.items():
             probabilities = mean_probabilities(values, rows[name].owners, fitted)
-            write_predictions(place / f"predictions_{name}.csv", data, rows[name], probabilities)
-            clips = [item.utterance for item in rows[name].items]
-            scores[role] |= scores_by_member(name, clips, probabilities, data)
+            clips = rows[name].utterances
+            write_predictions(place / f"predictions_{name}.csv", clips, data.labels, probabilities)
+            scores[role] |= scores_by_corpus(name, clips, probabilities, data.labels, possible)
     before = read_results(folder)
     results = {
         "model": final,
@@ -330,19 +332,18 @@ def write_results(
     return results
 
 
-def write_predictions(path: Path, data: Data, rows: Rows, probabilities: Floats) -> None:
+def write_predictions(path: Path, clips: Sequence[Utterance], labels: Sequence[str], probabilities: Floats) -> None:
     """Write every clip's label, prediction and probabilities `[clips, classes]`."""
-    speakers, labels = data.speakers, data.labels
     table = [
         (
-            item.utterance,
-            VERSIONS[item.version].name,
-            speakers[item.utterance],
-            labels[int(target)],
+            clip.recording,
+            clip.version,
+            clip.speaker,
+            clip.label,
             labels[int(values.argmax())],
             *(f"{value:.6f}" for value in values),
         )
-        for item, target, values in zip(rows.items, rows.clip_targets, probabilities, strict=True)
+        for clip, values in zip(clips, probabilities, strict=True)
     ]
     write_csv(path, (*PREDICTION_COLUMNS, *labels), table)
 
@@ -356,23 +357,32 @@ def write_history(path: Path, history: Mapping[str, Sequence[Record]]) -> None:
     write_csv(path, ("stage", *names), rows)
 
 
-def scores_by_member(part: str, clips: Sequence[str], probabilities: Floats, data: Data) -> dict[str, Scores]:
-    """Return the scores of clips, of a mixture's corpora one by one, each over its own labels.
+def scores_by_corpus(
+    part: str,
+    clips: Sequence[Utterance],
+    probabilities: Floats,
+    labels: Sequence[str],
+    possible: Mapping[str, Sequence[str]],
+) -> dict[str, Scores]:
+    """Return the scores of clips, of several corpora one by one, each over its own labels.
 
     Args:
-        part: what was scored; the name of the scores, in a mixture with that of the corpus behind it.
-        clips: utterances.
+        part: what was scored; the name of the scores, with that of the corpus behind it if there are several.
+        clips: what was scored.
         probabilities: `[clips, classes]`, 0 where a clip cannot have a label.
-        data: knows who said what in which corpus.
+        labels: of the classes.
+        possible: by corpus, the labels that its clips can have: `Split.labels`.
     """
-    member_of, classes, speakers = data.member_of, data.classes, data.speakers
     found = {}
-    for member, labels in data.members.items():
-        chosen = [index for index, clip in enumerate(clips) if member_of[clip] == member]
-        if chosen:
-            columns = [data.labels.index(label) for label in labels]
-            targets = np.array([columns.index(classes[clips[index]]) for index in chosen], dtype=np.int64)
-            found[f"{part} {member}".strip()] = score_clips(
-                probabilities[np.ix_(chosen, columns)], targets, [speakers[clips[index]] for index in chosen], labels
-            )
+    several = len({clip.corpus for clip in clips}) > 1
+    for name, scored in parts_to_score(clips).items():
+        ids, corpus = {clip.id for clip in scored}, scored[0].corpus
+        names = [label for label in labels if label in possible[corpus]]
+        rows = [row for row, clip in enumerate(clips) if clip.id in ids]  # a clip is there once per fold that tests it
+        columns = [labels.index(label) for label in names]
+        targets = np.array([names.index(clips[row].label) for row in rows], dtype=np.int64)
+        title = name if several else name.removeprefix(corpus).strip(", ")
+        found[f"{part} {title}".strip()] = score_clips(
+            probabilities[np.ix_(rows, columns)], targets, [clips[row].speaker for row in rows], names
+        )
     return found

@@ -34,8 +34,6 @@ class Augmentation:
     """Standard deviation in bands of a move along the Mel axis."""
     time_warp: float = 0.0
     """Standard deviation of the logarithm of a stretch in time: people differ in pace."""
-    time_shift: int = 0
-    """Most columns the clip is moved to the right; what leaves the image is lost."""
     equalizer: float = 0.0
     """Standard deviation of a smooth gain curve over the bands, in parts of the image's range: microphones, rooms."""
     noise: float = 0.0
@@ -48,15 +46,13 @@ class Augmentation:
     """Number of moments of masking; what is masked becomes the clip's mean."""
     time_mask_columns: int = 0
     """Widest mask in columns."""
-    mixup: float = 0.0
-    """Both parameters of the beta distribution that mixes two clips, as powers; 0: none."""
 
     def __post_init__(self) -> None:
-        for name in ("frequency_warp", "frequency_shift", "time_warp", "equalizer", "noise", "mixup"):
+        for name in ("frequency_warp", "frequency_shift", "time_warp", "equalizer", "noise"):
             value = getattr(self, name)
             if not 0.0 <= value <= 100.0:
                 raise ConfigError(f"{name} must be from 0 to 100, not {value}")
-        for name in ("time_shift", "frequency_masks", "frequency_mask_bands", "time_masks", "time_mask_columns"):
+        for name in ("frequency_masks", "frequency_mask_bands", "time_masks", "time_mask_columns"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}")
 
@@ -67,10 +63,10 @@ class Augmentation:
 
 
 def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
-    """Return `images` `[batch, 1, n_mels, columns]` altered as `settings` says, mixup excepted."""
+    """Return `images` `[batch, 1, n_mels, columns]` altered as `settings` says."""
     s = settings
-    if s.time_warp or s.time_shift:
-        images = warp_time(images, s.time_warp, s.time_shift, generator)
+    if s.time_warp:
+        images = warp_time(images, s.time_warp, generator)
     if s.frequency_warp or s.frequency_shift:
         images = warp_frequency(images, s.frequency_warp, s.frequency_shift, generator)
     if s.equalizer:
@@ -120,13 +116,12 @@ def warp_frequency(images: Tensor, warp: float, shift: float, generator: torch.G
     return images.gather(2, index).lerp(images.gather(2, index + 1), share)
 
 
-def warp_time(images: Tensor, warp: float, shift: int, generator: torch.Generator) -> Tensor:
-    """Stretch the time axis at random and move the clip to the right; what is beyond its ends is padding."""
+def warp_time(images: Tensor, warp: float, generator: torch.Generator) -> Tensor:
+    """Stretch the time axis at random; what is beyond the clip's end is padding."""
     batch, _, bands, columns = images.shape
     stretch = (warp * _normal(images, batch, 1, generator=generator)).exp()
-    offset = (_uniform(images, batch, 1, generator=generator) * (shift + 1)).floor()
-    position = (torch.arange(columns, device=images.device, dtype=images.dtype) - offset) * stretch
-    inside = (position >= 0) & (position <= columns - 1)
+    position = torch.arange(columns, device=images.device, dtype=images.dtype) * stretch
+    inside = position <= columns - 1
     low = position.floor().clamp(0, columns - 2)
     share = (position - low).clamp(0, 1)[:, None, None, :]
     index = low.long()[:, None, None, :].expand(-1, -1, bands, -1)
@@ -176,31 +171,3 @@ def _mean(images: Tensor, real: Tensor) -> Tensor:
     """Return the mean of the columns that are `real` `[batch, 1, 1, columns]`, as `[batch, 1, 1, 1]`."""
     values = (real.sum(dim=3, keepdim=True) * images.shape[2]).clamp(min=1)
     return images.sum(dim=(2, 3), keepdim=True) / values
-
-
-def mix(
-    images: Tensor, targets: Tensor, concentration: float, top_db: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Return every clip mixed with another of the batch, as powers, and its targets `[batch, classes]` likewise.
-
-    Zhang et al., mixup, ICLR 2018; the larger share stays with the clip itself.
-
-    Args:
-        images: `[batch, 1, n_mels, columns]`.
-        targets: probabilities `[batch, classes]`.
-        concentration: both parameters of the beta distribution of the share.
-        top_db: range of the images in dB.
-        generator: of the shares and the partners.
-    """
-    batch = len(images)
-    # A beta variate as the ratio of two gamma variates; torch draws these with a generator only in this form.
-    gamma = torch._standard_gamma(torch.full((2, batch), concentration, device=images.device), generator=generator)
-    share = gamma[0] / gamma.sum(dim=0).clamp(min=1e-12)
-    share = torch.maximum(share, 1 - share)[:, None, None, None].to(images.dtype)
-    partner = torch.randperm(batch, generator=generator, device=images.device)
-    decades = top_db / 10.0
-    power = share * 10.0 ** (images * decades) + (1 - share) * 10.0 ** (images[partner] * decades)
-    mixed = (power.log10() / decades).clamp(0.0, 1.0)
-    mixed = torch.where((images > 0) | (images[partner] > 0), mixed, torch.zeros_like(mixed))
-    weight = share[:, 0, 0]
-    return mixed, weight * targets + (1 - weight) * targets[partner]

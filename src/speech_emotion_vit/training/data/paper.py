@@ -1,26 +1,27 @@
-"""The paper's three augmented versions of a recording, as waveforms: noise, shift, speed.
+"""The paper's three altered versions of a recording, as waveforms: noise, shift, speed.
 
 The values are read off the paper's figures where they show them and chosen where they do not. A version is the
-same samples every time: its randomness is seeded by the utterance's id.
+same samples every time: its randomness is seeded by the recording's id.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from ...audio.reader import Samples
 from ...model.config import FrontendConfig
+from .corpora import ORIGINAL, Utterance
 
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
     """One way to alter a recording."""
 
-    name: str
-    """Name in tables."""
     noise_snr_db: float | None = None
     """White noise this many dB below the recording's mean power, added after padding, over the whole window."""
     shift: float = 0.0
@@ -29,24 +30,25 @@ class Version:
     """Play this much faster, at the same pitch."""
 
 
-VERSIONS = (
-    Version(name="original"),
-    Version(name="noise", noise_snr_db=20.0),  # the level is not published; 20 dB fits the figure
-    Version(name="shift", shift=1 / 3),  # read off the one example shown
-    Version(name="speed", speed=1.2),  # published
+VERSIONS: Mapping[str, Version] = MappingProxyType(
+    {
+        ORIGINAL: Version(),
+        "noise": Version(noise_snr_db=20.0),  # the level is not published; 20 dB fits the figure
+        "shift": Version(shift=1 / 3),  # read off the one example shown
+        "speed": Version(speed=1.2),  # published
+    }
 )
 
 
-def make_version(waveform: Samples, version: int, config: FrontendConfig, *, key: str) -> Samples:
-    """Return `waveform` `[samples]` in one of `VERSIONS`, `[other samples]`.
+def alter(waveform: Samples, utterance: Utterance, config: FrontendConfig) -> Samples:
+    """Return `waveform` `[samples]` in the version of `utterance`, `[other samples]`.
 
     Args:
-        waveform: mono at the front-end's rate.
-        version: index into `VERSIONS`.
+        waveform: the recording, mono at the front-end's rate.
+        utterance: names the version; its recording seeds the randomness.
         config: the front-end; its window is what noise fills and a shift moves in.
-        key: what seeds the randomness: the utterance's id.
     """
-    wanted = VERSIONS[version]
+    wanted = VERSIONS[utterance.version]
     if wanted.speed != 1.0:
         waveform = _stretch(waveform, wanted.speed, config.sampling_rate)
     if wanted.shift:
@@ -54,11 +56,12 @@ def make_version(waveform: Samples, version: int, config: FrontendConfig, *, key
         longest = max(len(waveform), config.window_samples)
         waveform = np.concatenate((silence, waveform))[:longest]
     if wanted.noise_snr_db is not None:
-        seed = int.from_bytes(hashlib.sha256(f"{wanted.name}:{key}".encode()).digest()[:8], "little")
+        seed = hashlib.sha256(f"{utterance.version}:{utterance.recording}".encode()).digest()[:8]
         power = float(np.mean(np.square(waveform, dtype=np.float64)))
         padded = np.zeros(max(len(waveform), config.window_samples), np.float32)
         padded[: len(waveform)] = waveform
-        noise = np.random.default_rng(seed).standard_normal(len(padded), dtype=np.float32)
+        rng = np.random.default_rng(int.from_bytes(seed, "little"))
+        noise = rng.standard_normal(len(padded), dtype=np.float32)
         waveform = padded + noise * np.float32((power * 10.0 ** (-wanted.noise_snr_db / 10.0)) ** 0.5)
     return waveform
 

@@ -1,0 +1,191 @@
+"""What a corpus is: the facts about it, and how its files become `Utterance` objects."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from types import MappingProxyType
+from typing import NamedTuple
+
+from ....audio.reader import AUDIO_SUFFIXES
+from ....errors import DatasetError, one_line
+from ....files import find_files
+
+MOST_NAMED = 8  # file names in one message; the rest is counted
+ORIGINAL = "original"
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """One recording of a corpus, or one of its altered versions."""
+
+    id: str
+    """Unique among all corpora: ``crema-d/1001_DFA_ANG_XX``; a path or a name of the user's own recordings. The id of
+    a version has the version's name behind it: ``crema-d/1001_DFA_ANG_XX+noise``."""
+    path: Path
+    """The audio file."""
+    label: str
+    """English name of the emotion; empty where the corpus has no labels."""
+    speaker: str
+    """Who speaks, unique among all corpora: ``crema-d/1001``; empty where unknown."""
+    sentence: str = ""
+    """What is said, as the corpus codes it; empty where unknown."""
+    corpus: str = "folder"
+    """Name of the corpus; ``folder`` for the user's own recordings."""
+    part: str = ""
+    """Where the user's own table says so: ``train``, ``validation`` or ``test``."""
+    version: str = ORIGINAL
+    """``original``, or how the recording is altered when it is read."""
+
+    @property
+    def recording(self) -> str:
+        """Id of the original recording."""
+        return self.id if self.version == ORIGINAL else self.id.removesuffix(f"+{self.version}")
+
+    def altered(self, version: str) -> Utterance:
+        """Return this recording in another version; in ``original`` it is itself."""
+        if version == ORIGINAL:
+            return self
+        return dataclasses.replace(self, id=f"{self.id}+{version}", version=version)
+
+
+class Parsed(NamedTuple):
+    """What the name of a file says."""
+
+    id: str
+    """The canonical file stem, unique in the corpus."""
+    label: str
+    """English name of the emotion; empty where there is none."""
+    speaker: str
+    """As the corpus codes it; empty where unknown."""
+    sentence: str
+    """As the corpus codes it; empty where unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """What is known about a published corpus before one of its files is opened."""
+
+    name: str
+    """Name on the command line and of the data folder."""
+    title: str
+    """Name in reports."""
+    language: str
+    """What is spoken."""
+    source: str
+    """Where it is obtained."""
+    license: str
+    """Under which licence."""
+    free: bool
+    """Whether a model for everybody, businesses too, may learn from it."""
+    citation: str
+    """What to cite."""
+    layout: str
+    """What the folder must look like."""
+    labels: tuple[str, ...]
+    """Its emotions in alphabetical order; empty where there are none."""
+    parse: Callable[[PurePath], Parsed | None]
+    """A file's path inside the corpus to what it says; None for a file that is not one of the corpus."""
+    published: frozenset[str] = frozenset()
+    """Ids of the published utterances; empty where there is no such list."""
+    defects: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Id to what is wrong with it. Such a clip is neither trained nor scored on, except under ``paper``."""
+    official_split: str = ""
+    """Whose split by speakers it is; empty where there is none."""
+    test_speakers: frozenset[str] = frozenset()
+    """Speakers who test in it."""
+    validation_speakers: frozenset[str] = frozenset()
+    """Speakers who validate in it."""
+    leave_one_out: bool = False
+    """Whether ``speaker`` leaves each speaker out in turn; without that and without an official split it draws some."""
+    common_sentences: frozenset[str] = frozenset()
+    """The sentences that are spoken in every emotion, where others are not: there the words alone tell the emotion."""
+
+    def read(self, folder: Path) -> list[Utterance]:
+        """Return the utterances in `folder`, in the order of their ids.
+
+        Raises:
+            DatasetError: there is no file of the corpus in `folder`, or one occurs twice.
+        """
+        found = []
+        for path in audio_files(folder):
+            parsed = self.parse(path.relative_to(folder))
+            if parsed is not None:
+                found.append(
+                    Utterance(
+                        id=f"{self.name}/{parsed.id}",
+                        path=path,
+                        label=parsed.label,
+                        speaker=f"{self.name}/{parsed.speaker}" if parsed.speaker else "",
+                        sentence=parsed.sentence,
+                        corpus=self.name,
+                    )
+                )
+        return checked(found, folder, self.layout)
+
+
+def qualified(name: str, ids: Sequence[str] | frozenset[str]) -> frozenset[str]:
+    """Return ids or speakers of the corpus `name` as they are among all corpora."""
+    return frozenset(f"{name}/{each}" for each in ids)
+
+
+def audio_files(folder: Path) -> Iterator[Path]:
+    """Yield the files in `folder`, however deep, that are named like audio, in a stable order; links are followed.
+
+    Raises:
+        DatasetError: the folder cannot be read.
+    """
+    yield from (path for path in _found(folder)[0] if path.is_file())
+
+
+def overlooked(folder: Path) -> list[str]:
+    """Return one remark per kind of thing in `folder` that looks like audio, or may hold some, and cannot be read.
+
+    Raises:
+        DatasetError: the folder cannot be read.
+    """
+    found, closed = _found(folder)
+    lost = [path for path in found if not path.is_file()]
+    remarks = []
+    for paths, what in ((closed, "folders cannot be read"), (lost, "names of audio lead to no file")):
+        if paths:
+            names = named([as_utf8(str(path.relative_to(folder))) for path in paths])
+            remarks.append(f"{len(paths)} {what} and are left out: {names}")
+    return remarks
+
+
+def _found(folder: Path) -> tuple[list[Path], list[Path]]:
+    found, faults = find_files(folder, AUDIO_SUFFIXES)
+    closed = [Path(fault.filename) for fault in faults]
+    if folder in closed:
+        raise DatasetError(f"{folder}: cannot be read ({one_line(faults[0])}): check its permissions") from faults[0]
+    return [Path(path) for path in found], closed
+
+
+def as_utf8(name: str) -> str:
+    """Return `name` as every table can hold it: bytes of a file name that are no UTF-8 become their escapes."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def checked(utterances: Sequence[Utterance], folder: Path, layout: str) -> list[Utterance]:
+    """Return `utterances` sorted by id.
+
+    Raises:
+        DatasetError: there are none, or an id occurs twice.
+    """
+    if not utterances:
+        raise DatasetError(f"{folder}: no audio named as expected is here: expected is {layout}")
+    twice = [name for name, count in Counter(utterance.id for utterance in utterances).items() if count > 1]
+    if twice:
+        raise DatasetError(f"{folder}: occurs more than once: {named(sorted(twice))}: keep one copy of each")
+    return sorted(utterances, key=lambda utterance: utterance.id)
+
+
+def named(names: Sequence[str]) -> str:
+    """Return the first few of `names` and the number of the rest."""
+    rest = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
