@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from corpus_factory import labelled_csv
-from speech_emotion_vit.training.data.corpora import SAVEE_LABELS
+from speech_emotion_vit.training.data.corpora.savee import CODES
 from training_runs import fail, results_of, succeed
 
 
@@ -77,7 +77,7 @@ def test_an_answer_that_is_all_another_label_is_scored(
 
     def saturated(network: Any, rows: Any) -> Any:
         logits = np.zeros((len(rows), 7))
-        logits[:, sorted(SAVEE_LABELS.values()).index("surprise")] = 1e5
+        logits[:, sorted(CODES.values()).index("surprise")] = 1e5
         return logits
 
     monkeypatch.setattr(evaluate, "score_rows", saturated)

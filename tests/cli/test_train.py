@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from speech_emotion_vit.training.data.corpora import SAVEE_LABELS
+from speech_emotion_vit.training.data.corpora.savee import CODES
 from training_runs import SMALL, fail, succeed
 
 
@@ -17,7 +17,7 @@ def test_what_was_trained_predicts(cross_validated: Path, savee: Path) -> None:
 
     folder = cross_validated / "fold-0"
     classifier = EmotionClassifier(folder)
-    assert list(classifier.labels) == sorted(SAVEE_LABELS.values())
+    assert list(classifier.labels) == sorted(CODES.values())
     temperature = json.loads((folder / "results.json").read_text())["temperature"]["student"]
     assert classifier.config.temperature == temperature
     with open(folder / "predictions_test.csv", newline="") as file:

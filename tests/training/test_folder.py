@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from speech_emotion_vit.errors import TrainingError
-from speech_emotion_vit.training.data.corpora import SAVEE_LABELS
+from speech_emotion_vit.training.data.corpora.savee import CODES
 from speech_emotion_vit.training.folder import (
     MAX_BYTES,
     locked,
@@ -124,7 +124,7 @@ def test_a_run_folder_describes_itself(cross_validated: Path) -> None:
     assert any((folder / "tensorboard").iterdir())
     with open(folder / "confusion_student_test.csv", newline="") as file:
         confusion = list(csv.reader(file))
-    assert confusion[0] == ["true", *sorted(SAVEE_LABELS.values())]
+    assert confusion[0] == ["true", *sorted(CODES.values())]
     assert sum(int(value) for row in confusion[1:] for value in row[1:]) == 14
 
 

@@ -11,7 +11,7 @@ import torch
 
 from corpus_factory import labelled_csv
 from speech_emotion_vit.errors import ConfigError, DatasetError
-from speech_emotion_vit.training.data.corpora import SAVEE_LABELS
+from speech_emotion_vit.training.data.corpora.savee import CODES
 from speech_emotion_vit.training.data.specaugment import Augmentation
 from speech_emotion_vit.training.fit.head import embed_rows, fit_probe
 from speech_emotion_vit.training.fit.loop import seed_of
@@ -176,7 +176,7 @@ def test_a_probe_gives_a_trained_network_the_labels_of_a_few_clips(place: Path, 
     assert "probe: a new head for crema-d@" in result.stderr
     assert "42 training, 0 validation, 14 test clips" in result.stderr  # speakers that train are left out in turn
     classifier, base = EmotionClassifier(tmp_path / "fold-0"), EmotionClassifier()
-    assert list(classifier.labels) == sorted(SAVEE_LABELS.values())
+    assert list(classifier.labels) == sorted(CODES.values())
     clip = next(iter(sorted(savee.glob("*.wav"))))
     np.testing.assert_array_equal(classifier.embed(clip)[: len(base.embed(clip))], base.embed(clip))
     assert results_of(tmp_path / "fold-0")["ua"] > 2 / 7  # tones as loud and high as the label says; chance is 1/7
