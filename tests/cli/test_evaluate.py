@@ -22,7 +22,7 @@ def test_evaluate_scores_the_model_again(cross_validated: Path, savee: Path, pla
     for name in ("clips", "wa", "ua", "macro_f1", "confusion"):
         assert printed[name] == expected[name]
     assert printed["ece"] == pytest.approx(expected["ece"], abs=1e-4)
-    assert "leave one speaker out: JK tests, KL validates" in result.stderr
+    assert "leave one speaker out: savee/JK tests, savee/KL validates" in result.stderr
     assert {path.name for path in (place / "scores").iterdir()} == {
         *("scores.json", "confusion_test.csv", "confusion_test.png", "predictions.csv"),
     }
@@ -48,7 +48,7 @@ def test_evaluate_without_a_fold_scores_every_clip_and_warns(cross_validated: Pa
         "--cache-dir",
         place / "cache",
     )
-    assert "no validation item to score: pass --fold: " in fail(*of_no_fold, "--part", "validation")
+    assert "no validation clip to score: pass --fold: " in fail(*of_no_fold, "--part", "validation")
 
 
 def test_evaluate_maps_labels_by_name(cross_validated: Path, place: Path, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_evaluate_maps_labels_by_name(cross_validated: Path, place: Path, tmp_pa
     printed = json.loads(result.stdout)
     assert printed["labels"] == ["anger", "fear"]
     assert printed["clips"] == 4
-    assert "left out, for the model does not know their label: 2 boredom" in result.stderr
+    assert "left out because the model does not know their label: 2 boredom" in result.stderr
     assert "the corpus has none: disgust, happiness, neutral, sadness, surprise" in result.stderr
     alien = labelled_csv(tmp_path / "alien", ["boredom"], ["p", "q", "r"], 1)
     error = fail(

@@ -17,7 +17,7 @@ def test_a_cross_validation_tests_every_clip_once(cross_validated: Path) -> None
         folder = cross_validated / f"fold-{fold}"
         with open(folder / "predictions_test.csv", newline="") as file:
             rows = list(csv.DictReader(file))
-        assert {row["speaker"] for row in rows} == {speaker}
+        assert {row["speaker"] for row in rows} == {f"savee/{speaker}"}
         tested += [row["utterance"] for row in rows]
     assert len(tested) == len(set(tested)) == 56
     results = json.loads((cross_validated / "results.json").read_text())

@@ -21,7 +21,7 @@ def test_the_model_card_says_what_the_score_measures(cross_validated: Path) -> N
     ua = 100 * results_of(cross_validated / "fold-0")["ua"]
     assert "| student, test | 14 | 1 | " in card
     assert f"| {ua:.1f} |" in card
-    assert "never heard in training: a new voice. leave one speaker out: DC tests, JE validates." in card
+    assert "never heard in training: a new voice. leave one speaker out: savee/DC tests, savee/JE validates." in card
     assert "research use, by registration" in card
     assert '"frequency_warp"' in card
     assert "424 of 480 utterances are missing" in card

@@ -361,6 +361,8 @@ def _by_speaker(utterances: list[Utterance], fold: Fold, seed: int) -> Division:
         test, validation, note = _speakers(name, clips, fold, seed)
         if official and not CORPORA[name].validation_speakers:
             validation = set()
+        elif validation and CORPORA[name].leave_one_out:
+            note += f", {', '.join(sorted(validation))} validates"
         parts[0].extend(u for u in clips if u.speaker not in test | validation)
         parts[1].extend(u for u in clips if u.speaker in validation)
         parts[2].extend(u for u in clips if u.speaker in test)

@@ -367,14 +367,14 @@ def scores_by_corpus(
     """Return the scores of clips, of several corpora one by one, each over its own labels.
 
     Args:
-        part: what was scored; the name of the scores, with that of the corpus behind it if there are several.
+        part: what was scored; the name of the scores, with that of the corpus behind it if `possible` knows several.
         clips: what was scored.
         probabilities: `[clips, classes]`, 0 where a clip cannot have a label.
         labels: of the classes.
         possible: by corpus, the labels that its clips can have: `Split.labels`.
     """
     found = {}
-    several = len({clip.corpus for clip in clips}) > 1
+    several = len(possible) > 1
     for name, scored in parts_to_score(clips).items():
         ids, corpus = {clip.id for clip in scored}, scored[0].corpus
         names = [label for label in labels if label in possible[corpus]]
