@@ -157,7 +157,9 @@ def test_the_command_line_says_where_it_is(hub: HubServer, folder: Path, tmp_pat
 def test_what_the_hub_does_not_take_is_one_line_with_a_remedy(hub: HubServer, folder: Path, tmp_path: Path) -> None:
     hub.repositories["me/public"] = Repository(files={})
     hub.repositories["me/busy"] = Repository(files={}, status=501)
+    hub.repositories["me/contended"] = Repository(files={}, status=412)
     cases = {
+        "somebody else changes it at the moment: try again": sending(folder, "me/contended"),
         "the token may not write for others": sending(folder, "others/model"),
         "is there already, and public: nothing was sent": sending(folder, "me/public", private=True),
         '"license" must be one of [...]': sending(folder, "me/odd", {"license": "unheard-of"}),
