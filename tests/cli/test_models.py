@@ -79,9 +79,18 @@ def test_list(package: Manifest) -> None:
     assert [row["where"] for row in listed] == ["bundled", "bundled", "org/repo"]
     assert [row["score"] for row in listed] == ["UA 46.2 % (speaker, 10 clips)"] * 2 + [None]
     table = run(models_module.command, "list", "--format", "table").stdout.splitlines()
-    assert table[0].split() == ["name", "default", "score", "where", "size", "labels"]
-    assert len({line.index("bundled") for line in table[1:3]} | {table[0].index("where")}) == 1
-    assert table[1].endswith("low, high")
+    assert table[0].split() == ["name", "score", "where", "size"]
+    assert len({line.index("bundled") for line in table[1:4:2]} | {table[0].index("where")}) == 1
+    assert table[1].startswith("first (default)  UA 46.2 % (speaker, 10 clips)")
+    assert table[2] == "  low, high"
+
+
+@pytest.mark.parametrize("name", list(manifest.load_manifest().models))
+def test_tables_of_what_is_published_fit_80_columns(name: str) -> None:
+    for arguments in (["list"], ["info", name], ["verify", name]):
+        lines = run(models_module.command, *arguments, "--format", "table").stdout.splitlines()
+        assert max(len(line) for line in lines if "safetensors" not in line) <= 80  # a path stays whole
+        assert any(name in line for line in lines)
 
 
 def test_info(package: Manifest, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import click
 
 from ..errors import printable
+from ._table import columns_of, table_width, wrapped
 
 # What each optional distribution is for: its name, that of its module, the extra that brings it, purpose.
 _EXTRAS = (
@@ -51,9 +52,15 @@ def command() -> None:
     """
     checks = [*_versions(), *_devices(), *_decoders(), *_extras(), *_cache(), *_models()]
     width = max(len(check.what) for check in checks)
+    indent = 8 + 2 + width + 2
     for check in checks:
-        fix = f"  -> {check.fix}" if check.fix else ""
-        click.echo(printable(f"{check.state:<8}  {check.what:<{width}}  {check.found}{fix}"))
+        line = f"{check.state:<8}  {check.what:<{width}}  {wrapped(printable(check.found), table_width(), indent)}"
+        if check.fix:
+            fix = printable(check.fix)
+            line += "  ->"
+            fits = columns_of(line.rsplit("\n")[-1]) + 1 + columns_of(fix) <= table_width()
+            line += f" {fix}" if fits else f"\n{' ' * 10}{wrapped(fix, table_width(), 10)}"
+        click.echo(line)
     if any(check.state == "BROKEN" for check in checks):
         raise SystemExit(1)
 

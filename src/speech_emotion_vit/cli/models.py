@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ._rows import echo_record, echo_rows, format_option
+from ._rows import echo_record, echo_rows, form_is_table, format_option
 from ._streams import error_line
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ def list_command(form: str | None) -> None:
         }
         for name, entry in manifest.models.items()
     ]
-    echo_rows(rows, form, columns=("name", "default", "score", "where", "size", "labels"))
+    if form_is_table(form):
+        rows = [{**row, "name": f"{row['name']}{' (default)' * bool(row['default'])}"} for row in rows]
+    echo_rows(rows, form, columns=("name", "score", "where", "size"), below="labels")
 
 
 @command.command("info")
@@ -130,7 +132,7 @@ def verify_command(model: str | None, revision: str | None, cache_dir: str | Non
         raise click.UsageError("--revision needs a model")
     names = [entry.name for entry in list_models() if entry.file] if model is None else [model]
     rows = [_verdict(name, revision, cache_dir) for name in names]
-    echo_rows(rows, form)
+    echo_rows(rows, form, columns=("status", "name", "revision"), below="path")
     if any(row["status"] == "bad" for row in rows):
         raise SystemExit(1)
 
