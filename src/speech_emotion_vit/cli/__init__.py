@@ -68,6 +68,10 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except SpeechEmotionError as error:
         raise click.ClickException(error_line(error)) from error
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise click.ClickException("this needs torch, which is not installed: pip install torch") from error
     except OSError as error:
         if error.errno == errno.EPIPE:  # the reader has seen enough; click ends quietly
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import platform
 import sys
@@ -67,7 +67,7 @@ def command() -> None:
 
 def _versions() -> Iterator[Check]:
     yield Check("ok", "python", f"{platform.python_version()} on {platform.platform(terse=True)}")
-    needed = ("speech-emotion-vit", "torch", "numpy", "soundfile", "soxr", "huggingface-hub", "safetensors")
+    needed = ("speech-emotion-vit", "numpy", "soundfile", "soxr", "huggingface-hub", "safetensors", "msgspec")
     for name in (*needed, "click", "tqdm"):
         try:
             yield Check("ok", name, metadata.version(name))
@@ -76,6 +76,11 @@ def _versions() -> Iterator[Check]:
 
 
 def _devices() -> Iterator[Check]:
+    if importlib.util.find_spec("torch") is None:
+        found = "not installed: training, explain, GPUs"
+        runs = importlib.util.find_spec("onnxruntime") is not None  # else nothing runs a network
+        yield Check("optional" if runs else "BROKEN", "torch", found, "pip install torch")
+        return
     try:
         import torch
     except Exception as error:  # whatever a broken package raises
@@ -83,6 +88,7 @@ def _devices() -> Iterator[Check]:
             "BROKEN", "torch", f"cannot be imported: {_first_line(error)}", "pip install --force-reinstall torch"
         )
         return
+    yield Check("ok", "torch", metadata.version("torch"))
     yield Check("ok", "cpu", f"{torch.get_num_threads()} threads of {os.cpu_count()} cores")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
