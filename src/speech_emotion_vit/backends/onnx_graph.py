@@ -264,13 +264,16 @@ class _FrameNetwork:
         bias = g("Unsqueeze", g("Where", real, 0.0, -np.inf), [1])
         share = g("Div", row, g("ReduceSum", row, [2], keepdims=1))
         tokens = g.transpose(values, 0, 2, 1)
+        if c.positions:
+            tokens = g("Add", tokens, g.first(g.constant(self.weights["positions"]), g.size(tokens, 1), 0))
         column = g.transpose(row, 0, 2, 1)
         parts: list[str] = []
         for index in range(c.depth):
             name = f"blocks.{index}"
-            heard = g.transpose(g("Mul", tokens, column), 0, 2, 1)
-            mixed = self._convolution(heard, f"{name}.convolution", c.taps // 2, group=c.dim)
-            tokens = g("Add", tokens, g.transpose(mixed, 0, 2, 1))
+            if c.taps:
+                heard = g.transpose(g("Mul", tokens, column), 0, 2, 1)
+                mixed = self._convolution(heard, f"{name}.convolution", c.taps // 2, group=c.dim)
+                tokens = g("Add", tokens, g.transpose(mixed, 0, 2, 1))
             tokens = g("Add", tokens, self.layers.attention(tokens, bias, f"{name}.attention"))
             tokens = g("Add", tokens, self.layers.mlp(tokens, f"{name}.mlp"))
             if index + 1 in c.pooled:

@@ -357,15 +357,17 @@ class FrameViTConfig:
     """Attention heads; they share `dim`."""
     mlp_dim: Annotated[int, Meta(ge=1, le=8192)] = 2048
     """Hidden width of a block's MLP."""
-    taps: Annotated[int, Meta(ge=1, le=255)] = 15
-    """Tokens that the convolution of a block sees, an odd number: 15 are 0.3 s."""
+    taps: Annotated[int, Meta(ge=0, le=255)] = 15
+    """Tokens that the convolution of a block sees, an odd number: 15 are 0.3 s; 0: the blocks have none."""
+    positions: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] = 0
+    """Tokens that have a position, which is added to what the stem gives; 0: none, as in every student."""
     pooled: tuple[int, ...] = (2, 3)
     """Blocks whose mean and deviation over time the head reads, counted from 1."""
 
     def __post_init__(self) -> None:
         check(self)
         _require(self.dim % self.heads == 0, f"dim {self.dim} is not a multiple of heads {self.heads}")
-        _require(self.taps % 2 == 1, f"taps must be odd, not {self.taps}")
+        _require(self.taps % 2 == 1 or not self.taps, f"taps must be odd or 0, not {self.taps}")
         blocks = range(1, self.depth + 1)
         _require(
             len(self.pooled) > 0 and set(self.pooled) <= set(blocks) and sorted(set(self.pooled)) == list(self.pooled),
@@ -381,6 +383,11 @@ class FrameViTConfig:
     def small(cls, num_classes: int) -> FrameViTConfig:
         """Return the shape of the model ``small``: 1.5 million parameters."""
         return cls(num_classes=num_classes, stem=128, dim=192, heads=3, mlp_dim=768)
+
+    @classmethod
+    def large(cls, num_classes: int) -> FrameViTConfig:
+        """Return the shape of the model ``large``, the teacher cut behind its fourth block: 13.7 million parameters."""
+        return cls(num_classes=num_classes, depth=4, taps=0, positions=301, pooled=(3, 4))  # 301: a window of 6 s
 
     @property
     def embedding_dim(self) -> int:
@@ -442,8 +449,8 @@ class ClassifierConfig:
         spectrogram = (self.frontend.n_mels, self.frontend.columns)
         if isinstance(self.model, FrameViTConfig):
             image: tuple[int, int | None] = (self.model.n_mels, None)
-            tokens = self.frontend.n_frames // FRAME_STRIDE
-            _require(tokens <= MAX_TOKENS, f"{tokens} tokens per window are more than {MAX_TOKENS}: raise hop_length")
+            tokens, most = -(-self.frontend.n_frames // FRAME_STRIDE), self.model.positions or MAX_TOKENS
+            _require(tokens <= most, f"{tokens} tokens per window are more than {most}: lower window_seconds")
         else:
             image = (self.model.image_height, self.model.image_width)
         _require(image == spectrogram, f"the network wants images of {image}, the front-end makes {spectrogram}")

@@ -69,8 +69,11 @@ def _spectrogram_vit(shapes: _Shapes, c: ModelConfig) -> None:
 def _frame_vit(shapes: _Shapes, c: FrameViTConfig) -> None:
     shapes.convolution("stem.0", c.n_mels, c.stem, 3)
     shapes.convolution("stem.1", c.stem, c.dim, 3)
+    if c.positions:
+        shapes["positions"] = (c.positions, c.dim)
     for index in range(c.depth):
-        shapes.convolution(f"blocks.{index}.convolution", 1, c.dim, c.taps)
+        if c.taps:
+            shapes.convolution(f"blocks.{index}.convolution", 1, c.dim, c.taps)
         shapes.block(f"blocks.{index}", c.dim, c.dim, c.mlp_dim)
         shapes[f"blocks.{index}.attention.qkv.bias"] = (3 * c.dim,)
 
