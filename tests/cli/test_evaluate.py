@@ -62,12 +62,20 @@ def test_evaluate_maps_labels_by_name(cross_validated: Path, place: Path, tmp_pa
     assert printed["clips"] == 4
     assert "left out because the model does not know their label: 2 boredom" in result.stderr
     assert "the corpus has none: disgust, happiness, neutral, sadness, surprise" in result.stderr
-    alien = labelled_csv(tmp_path / "alien", ["boredom"], ["p", "q", "r"], 1)
+    text = table.read_text().replace(",anger,", ",Angry,").replace(",fear,", ",scared,")
+    (tmp_path / "words.csv").write_text(text)
+    words = succeed(
+        *("evaluate", "--dataset", "folder", "--data-dir", tmp_path / "words.csv", "--model"),
+        *(cross_validated / "fold-0", "--cache-dir", place / "cache"),
+    )
+    assert json.loads(words.stdout) == printed
+    assert "labels taken for the model's own: Angry is anger, scared is fear" in words.stderr
+    alien = labelled_csv(tmp_path / "alien", ["boredom", "anger"], ["p", "q", "r"], 1)  # one would always be right
     error = fail(
         *("evaluate", "--dataset", "folder", "--data-dir", alien, "--model", cross_validated / "fold-0"),
         *("--cache-dir", place / "cache"),
     )
-    assert "share no label" in error
+    assert "share 1 labels, which is no score" in error
 
 
 def test_an_answer_that_is_all_another_label_is_scored(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,9 +84,16 @@ def load_data(
         say(f"{corpus.title}: {remark}")
     if found and strict:
         raise DatasetError(f"{folder}: {'; '.join(found)}: repair it, or leave out --strict")
-    labels = tuple(sorted({utterance.label for utterance in utterances}))
+    counts = Counter(utterance.label for utterance in utterances)
+    labels = tuple(sorted(counts))
+    say("labels: " + ", ".join(f"{label} {counts[label]}" for label in labels))
     if len(labels) < 2:
         raise DatasetError(f"{folder}: only one label is there, {labels[0]}: at least two are needed")
+    if single := [label for label in labels if counts[label] == 1]:
+        raise DatasetError(
+            f"{folder}: the labels {named(single)} have one clip each, which cannot both be learnt and tested: add "
+            "clips, or take these labels out"
+        )
     return Dataset(corpus=corpus, utterances=utterances, labels=labels, features=features, remarks=tuple(found))
 
 

@@ -135,6 +135,10 @@ def make_split(
         if fold == "final":
             split = without_validation(split)
     split = replace(split, fold=fold, left_out=left_out, labels=split.labels or _labels_of(usable))
+    tested = {utterance.label for utterance in split.test}
+    own = all(utterance.corpus == "folder" for utterance in usable)
+    if own and split.test and (untested := sorted({utterance.label for utterance in split.train} - tested)):
+        split = replace(split, note=f"{split.note}; not tested, because too few clips are: {', '.join(untested)}")
     if protocol != "paper":
         split = replace(split, train=_altered(split.train, versions))
     check_leaks(split)
@@ -403,9 +407,14 @@ def _require_speakers(utterances: list[Utterance]) -> None:
 
 
 def _by_recording(utterances: list[Utterance], fold: Fold, seed: int) -> Division:
-    if any(utterance.part for utterance in utterances):
-        return _as_named(utterances)
     rng = np.random.default_rng(seed)
+    if any(utterance.part for utterance in utterances):
+        if any(utterance.part == "validation" for utterance in utterances):
+            return _as_named(utterances)
+        train, validation = _stratified([u for u in utterances if u.part == "train"], VALIDATION_SHARE, rng)
+        chosen = {utterance.id for utterance in validation}
+        named_so = _as_named([replace(u, part="validation") if u.id in chosen else u for u in utterances])
+        return (*named_so[:3], f"{named_so[3]}, validation drawn from training with seed {seed}")
     rest, test = _stratified(utterances, TEST_SHARE, rng)
     train, validation = _stratified(rest, VALIDATION_SHARE, rng)
     return train, validation, test, f"speakers are shared between training and test; drawn with seed {seed}"

@@ -17,8 +17,9 @@ from ...weights.resolve import ResolvedModel
 from ..data.corpora import ORIGINAL, Corpus, Utterance, named, remarks
 from ..data.dataset import describe_faults
 from ..data.features import load_features
+from ..data.labels import map_labels
 from ..data.paper import VERSIONS
-from ..data.protocols import Fold, Protocol, Split, make_split, number_of_folds, score_all
+from ..data.protocols import FEWEST_LABELS, Fold, Protocol, Split, make_split, number_of_folds, score_all
 from ..data.rows import Rows, restrict
 from .metrics import (
     Floats,
@@ -137,11 +138,17 @@ def evaluate_model(
         raise DatasetError(f"{data_dir}: {'; '.join(wrong)}: repair it, or leave out --strict")
     notes += wrong
     there = {label for labels in split.labels.values() for label in labels}
-    common = [label for label in config.labels if label in there]
-    if not common:
-        here = ", ".join(config.labels)
+    same = map_labels(sorted(there), config.labels)
+    if renamed := {label: name for label, name in same.items() if label != name}:
+        notes.append("labels taken for the model's own: " + ", ".join(f"{a} is {b}" for a, b in renamed.items()))
+        clips = tuple(replace(clip, label=same.get(clip.label, clip.label)) for clip in clips)
+    asked = {name: tuple({same.get(label, label) for label in labels}) for name, labels in split.labels.items()}
+    common = [label for label in config.labels if label in same.values()]
+    if len(common) < FEWEST_LABELS:
         raise DatasetError(
-            f"the model and {corpus.title} share no label: it knows {here}; the corpus has {', '.join(sorted(there))}"
+            f"the model and {corpus.title} share {len(common)} labels, which is no score: it knows "
+            f"{', '.join(config.labels)}; the corpus has {', '.join(sorted(there))}: rename the labels that mean the "
+            "same, or choose another model"
         )
     notes += _label_notes(config.labels, [clip.label for clip in clips], common)
     clips = tuple(clip for clip in clips if clip.label in common)
@@ -152,7 +159,7 @@ def evaluate_model(
     if not clips:
         remedy = "pass --fold: without one every clip is tested" if not split.train else "choose another part or fold"
         raise DatasetError(f"{corpus.title}, {protocol}: there is no {part} clip to score: {remedy}")
-    possible = split.labels if len(split.labels) > 1 else None
+    possible = asked if len(asked) > 1 else None
     rows = Rows(clips, features, config.labels, device=device, possible=possible)
     chosen = [config.labels.index(label) for label in common]
     logits = score_rows(network, rows)
