@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from corpus_factory import labelled_folder
+from helpers import ROOT
 from speech_emotion_vit.errors import DatasetError
 from speech_emotion_vit.model.config import FrontendConfig
 from speech_emotion_vit.training.data.corpora import CORPORA, read_folder
 from speech_emotion_vit.training.data.dataset import load_data
-from speech_emotion_vit.training.data.labels import map_labels, meaning, unify
+from speech_emotion_vit.training.data.labels import SYNONYMS, map_labels, meaning, unify
 from speech_emotion_vit.training.data.protocols import make_split
 from speech_emotion_vit.training.recipes import RECIPES
 
@@ -152,3 +153,9 @@ def test_words_for_the_same_emotion_are_mapped_where_that_is_clear() -> None:
     # A model that tells calm from neutral is not asked to forget it, and one with two words for one is not guessed at.
     assert map_labels(["calm", "neutral"], ["calm", "neutral"]) == {"calm": "calm", "neutral": "neutral"}
     assert map_labels(["happy"], ["joy", "happiness"]) == {}
+
+
+def test_the_documentation_shows_the_table_of_words() -> None:
+    page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
+    for name, words in SYNONYMS.items():
+        assert f"| {name} | {', '.join(words)} |" in page
