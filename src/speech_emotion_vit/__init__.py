@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .model.vit import SpectrogramViT
     from .prediction import Prediction, Segment, Timeline
     from .stream import EmotionStream
+    from .training.fit.own_labels import HeadEvaluation, fit_head
 
 __all__ = [
     "AudioError",
@@ -44,6 +45,7 @@ __all__ = [
     "FrameViT",
     "FrameViTConfig",
     "FrontendConfig",
+    "HeadEvaluation",
     "IntegrityError",
     "LogMel",
     "ModelConfig",
@@ -55,6 +57,7 @@ __all__ = [
     "Timeline",
     "TrainingError",
     "WeightsError",
+    "fit_head",
 ]
 
 __version__ = "0.1.0"
@@ -68,12 +71,14 @@ _LAZY = {
     "FrameViT": ".model.frame_vit",
     "FrameViTConfig": ".model.config",
     "FrontendConfig": ".model.config",
+    "HeadEvaluation": ".training.fit.own_labels",
     "LogMel": ".model.frontend",
     "ModelConfig": ".model.config",
     "Prediction": ".prediction",
     "Segment": ".prediction",
     "SpectrogramViT": ".model.vit",
     "Timeline": ".prediction",
+    "fit_head": ".training.fit.own_labels",
 }
 
 

@@ -74,6 +74,7 @@ class Batcher:
         skip_rate: whether files among them may be given with such a rate, which is not theirs.
         batch_size: windows that go through the network at once.
         threads: that decode; 0 decodes in the caller's.
+        clip: what is made of every piece of audio.
     """
 
     def __init__(
@@ -84,12 +85,14 @@ class Batcher:
         batch_size: int = 16,
         threads: int = 0,
         skip_rate: bool = False,
+        clip: type[Clip] = Clip,
     ) -> None:
         self._backend = backend
         self._sampling_rate = sampling_rate
         self._batch_size = batch_size
         self._threads = threads
         self._skip_rate = skip_rate
+        self._clip = clip
         self._pool: list[tuple[Clip, Samples]] = []
 
     def run(self, audios: Iterable[AudioInput]) -> Iterator[Clip]:
@@ -99,7 +102,7 @@ class Batcher:
         executor = ThreadPoolExecutor(self._threads, "decode") if self._threads else None
         try:
             for audio in audios:
-                clip = Clip(audio)
+                clip = self._clip(audio)
                 order.append(clip)
                 if executor is not None and isinstance(audio, (str, os.PathLike, bytes)):
                     decoding.append((clip, executor.submit(self._decode, clip)))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .model.build import Network
     from .model.frontend import LogMel
     from .publish import Publication
+    from .training.fit.own_labels import HeadEvaluation
 
 _THREADS = min(4, os.cpu_count() or 1)  # that decode; more do not help one network
 
@@ -68,6 +69,8 @@ class EmotionClassifier:
         self.facts: CardFacts | None = None
         """What `save` writes into the model card, beside what is known of the model."""
         self._source = resolved
+        self.evaluation: HeadEvaluation | None = None
+        """The scores of a model made by `fit_head`."""
 
     @classmethod
     def from_pretrained(

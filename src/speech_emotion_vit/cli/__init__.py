@@ -21,6 +21,7 @@ from ._streams import error_line
 COMMANDS = {
     "predict": "Tell the emotion in audio files.",
     "explain": "Draw where in time the network looked.",
+    "fit": "Fit a model to labels of your own.",
     "train": "Train teacher and student on a corpus.",
     "evaluate": "Score a model on a corpus.",
     "models": "List, describe, download and verify models.",
@@ -98,6 +99,7 @@ def main() -> None:
     speech-emotion-vit predict clip.wav          one file, or many, or folders
     speech-emotion-vit explain clip.wav -o x.png where in time the network looked
     speech-emotion-vit models list               the models there are
+    speech-emotion-vit fit DIR -o my-model       labels of your own
     speech-emotion-vit train --dataset savee     teacher, matching, student
     speech-emotion-vit doctor                    when something does not work
     """

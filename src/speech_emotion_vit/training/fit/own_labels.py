@@ -1,0 +1,369 @@
+"""Own labels in one call: a network that knows speech stays as it is, and gets a new last layer.
+
+Every clip goes through the network once. What follows is linear algebra on a few hundred rows, so that all that is
+chosen can be chosen, and scored, on clips that are left out in turn.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ...audio.reader import AudioInput, describe, is_encoded
+from ...backends.base import Floats
+from ...backends.load import Device
+from ...backends.torch import TorchBackend
+from ...batch import Batcher, Clip
+from ...classifier import EmotionClassifier
+from ...errors import AudioError, ConfigError, DatasetError, shown
+from ...extras import require
+from ...model.build import build_network
+from ...model.config import ClassifierConfig
+from ..data.corpora import named
+from ..data.rows import Indices
+from ..score.metrics import fit_temperature, mean_probabilities, negative_log_likelihood, score_clips
+from .head import _heads as ridge_heads
+from .head import _Sums as RidgeSums
+
+PENALTIES = tuple(10.0 ** (step / 2) for step in range(9))  # 1 to 10,000, of the squares of standardised weights
+FOLDS = 5  # at most: what is left out in turn
+FEWEST_CLIPS = 3  # of a label, and fewest speakers that are left out: one to score, one to choose by, one to fit to
+THREADS = min(4, os.cpu_count() or 1)  # that decode
+
+Logits = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadEvaluation:
+    """How new labels are told in clips that nothing had seen: neither the head nor its penalty and temperature."""
+
+    clips: int
+    """Number of clips it rests on."""
+    speakers: int
+    """Number of speakers among them, 0 where they are unknown."""
+    left_out: Literal["speakers", "clips"]
+    """What was left out in turn: with ``speakers`` the scores are of new voices, with ``clips`` of known ones."""
+    ua: float
+    """Mean over the labels of the share of their clips that are right, from 0 to 1."""
+    ua_interval: tuple[float, float] | None
+    """95 % interval over what was left out."""
+    wa: float
+    """Share of all clips that are right."""
+    ece: float
+    """Expected calibration error: how far probabilities are from the share that is right."""
+    recalls: dict[str, float]
+    """Share of the clips of every label that are right."""
+    confusion: tuple[tuple[int, ...], ...]
+    """Clips by true (row) and predicted (column) label, in the order of `recalls`."""
+    notes: tuple[str, ...] = ()
+    """What else must be known to read the scores."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready types."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        interval = "" if self.ua_interval is None else " ({:.0%} to {:.0%})".format(*self.ua_interval)
+        width = max(8, *map(len, self.recalls))
+        who = f"{self.speakers} speakers" if self.speakers else "unknown speakers"
+        lines = [
+            f"{self.clips} clips of {who}, {self.left_out} left out in turn",
+            f"UA {self.ua:.0%}{interval}, WA {self.wa:.0%}, calibration error {self.ece:.0%}",
+            "",
+            "  ".join([f"{'label':<{width}}", "right", "heard as", *(f"{name:>{width}}" for name in self.recalls)]),
+        ]
+        for (name, recall), row in zip(self.recalls.items(), self.confusion, strict=True):
+            lines.append("  ".join([f"{name:<{width}}", f"{recall:5.0%}", " " * 8, *(f"{n:>{width}}" for n in row)]))
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def fit_head(
+    clips: Iterable[AudioInput],
+    labels: Iterable[str],
+    speakers: Iterable[str | None] | None = None,
+    *,
+    sampling_rate: int | None = None,
+    base: str | os.PathLike[str] | None = None,
+    device: Device = "auto",
+    errors: Literal["raise", "skip"] = "raise",
+    progress: Callable[[int, int], object] | None = None,
+) -> EmotionClassifier:
+    """Return a classifier for labels of your own, with `evaluation`; a few hundred clips take less than a minute.
+
+    The network of `base` stays as it is. Its head is replaced by ridge regression on the embeddings, in which all
+    labels weigh the same. Penalty and temperature are chosen on speakers who are left out in turn; on clips where
+    speakers are unknown, or fewer than three, and `evaluation` says so.
+
+    >>> model = fit_head(clips, labels, speakers)
+    >>> print(model.evaluation)
+    >>> model.save("my-model")
+
+    Args:
+        clips: what `EmotionClassifier.predict` takes, one for each label.
+        labels: what each clip is. There must be at least two labels, with at least three clips each.
+        speakers: who speaks in each clip; None or empty where that is unknown.
+        sampling_rate: Hz of the arrays and tensors among the clips; files have their own.
+        base: the model whose network is used, as `EmotionClassifier` takes it; None is the bundled default.
+        device: where the network runs.
+        errors: ``raise`` the `AudioError` of the first clip that cannot be read, or ``skip`` such clips.
+        progress: called with the number of clips that are done, and of all.
+
+    Raises:
+        DatasetError: clips, labels and speakers do not fit together, or are too few.
+        AudioError: a clip cannot be read, with ``errors="raise"``.
+        ConfigError: an option or a label makes no sense, or scikit-learn is not installed.
+        WeightsError: the base model cannot be found or read.
+    """
+    require("sklearn", "train")
+    require("scipy", "train")
+    if errors not in ("raise", "skip"):
+        raise ConfigError(f"errors must be 'raise' or 'skip', not {shown(errors)}")
+    if is_encoded(clips) or getattr(clips, "ndim", 2) < 2:  # the rows of a matrix are clips
+        raise ConfigError(f"{describe(clips)} is one piece of audio: pass a list of such")
+    audios, names = list(clips), _texts(labels)
+    voices = [""] * len(names) if speakers is None else [_speaker(speaker) for speaker in speakers]
+    for what, given in (("clips", audios), ("speakers", voices)):
+        if len(given) != len(names):
+            raise DatasetError(f"{len(given)} {what} and {len(names)} labels: give one of each for every clip")
+    _require_enough(names)
+    classifier = EmotionClassifier(base, device=device, backend="torch")
+    kinds = tuple(sorted(set(names)))
+    shape = replace(classifier.config.model, num_classes=len(kinds))
+    config = replace(classifier.config, labels=kinds, model=shape, temperature=1.0)
+
+    heard = _hear(classifier, audios, sampling_rate, errors, progress)
+    names, voices = [names[index] for index in heard.kept], [voices[index] for index in heard.kept]
+    _require_enough(names, left_out=len(heard.faults))
+    groups, left_out, notes = _groups([audios[index] for index in heard.kept], names, voices)
+    if heard.faults:
+        notes.append(f"{len(heard.faults)} clips cannot be read and are left out: {named(heard.faults)}")
+    targets = np.array([kinds.index(name) for name in names])
+    ridge = _Ridge(heard.embeddings, heard.owners, targets, _folds(targets, groups))
+    weight, bias = ridge.head()
+    scores = score_clips(ridge.left_out_probabilities(), targets, groups, kinds)
+    classifier.backend = TorchBackend(_with_head(classifier, config, weight, bias), config, classifier.device)
+    classifier.name = f"own labels on {classifier.name}"
+    confusion = np.array(scores.confusion)
+    classifier.evaluation = HeadEvaluation(
+        clips=scores.clips,
+        speakers=len(set(filter(None, voices))),
+        left_out=left_out,
+        ua=scores.ua,
+        ua_interval=scores.ua_interval,
+        wa=scores.wa,
+        ece=scores.ece,
+        recalls=dict(zip(kinds, (confusion.diagonal() / confusion.sum(axis=1)).tolist(), strict=True)),
+        confusion=scores.confusion,
+        notes=tuple(notes),
+    )
+    return classifier
+
+
+def _texts(labels: Iterable[str]) -> list[str]:
+    names = list(labels)
+    if isinstance(labels, str) or not all(isinstance(name, str) for name in names):
+        wrong = labels if isinstance(labels, str) else next(name for name in names if not isinstance(name, str))
+        raise DatasetError(f"labels must be one text for every clip, not {shown(wrong)}: pass a list of names")
+    return [str(name) for name in names]
+
+
+def _speaker(speaker: object) -> str:
+    """Return a name, empty where it is unknown: None, empty, or the NaN of a table."""
+    return "" if speaker is None or speaker != speaker else str(speaker)
+
+
+def _require_enough(names: Sequence[str], left_out: int = 0) -> None:
+    rest = f" ({left_out} clips cannot be read)" if left_out else ""
+    counts = Counter(names)
+    if len(counts) < 2:
+        only = f"all {len(names)} clips are labelled {shown(next(iter(counts)))}" if counts else "there are no clips"
+        raise DatasetError(f"{only}{rest}: give clips of at least two labels")
+    if few := [f"{name} ({count})" for name, count in sorted(counts.items()) if count < FEWEST_CLIPS]:
+        raise DatasetError(
+            f"labels with fewer than {FEWEST_CLIPS} clips{rest}: {named(few)}: add clips of them, or leave them out"
+        )
+
+
+class _Heard(NamedTuple):
+    """What the network heard."""
+
+    embeddings: Floats
+    """`[windows, dim]`"""
+    owners: Indices
+    """The clip of each window, `[windows]`, from 0, without gaps."""
+    kept: list[int]
+    """The clips among those given, `[clips]`."""
+    faults: list[str]
+    """What could not be read, and why."""
+
+
+class _WindowsOfClip(Clip):
+    """A clip that keeps the embedding of every window, for a head answers window by window."""
+
+    def __init__(self, source: AudioInput) -> None:
+        super().__init__(source)
+        self.embeddings: list[Floats] = []
+
+    def add(self, *results: Any) -> None:
+        super().add(*results)
+        self.embeddings.append(results[-1])
+
+
+def _hear(
+    classifier: EmotionClassifier,
+    audios: Sequence[AudioInput],
+    sampling_rate: int | None,
+    errors: str,
+    progress: Callable[[int, int], object] | None,
+) -> _Heard:
+    """Send all clips through the network, in the windows that `predict` cuts them into."""
+    batcher = Batcher(
+        classifier.backend, sampling_rate=sampling_rate, threads=THREADS, skip_rate=True, clip=_WindowsOfClip
+    )
+    embeddings: list[Floats] = []
+    owners: list[int] = []
+    kept: list[int] = []
+    faults: list[str] = []
+    for index, clip in enumerate(batcher.run(audios)):
+        if clip.error is not None:
+            if errors == "raise":
+                raise AudioError(f"{clip.error} (errors='skip' leaves such clips out)") from clip.error
+            faults.append(str(clip.error))
+        else:
+            assert isinstance(clip, _WindowsOfClip)
+            embeddings += clip.embeddings
+            owners += [len(kept)] * len(clip.embeddings)
+            kept.append(index)
+        if progress is not None:
+            progress(index + 1, len(audios))
+    return _Heard(np.array(embeddings), np.array(owners, np.int64), kept, faults)
+
+
+def _groups(
+    audios: Sequence[AudioInput], names: Sequence[str], voices: Sequence[str]
+) -> tuple[list[str], Literal["speakers", "clips"], list[str]]:
+    """Return which clips are left out together `[clips]`, by what, and what is to be said of it."""
+    unknown, known = voices.count(""), sorted(set(filter(None, voices)))
+    if unknown or len(known) < FEWEST_CLIPS:
+        why = f"the speakers of {unknown} clips are unknown" if unknown else f"there are {len(known)} speakers"
+        note = f"{why}, so clips are left out, not speakers: expect less of new voices than the scores say"
+        # The same file twice is one clip.
+        groups = [
+            os.path.realpath(audio) if isinstance(audio, (str, os.PathLike)) else f"{index}:"
+            for index, audio in enumerate(audios)
+        ]
+        return groups, "clips", [note]
+    heard_from = {name: {voice for each, voice in zip(names, voices, strict=True) if each == name} for name in names}
+    single = [f"{name} ({', '.join(who)})" for name, who in sorted(heard_from.items()) if len(who) == 1]
+    notes = [f"from one speaker only, so never heard where it is scored: {named(single)}"] if single else []
+    return list(voices), "speakers", notes
+
+
+def _folds(targets: Indices, groups: Sequence[str]) -> Indices:
+    """Return in which fold each clip is left out, `[clips]`; every fold has as many of each label as can be."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    number = min(FOLDS, len(set(groups)), int(np.bincount(targets).max()))
+    folds = np.zeros(len(targets), np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a label with fewer clips than folds is not in each of them
+        for fold, (_, part) in enumerate(StratifiedGroupKFold(number).split(targets, targets, groups)):
+            folds[part] = fold
+    return np.unique(folds, return_inverse=True)[1]
+
+
+class _Ridge:
+    """Ridge regression of labels on embeddings, with the sums of every fold apart.
+
+    Args:
+        embeddings: `[windows, dim]`.
+        owners: the clip of each window `[windows]`.
+        targets: `[clips]`.
+        folds: in which fold each clip is left out `[clips]`.
+    """
+
+    def __init__(self, embeddings: Floats, owners: Indices, targets: Indices, folds: Indices) -> None:
+        self._owners, self._targets, self._folds = owners, targets, folds
+        self._classes = int(targets.max()) + 1
+        self._all = list(range(int(folds.max()) + 1))
+        rows = embeddings.astype(np.float64)
+        self._centre, self._spread = rows.mean(axis=0), rows.std(axis=0)
+        self._spread[self._spread < 1e-6] = 1.0  # what never changes tells nothing
+        rows = (rows - self._centre) / self._spread
+        # Of fewer windows than dimensions only the space they span matters; the answer in it is the same.
+        self._span, low = np.linalg.qr(rows.T) if len(rows) < rows.shape[1] else (None, rows.T)
+        self._rows = torch.from_numpy(np.ascontiguousarray(low.T))
+        answers = torch.nn.functional.one_hot(torch.from_numpy(targets[owners]), self._classes).double()
+        clips = 1.0 / np.bincount(targets)[targets]  # all labels weigh the same, and all windows of a clip
+        weights = torch.from_numpy((clips / np.bincount(owners))[owners])
+        self._sums = []
+        for fold in self._all:
+            part = torch.from_numpy(folds[owners] == fold)
+            self._sums.append(RidgeSums(self._rows.shape[1], self._classes))
+            self._sums[-1].add(self._rows[part], answers[part], weights[part])
+
+    def head(self) -> tuple[Tensor, Tensor]:
+        """Return weight `[classes, dim]` and bias `[classes]` of calibrated logits, fitted to all clips."""
+        penalty, temperature = self._chosen(self._all)
+        ((_, (low, bias)),) = self._heads(self._all, [penalty])
+        weight = low.numpy() if self._span is None else low.numpy() @ self._span.T
+        weight = weight / self._spread
+        return torch.from_numpy(weight / temperature), (bias - torch.from_numpy(weight @ self._centre)) / temperature
+
+    def left_out_probabilities(self) -> Logits:
+        """Return probabilities `[clips, classes]` of every clip where it is left out, of all that is chosen, too."""
+        logits = np.zeros((len(self._owners), self._classes))
+        for fold in self._all:
+            others = [other for other in self._all if other != fold]
+            penalty, temperature = self._chosen(others)
+            for _, head in self._heads(others, [penalty]):
+                part = self._folds[self._owners] == fold
+                logits[part] = self._answers(head, part) / temperature
+        return mean_probabilities(logits, self._owners)
+
+    def _chosen(self, folds: Sequence[int]) -> tuple[float, float]:
+        """Return the penalty of the likeliest answers to the clips of each of `folds`, left out, and their temperature.
+
+        By likelihood, for the recall of a few hundred clips jumps about from one penalty to the next.
+        """
+        logits = {penalty: np.zeros((len(self._owners), self._classes)) for penalty in PENALTIES}
+        for fold in folds:
+            part = self._folds[self._owners] == fold
+            for penalty, head in self._heads([other for other in folds if other != fold], PENALTIES):
+                logits[penalty][part] = self._answers(head, part)
+        windows = np.isin(self._folds[self._owners], folds)
+        owners = np.unique(self._owners[windows], return_inverse=True)[1]
+        targets = self._targets[np.isin(self._folds, folds)]
+        found = []
+        for penalty, values in logits.items():
+            temperature = fit_temperature(values[windows], owners, targets)
+            likely = negative_log_likelihood(targets, mean_probabilities(values[windows], owners, temperature))
+            found.append((likely, penalty, temperature))
+        return min(found)[1:]
+
+    def _heads(
+        self, folds: Sequence[int], penalties: Sequence[float]
+    ) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
+        return ridge_heads([self._sums[fold] for fold in folds], penalties)
+
+    def _answers(self, head: tuple[Tensor, Tensor], part: npt.NDArray[np.bool_]) -> Logits:
+        weight, bias = head
+        answers: Logits = (self._rows[torch.from_numpy(part)] @ weight.T + bias).numpy()
+        return answers
+
+
+def _with_head(classifier: EmotionClassifier, config: ClassifierConfig, weight: Tensor, bias: Tensor) -> Any:
+    """Return the network of a classifier with another head."""
+    with torch.random.fork_rng(devices=[]):  # initial values are overwritten: the caller's generator must not move
+        network = build_network(config.model)
+    network.load_state_dict({**classifier.network.state_dict(), "head.weight": weight, "head.bias": bias})
+    return network
