@@ -70,6 +70,21 @@ def test_stream_file() -> None:
     assert re.match(r"\d answers, \d+\.\d ms after the last sample of their window \(median; ", measured)
 
 
+def test_own_labels_needs_nothing_that_only_longer_trainings_need(tmp_path: Path) -> None:
+    lines = ["path,label,speaker"]
+    lines += [
+        f"{clip},{label},{n}" for clip, (label, n) in zip(CLIPS, ("ax", "bx", "ay", "by", "az", "bz"), strict=True)
+    ]
+    (tmp_path / "clips.csv").write_text("\n".join(lines))
+    path = str(EXAMPLES / "own_labels.py")
+    code = f"import sys, runpy; sys.argv[1:] = {[str(tmp_path / 'clips.csv'), str(CLIPS[0])]!r}\n"
+    code += "for name in ('accelerate', 'audiomentations', 'matplotlib', 'tensorboard'): sys.modules[name] = None\n"
+    result = run("-c", code + f"runpy.run_path({path!r}, run_name='__main__')", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("6 clips of 3 speakers, speakers left out in turn\n")
+    assert re.search(r"^<Prediction [ab] \d\.\d\d, .*my-model@", result.stdout, re.MULTILINE)
+
+
 def test_microphone(tmp_path: Path) -> None:
     (tmp_path / "sounddevice.py").write_text(f"CLIP = {str(CLIPS[5])!r}\n" + SOUNDDEVICE)
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv[1:] = ['--window', '2']\n"

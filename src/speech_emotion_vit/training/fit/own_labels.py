@@ -28,13 +28,15 @@ from ...errors import AudioError, ConfigError, DatasetError, shown
 from ...extras import require
 from ...model.build import build_network
 from ...model.config import ClassifierConfig
+from ...weights.card import CardFacts
+from ...weights.manifest import Metric
 from ..data.corpora import named
 from ..data.rows import Indices
 from ..score.metrics import fit_temperature, mean_probabilities, negative_log_likelihood, score_clips
 from .head import _heads as ridge_heads
 from .head import _Sums as RidgeSums
 
-PENALTIES = tuple(10.0 ** (step / 2) for step in range(9))  # 1 to 10,000, of the squares of standardised weights
+PENALTIES = (1.0, 10.0, 100.0, 1000.0, 10_000.0)  # of the squared weights, per clip, on standardised embeddings
 FOLDS = 5  # at most: what is left out in turn
 FEWEST_CLIPS = 3  # of a label, and fewest speakers that are left out: one to score, one to choose by, one to fit to
 THREADS = min(4, os.cpu_count() or 1)  # that decode
@@ -145,17 +147,33 @@ def fit_head(
     _require_enough(names, left_out=len(heard.faults))
     groups, left_out, notes = _groups([audios[index] for index in heard.kept], names, voices)
     if heard.faults:
-        notes.append(f"{len(heard.faults)} clips cannot be read and are left out: {named(heard.faults)}")
+        notes.append(
+            f"{len(heard.faults)} of {len(audios)} clips cannot be read and are left out: {named(heard.faults)}"
+        )
     targets = np.array([kinds.index(name) for name in names])
     ridge = _Ridge(heard.embeddings, heard.owners, targets, _folds(targets, groups))
     weight, bias = ridge.head()
     scores = score_clips(ridge.left_out_probabilities(), targets, groups, kinds)
     classifier.backend = TorchBackend(_with_head(classifier, config, weight, bias), config, classifier.device)
+    metric = Metric(
+        name="UA",
+        value=scores.ua,
+        protocol="speaker" if left_out == "speakers" else "random",
+        split="cross-validation",
+        clips=scores.clips,
+        speakers=len(set(filter(None, voices))),
+        interval=scores.ua_interval,
+    )
+    classifier.facts = CardFacts(
+        metrics=(metric,),
+        scored_on="own recordings",
+        trained_on=f"The network is that of {classifier.name}; its head was fitted to {scores.clips} clips",
+    )
     classifier.name = f"own labels on {classifier.name}"
     confusion = np.array(scores.confusion)
     classifier.evaluation = HeadEvaluation(
         clips=scores.clips,
-        speakers=len(set(filter(None, voices))),
+        speakers=metric.speakers,
         left_out=left_out,
         ua=scores.ua,
         ua_interval=scores.ua_interval,
@@ -254,7 +272,11 @@ def _groups(
     """Return which clips are left out together `[clips]`, by what, and what is to be said of it."""
     unknown, known = voices.count(""), sorted(set(filter(None, voices)))
     if unknown or len(known) < FEWEST_CLIPS:
-        why = f"the speakers of {unknown} clips are unknown" if unknown else f"there are {len(known)} speakers"
+        why = (
+            f"the speakers of {unknown} of {len(voices)} clips are unknown"
+            if unknown
+            else f"there are {len(known)} speakers"
+        )
         note = f"{why}, so clips are left out, not speakers: expect less of new voices than the scores say"
         # The same file twice is one clip.
         groups = [
@@ -350,9 +372,7 @@ class _Ridge:
             found.append((likely, penalty, temperature))
         return min(found)[1:]
 
-    def _heads(
-        self, folds: Sequence[int], penalties: Sequence[float]
-    ) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
+    def _heads(self, folds: Sequence[int], penalties: Sequence[float]) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
         return ridge_heads([self._sums[fold] for fold in folds], penalties)
 
     def _answers(self, head: tuple[Tensor, Tensor], part: npt.NDArray[np.bool_]) -> Logits:
