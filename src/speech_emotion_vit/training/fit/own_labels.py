@@ -31,10 +31,7 @@ from ...model.config import ClassifierConfig
 from ...weights.card import CardFacts
 from ...weights.manifest import Metric
 from ..data.corpora import named
-from ..data.rows import Indices
-from ..score.metrics import fit_temperature, mean_probabilities, negative_log_likelihood, score_clips
-from .head import _heads as ridge_heads
-from .head import _Sums as RidgeSums
+from ..score.metrics import Indices, fit_temperature, mean_probabilities, negative_log_likelihood, score_clips
 
 PENALTIES = (1.0, 10.0, 100.0, 1000.0, 10_000.0)  # of the squared weights, per clip, on standardised embeddings
 FOLDS = 5  # at most: what is left out in turn
@@ -314,6 +311,8 @@ class _Ridge:
     """
 
     def __init__(self, embeddings: Floats, owners: Indices, targets: Indices, folds: Indices) -> None:
+        from .head import _Sums  # with what it imports, it needs the extra that `fit_head` has asked for
+
         self._owners, self._targets, self._folds = owners, targets, folds
         self._classes = int(targets.max()) + 1
         self._all = list(range(int(folds.max()) + 1))
@@ -330,7 +329,7 @@ class _Ridge:
         self._sums = []
         for fold in self._all:
             part = torch.from_numpy(folds[owners] == fold)
-            self._sums.append(RidgeSums(self._rows.shape[1], self._classes))
+            self._sums.append(_Sums(self._rows.shape[1], self._classes))
             self._sums[-1].add(self._rows[part], answers[part], weights[part])
 
     def head(self) -> tuple[Tensor, Tensor]:
@@ -373,7 +372,9 @@ class _Ridge:
         return min(found)[1:]
 
     def _heads(self, folds: Sequence[int], penalties: Sequence[float]) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
-        return ridge_heads([self._sums[fold] for fold in folds], penalties)
+        from .head import _heads
+
+        return _heads([self._sums[fold] for fold in folds], penalties)
 
     def _answers(self, head: tuple[Tensor, Tensor], part: npt.NDArray[np.bool_]) -> Logits:
         weight, bias = head
