@@ -30,11 +30,12 @@ def command(source: str, output: str, base: str | None, device: str, skip: bool)
     import sys
     from pathlib import Path
 
+    from tqdm import tqdm
+
     from ..errors import AudioError
     from ..training.data.corpora import read_folder
     from ..training.fit.own_labels import fit_head
     from ..training.folder import write_json
-    from ._corpus import feature_progress
     from ._rows import json_line
 
     folder = Path(output)
@@ -42,15 +43,16 @@ def command(source: str, output: str, base: str | None, device: str, skip: bool)
         raise ConfigError(f"{folder}: is not empty: choose another --output")
     utterances = read_folder(Path(source))
     try:
-        model = fit_head(
-            [each.path for each in utterances],
-            [each.label for each in utterances],
-            [each.speaker for each in utterances],
-            base=base,
-            device=device,
-            errors="skip" if skip else "raise",
-            progress=feature_progress("clips"),
-        )
+        with tqdm(total=len(utterances), unit="clip", leave=False, disable=None) as bar:
+            model = fit_head(
+                [each.path for each in utterances],
+                [each.label for each in utterances],
+                [each.speaker for each in utterances],
+                base=base,
+                device=device,
+                errors="skip" if skip else "raise",
+                progress=lambda done, total: bar.update(done - bar.n),
+            )
     except AudioError as error:
         raise AudioError(f"{error.__cause__ or error} (--skip leaves such clips out)") from error
     model.save(folder)

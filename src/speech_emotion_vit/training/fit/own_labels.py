@@ -38,7 +38,7 @@ FOLDS = 5  # at most: what is left out in turn
 FEWEST_CLIPS = 3  # of a label, and fewest speakers that are left out: one to score, one to choose by, one to fit to
 THREADS = min(4, os.cpu_count() or 1)  # that decode
 
-Logits = npt.NDArray[np.float64]
+Floats64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,8 +321,11 @@ class _Ridge:
         self._spread[self._spread < 1e-6] = 1.0  # what never changes tells nothing
         rows = (rows - self._centre) / self._spread
         # Of fewer windows than dimensions only the space they span matters; the answer in it is the same.
-        self._span, low = np.linalg.qr(rows.T) if len(rows) < rows.shape[1] else (None, rows.T)
-        self._rows = torch.from_numpy(np.ascontiguousarray(low.T))
+        self._span: Floats64 | None = None
+        if len(rows) < rows.shape[1]:
+            self._span, low = np.linalg.qr(rows.T)
+            rows = np.ascontiguousarray(low.T)
+        self._rows = torch.from_numpy(rows)
         answers = torch.nn.functional.one_hot(torch.from_numpy(targets[owners]), self._classes).double()
         clips = 1.0 / np.bincount(targets)[targets]  # all labels weigh the same, and all windows of a clip
         weights = torch.from_numpy((clips / np.bincount(owners))[owners])
@@ -340,7 +343,7 @@ class _Ridge:
         weight = weight / self._spread
         return torch.from_numpy(weight / temperature), (bias - torch.from_numpy(weight @ self._centre)) / temperature
 
-    def left_out_probabilities(self) -> Logits:
+    def left_out_probabilities(self) -> Floats64:
         """Return probabilities `[clips, classes]` of every clip where it is left out, of all that is chosen, too."""
         logits = np.zeros((len(self._owners), self._classes))
         for fold in self._all:
@@ -376,9 +379,9 @@ class _Ridge:
 
         return _heads([self._sums[fold] for fold in folds], penalties)
 
-    def _answers(self, head: tuple[Tensor, Tensor], part: npt.NDArray[np.bool_]) -> Logits:
+    def _answers(self, head: tuple[Tensor, Tensor], part: npt.NDArray[np.bool_]) -> Floats64:
         weight, bias = head
-        answers: Logits = (self._rows[torch.from_numpy(part)] @ weight.T + bias).numpy()
+        answers: Floats64 = (self._rows[torch.from_numpy(part)] @ weight.T + bias).numpy()
         return answers
 
 
