@@ -23,7 +23,7 @@ def test_what_was_trained_predicts(cross_validated: Path, savee: Path) -> None:
     with open(folder / "predictions_test.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows[:5]:
-        prediction = classifier.predict(savee / f"{row['utterance']}.wav")
+        prediction = classifier.predict(savee.parent / f"{row['utterance']}.wav")
         for label, probability in prediction.probabilities.items():
             assert probability == pytest.approx(
                 float(row[label]), abs=2e-3

@@ -114,7 +114,7 @@ def test_a_run_folder_describes_itself(cross_validated: Path) -> None:
     described = json.loads((folder / "run.json").read_text())
     assert described["seed"] == 0
     assert described["recipe"]["supervised"]["epochs"] == 3
-    assert described["split"]["note"] == "leave one speaker out: DC tests, JE validates"
+    assert described["split"]["note"] == "leave one speaker out: savee/DC tests, savee/JE validates"
     assert {"torch", "numpy", "python"} <= set(described["versions"])
     with open(folder / "history.csv", newline="") as file:
         history = list(csv.DictReader(file))
