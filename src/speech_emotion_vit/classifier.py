@@ -353,7 +353,7 @@ class EmotionClassifier:
         """
         from .weights.checkpoint import save_folder
 
-        card = card_for(self._source, self.config, self.facts)
+        card = card_for(self._source, self.config, self.facts, fitted=self.evaluation is not None)
         target = save_folder(folder, self.network, self.config)
         with whole_file(target / CARD_FILE) as temporary:
             temporary.write_text(card, encoding="utf-8")

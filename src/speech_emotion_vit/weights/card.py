@@ -70,20 +70,23 @@ class CardFacts:
                 raise ConfigError(f"{value[:60]!r} is not how the Hub writes {what}: write it as {example}")
 
 
-def card_for(model: ResolvedModel, config: ClassifierConfig, facts: CardFacts | None = None) -> str:
+def card_for(
+    model: ResolvedModel, config: ClassifierConfig, facts: CardFacts | None = None, *, fitted: bool = False
+) -> str:
     """Return the card of a model that has been found: its own, where one lies beside it, or a new one.
 
     Args:
         model: where it is.
         config: what it is.
         facts: what the card shall say, beside what it says, or is known, already.
+        fitted: whether it has another head since, of which its own card says nothing.
 
     Raises:
         ConfigError: its own card cannot be read.
     """
     given = facts or CardFacts()
     path = model.weights.with_name(CARD_FILE)
-    if model.entry is None and path.exists():
+    if model.entry is None and not fitted and path.exists():
         try:
             return complete_card(read_text(path, _MAX_BYTES), given)
         except (OSError, UnicodeDecodeError) as error:

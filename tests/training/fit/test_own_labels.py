@@ -62,7 +62,7 @@ def test_new_labels_are_told_in_voices_that_were_left_out(model: EmotionClassifi
 def test_a_saved_model_answers_the_same_and_its_card_says_how_it_scores(
     model: EmotionClassifier, tmp_path: Path
 ) -> None:
-    clips, _, _ = recordings()
+    clips, labels, speakers = recordings()
     again = EmotionClassifier(model.save(tmp_path / "mine"))
     for clip in clips[:3]:
         expected = model.predict(clip, sampling_rate=RATE).probabilities
@@ -70,6 +70,11 @@ def test_a_saved_model_answers_the_same_and_its_card_says_how_it_scores(
     card = (tmp_path / "mine" / "README.md").read_text()
     assert "as it is, faster" in card
     assert "| own recordings | UA |" in card
+    renamed = ["slow" if label == "as it is" else "quick" for label in labels]
+    other = fit_head(clips, renamed, speakers, sampling_rate=RATE, base=tmp_path / "mine")
+    card = (other.save(tmp_path / "other") / "README.md").read_text()
+    assert "quick, slow" in card
+    assert "as it is" not in card
 
 
 def test_labels_that_mean_nothing_score_like_chance_and_unknown_speakers_are_said() -> None:
