@@ -11,7 +11,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ..errors import TrainingError, one_line
 from ..files import read_text, whole_file
@@ -157,33 +159,18 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         TrainingError: another process holds it, or it cannot be made.
     """
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "a+b")  # noqa: SIM115 - closed below
+        held = lock.acquire()
+    except Timeout as error:
+        raise TrainingError(
+            f"{folder}: another process is writing there: wait for it, or pass another --output"
+        ) from error
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error.strerror}): pass another --output") from error
-    with file:
-        try:
-            _lock(file)
-        except OSError as error:
-            raise TrainingError(
-                f"{folder}: another process is writing there: wait for it, or pass another --output"
-            ) from error
+    with held:
         yield
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: IO[bytes]) -> None:
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(file: IO[bytes]) -> None:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def hardware(device: str) -> dict[str, Any]:

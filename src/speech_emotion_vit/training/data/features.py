@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import platformdirs
 import torch
 from tqdm import tqdm
 
@@ -73,8 +74,7 @@ def default_cache() -> Path:
     """Return where stores are kept: ``$SPEECH_EMOTION_VIT_CACHE``, else the user's cache folder."""
     if folder := os.environ.get("SPEECH_EMOTION_VIT_CACHE"):
         return Path(folder)
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or str(Path.home() / ".cache")
-    return Path(base) / "speech-emotion-vit" / "features"
+    return platformdirs.user_cache_path("speech-emotion-vit", appauthor=False) / "features"
 
 
 def load_features(

@@ -7,7 +7,6 @@ write such a file and name it in `CORPORA`.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,13 +148,9 @@ def find_corpus(name: str, data_dir: Path | None) -> tuple[Corpus, Path]:
 
 def user_data_folder() -> Path:
     """Return where the system keeps a user's data for this package."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
-    return base / "speech-emotion-vit"
+    import platformdirs
+
+    return platformdirs.user_data_path("speech-emotion-vit", appauthor=False)
 
 
 def describe_missing(corpus: Corpus) -> str:
