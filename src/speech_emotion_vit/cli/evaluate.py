@@ -45,7 +45,7 @@ def command(
     \b
     Examples:
       speech-emotion-vit evaluate --dataset crema-d --data-dir CREMA-D
-      speech-emotion-vit evaluate --dataset savee --model runs/student --output scores
+      speech-emotion-vit evaluate --dataset savee --model runs/mine -o scores
       speech-emotion-vit evaluate --dataset emodb --model crema-d
     """
     import sys
