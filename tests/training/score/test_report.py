@@ -3,9 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
+from matplotlib.axes import Axes
 
 from speech_emotion_vit.training.score.metrics import score_clips
-from speech_emotion_vit.training.score.report import write_confusion
+from speech_emotion_vit.training.score.report import with_interval, write_confusion
 from training_runs import results_of
 
 
@@ -14,6 +16,22 @@ def test_a_dollar_in_a_label_is_a_dollar(tmp_path: Path) -> None:
     scores = score_clips(probabilities, np.array([0, 1]), ["a", "b"], ["$x^^y$", "joy"])
     write_confusion(tmp_path, "test", scores)
     assert (tmp_path / "confusion_test.png").stat().st_size > 1000
+
+
+def test_a_confusion_matrix_says_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = []
+    draw = Axes.set_title
+    monkeypatch.setattr(Axes, "set_title", lambda axes, text, **more: titles.append(text) or draw(axes, text, **more))
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
+    scores = score_clips(probabilities, np.array([0, 1, 1, 0]), ["a", "b", "a", "b"], ["anger", "joy"])
+    write_confusion(tmp_path, "test", scores, "base on SAVEE, protocol speaker")
+    (title,) = titles
+    assert scores.ua_interval is not None
+    assert title.split("\n") == [
+        "base on SAVEE, protocol speaker",
+        f"UA {with_interval(scores.ua, scores.ua_interval)} %, WA {with_interval(scores.wa, scores.wa_interval)} %",
+        "4 clips of 2 speakers",
+    ]
 
 
 def test_the_model_card_says_what_the_score_measures(cross_validated: Path) -> None:

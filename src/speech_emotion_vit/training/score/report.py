@@ -72,14 +72,14 @@ def confusion_table(scores: Scores) -> str:
     return "\n".join(lines)
 
 
-def write_confusion(folder: Path, name: str, scores: Scores) -> None:
-    """Write a confusion matrix as ``confusion_<name>.csv`` and ``.png``."""
+def write_confusion(folder: Path, name: str, scores: Scores, heading: str = "") -> None:
+    """Write a confusion matrix as ``confusion_<name>.csv`` and ``.png``, with model, corpus and protocol as heading."""
     rows = [(label, *row) for label, row in zip(scores.labels, scores.confusion, strict=True)]
     write_csv(folder / f"confusion_{name}.csv", ("true", *scores.labels), rows)
-    _draw_confusion(folder / f"confusion_{name}.png", scores)
+    _draw_confusion(folder / f"confusion_{name}.png", scores, heading)
 
 
-def _draw_confusion(path: Path, scores: Scores) -> None:
+def _draw_confusion(path: Path, scores: Scores, heading: str) -> None:
     figures = require("matplotlib.figure", "train")
     canvases = require("matplotlib.backends.backend_agg", "train")
     count = len(scores.labels)
@@ -95,7 +95,10 @@ def _draw_confusion(path: Path, scores: Scores) -> None:
         text.set_parse_math(False)  # a dollar in a label is a dollar
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(f"WA {percent(scores.wa)} %, UA {percent(scores.ua)} %, {scores.clips} clips", fontsize=10)
+    said = f"UA {with_interval(scores.ua, scores.ua_interval)} %, WA {with_interval(scores.wa, scores.wa_interval)} %"
+    whose = f" of {scores.speakers} speakers" if scores.speakers else ""
+    lines = [heading, said, f"{scores.clips} clips{whose}"]
+    axes.set_title("\n".join(filter(None, lines)), fontsize=9, parse_math=False)
     for row in range(count):
         for column in range(count):
             share, clips = shares[row][column], scores.confusion[row][column]
@@ -125,7 +128,7 @@ def write_report(folder: Path, run: Mapping[str, Any], results: Mapping[str, Any
         corpus: what was trained on.
     """
     for name, scores in flat_scores(results).items():
-        write_confusion(folder, name.replace(", ", "_"), scores)
+        write_confusion(folder, name.replace(", ", "_"), scores, f"{name}: {corpus.title}, protocol {run['protocol']}")
     with whole_file(folder / "README.md") as temporary:
         temporary.write_text(model_card(run, results, corpus), "utf-8", "backslashreplace")
 
@@ -245,7 +248,7 @@ def write_evaluation(folder: Path, model: str, corpus: Corpus, result: Evaluatio
     scores = result.scores
     about = {"model": model, "corpus": corpus.name, "heard": result.heard, "notes": list(result.notes)}
     write_json(folder / "scores.json", about | scores.to_dict())
-    write_confusion(folder, "test", scores)
+    write_confusion(folder, "test", scores, f"{model.partition('@')[0]} on {corpus.title}")
     rows = [
         (
             clip.recording,
