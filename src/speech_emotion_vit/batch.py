@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .audio.reader import AudioInput, AudioReader, Samples, is_encoded
+from .audio.reader import AudioInput, AudioReader, Channel, Samples, check_channel, check_track, is_encoded
 from .backends.base import Backend, Floats
 from .errors import AudioError
 from .windows import clip_windows
@@ -71,6 +71,8 @@ class Batcher:
     Args:
         backend: the network.
         sampling_rate: Hz of the arrays among the clips.
+        channel: of every clip, ``mix`` or the number of one.
+        track: of every clip; None is the default one.
         skip_rate: whether files among them may be given with such a rate, which is not theirs.
         batch_size: windows that go through the network at once.
         threads: that decode; 0 decodes in the caller's.
@@ -82,6 +84,8 @@ class Batcher:
         backend: Backend,
         *,
         sampling_rate: int | None,
+        channel: Channel = "mix",
+        track: int | None = None,
         batch_size: int = 16,
         threads: int = 0,
         skip_rate: bool = False,
@@ -89,6 +93,7 @@ class Batcher:
     ) -> None:
         self._backend = backend
         self._sampling_rate = sampling_rate
+        self._selection: dict[str, Any] = {"channel": check_channel(channel), "track": check_track(track)}
         self._batch_size = batch_size
         self._threads = threads
         self._skip_rate = skip_rate
@@ -139,7 +144,9 @@ class Batcher:
                 clip.source = None
                 frontend = self._backend.config.frontend
                 rate = None if self._skip_rate and is_encoded(source) else self._sampling_rate
-                clip.reader = AudioReader(source, sampling_rate=rate, target_rate=frontend.sampling_rate)
+                clip.reader = AudioReader(
+                    source, sampling_rate=rate, target_rate=frontend.sampling_rate, **self._selection
+                )
                 clip.windows = clip_windows(clip.reader, frontend)
             portion = list(islice(clip.windows, _PORTION))
         except AudioError as error:

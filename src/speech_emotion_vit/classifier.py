@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from .audio.reader import AudioInput, AudioReader, describe, is_encoded
+from .audio.reader import AudioInput, AudioReader, Channel, describe, is_encoded
 from .backends.base import Backend, Floats
 from .backends.load import BackendName, Device, DType, load_backend
 from .batch import Batcher, Clip
@@ -125,7 +125,14 @@ class EmotionClassifier:
         """The labels, in the order of `Prediction.probabilities`."""
         return self.config.labels
 
-    def predict(self, audio: AudioInput, *, sampling_rate: int | None = None) -> Prediction:
+    def predict(
+        self,
+        audio: AudioInput,
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        track: int | None = None,
+    ) -> Prediction:
         """Return the emotion probabilities of one piece of audio.
 
         Up to 4 s are seen as one window, zero-padded at the end. Longer audio is cut into windows of 4 s every 2 s,
@@ -133,13 +140,17 @@ class EmotionClassifier:
 
         Args:
             audio: a path, encoded bytes, a binary file object, or a numpy array or torch tensor on any device,
-                `[samples]` or `[channels, samples]`, float or integer PCM. Channels are averaged.
+                `[samples]` or `[channels, samples]`, float or integer PCM.
             sampling_rate: Hz, 4000 to 384000: needed for arrays and tensors, refused for the rest.
+            channel: ``mix`` is the mean of all; 0 is the first (left), 1 the second, ...: a call that keeps its two
+                speakers apart is two pieces of audio.
+            track: which audio track of a file that has several, 0 is the first; None is the one marked as default.
 
         Raises:
             AudioError: the audio cannot be read or makes no sense.
+            ConfigError: `channel` or `track` is no such number.
         """
-        return self._prediction(self._one(audio, sampling_rate))
+        return self._prediction(self._one(audio, sampling_rate, channel, track))
 
     @overload
     def predict_batch(
@@ -147,6 +158,8 @@ class EmotionClassifier:
         audios: Iterable[AudioInput],
         *,
         sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        track: int | None = None,
         batch_size: int = 64,
         errors: Literal["raise"] = "raise",
     ) -> list[Prediction]: ...
@@ -157,6 +170,8 @@ class EmotionClassifier:
         audios: Iterable[AudioInput],
         *,
         sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        track: int | None = None,
         batch_size: int = 64,
         errors: Literal["return"],
     ) -> list[Prediction | AudioError]: ...
@@ -166,6 +181,8 @@ class EmotionClassifier:
         audios: Iterable[AudioInput],
         *,
         sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        track: int | None = None,
         batch_size: int = 64,
         errors: Literal["raise", "return"] = "raise",
     ) -> Sequence[Prediction | AudioError]:
@@ -174,6 +191,8 @@ class EmotionClassifier:
         Args:
             audios: what `predict` takes, any number of it.
             sampling_rate: Hz of the arrays and tensors among them; files have their own.
+            channel: of every piece, as in `predict`.
+            track: of every piece, as in `predict`.
             batch_size: windows that go through the network at once.
             errors: ``raise`` the first `AudioError`, or ``return`` it in the place of the prediction and go on.
 
@@ -181,7 +200,10 @@ class EmotionClassifier:
             AudioError: a piece cannot be read, with ``errors="raise"``.
             ConfigError: `batch_size` is less than 1, `errors` is neither of the two, or `audios` is a single path.
         """
-        return list(self.iter_predictions(audios, sampling_rate=sampling_rate, batch_size=batch_size, errors=errors))
+        found = self.iter_predictions(
+            audios, sampling_rate=sampling_rate, channel=channel, track=track, batch_size=batch_size, errors=errors
+        )
+        return list(found)
 
     @overload
     def iter_predictions(
@@ -189,6 +211,8 @@ class EmotionClassifier:
         audios: Iterable[AudioInput],
         *,
         sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        track: int | None = None,
         batch_size: int = 64,
         errors: Literal["raise"] = "raise",
     ) -> Iterator[Prediction]: ...
@@ -199,6 +223,8 @@ class EmotionClassifier:
         audios: Iterable[AudioInput],
         *,
         sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        track: int | None = None,
         batch_size: int = 64,
         errors: Literal["return"],
     ) -> Iterator[Prediction | AudioError]: ...
@@ -208,6 +234,8 @@ class EmotionClassifier:
         audios: Iterable[AudioInput],
         *,
         sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        track: int | None = None,
         batch_size: int = 64,
         errors: Literal["raise", "return"] = "raise",
     ) -> Iterator[Prediction | AudioError]:
@@ -218,7 +246,13 @@ class EmotionClassifier:
             raise ConfigError(f"{describe(audios)} is one piece of audio: pass a list of such, or call predict")
         batch_size = require_batch_size(batch_size)
         batcher = Batcher(
-            self.backend, sampling_rate=sampling_rate, batch_size=batch_size, threads=_THREADS, skip_rate=True
+            self.backend,
+            sampling_rate=sampling_rate,
+            channel=channel,
+            track=track,
+            batch_size=batch_size,
+            threads=_THREADS,
+            skip_rate=True,
         )
         for clip in batcher.run(audios):
             if clip.error is None:
@@ -228,7 +262,14 @@ class EmotionClassifier:
             else:
                 yield clip.error
 
-    def embed(self, audio: AudioInput, *, sampling_rate: int | None = None) -> Floats:
+    def embed(
+        self,
+        audio: AudioInput,
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        track: int | None = None,
+    ) -> Floats:
         """Return what the head reads, float32 `[embedding_dim]`, the mean over the windows of audio longer than one.
 
         That is the CLS token of the paper's networks. Of this project's own it is the CLS token, mean and deviation of
@@ -237,17 +278,22 @@ class EmotionClassifier:
         Args:
             audio: as in `predict`.
             sampling_rate: as in `predict`.
+            channel: as in `predict`.
+            track: as in `predict`.
 
         Raises:
             AudioError: the audio cannot be read or makes no sense.
+            ConfigError: `channel` or `track` is no such number.
         """
-        return self._one(audio, sampling_rate).means()[1]
+        return self._one(audio, sampling_rate, channel, track).means()[1]
 
     def timeline(
         self,
         audio: AudioInput,
         *,
         sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        track: int | None = None,
         hop: float = TIMELINE_HOP,
         window: float | None = None,
         smoothing: float = 0.0,
@@ -263,6 +309,8 @@ class EmotionClassifier:
         Args:
             audio: as in `predict`.
             sampling_rate: as in `predict`.
+            channel: as in `predict`.
+            track: as in `predict`.
             hop: seconds from the start of one segment to the start of the next. Multiples of the front-end's
                 ``hop_length`` are fastest: windows then share most of their Mel frames.
             window: seconds of audio per segment, 4 by default and at most: less is more to the moment and less certain.
@@ -280,7 +328,13 @@ class EmotionClassifier:
             ConfigError: an option is out of range.
         """
         segmenter = Segmenter(self.backend, hop=hop, window=window, smoothing=smoothing, batch_size=batch_size)
-        reader = AudioReader(audio, sampling_rate=sampling_rate, target_rate=self.config.frontend.sampling_rate)
+        reader = AudioReader(
+            audio,
+            sampling_rate=sampling_rate,
+            target_rate=self.config.frontend.sampling_rate,
+            channel=channel,
+            track=track,
+        )
         segments: list[Segment] = []
         fault: tuple[str, ...] = ()
         try:
@@ -298,7 +352,13 @@ class EmotionClassifier:
         return Timeline(tuple(segments), reader.name, reader.duration, self.name, (*fault, *reader.warnings))
 
     def stream(
-        self, sampling_rate: int, *, hop: float = TIMELINE_HOP, window: float | None = None, smoothing: float = 0.0
+        self,
+        sampling_rate: int,
+        *,
+        channel: Channel = "mix",
+        hop: float = TIMELINE_HOP,
+        window: float | None = None,
+        smoothing: float = 0.0,
     ) -> EmotionStream:
         """Return a stream for live audio, which gives the segments of `timeline` as soon as they are known.
 
@@ -309,6 +369,7 @@ class EmotionClassifier:
 
         Args:
             sampling_rate: Hz, 4000 to 384000, of the chunks.
+            channel: as in `predict`.
             hop: as in `timeline`.
             window: as in `timeline`; the first segment comes once so much audio is there.
             smoothing: as in `timeline`.
@@ -317,10 +378,16 @@ class EmotionClassifier:
             AudioError: the rate is out of range.
             ConfigError: an option is out of range.
         """
-        return EmotionStream(self.backend, sampling_rate, hop=hop, window=window, smoothing=smoothing)
+        return EmotionStream(self.backend, sampling_rate, channel=channel, hop=hop, window=window, smoothing=smoothing)
 
     def explain(
-        self, audio: AudioInput, *, sampling_rate: int | None = None, start: float | None = None
+        self,
+        audio: AudioInput,
+        *,
+        sampling_rate: int | None = None,
+        channel: Channel = "mix",
+        track: int | None = None,
+        start: float | None = None,
     ) -> Explanation:
         """Return where in time the network looked, with the log-Mel image it saw.
 
@@ -330,13 +397,23 @@ class EmotionClassifier:
         Args:
             audio: as in `predict`.
             sampling_rate: as in `predict`.
+            channel: as in `predict`.
+            track: as in `predict`.
             start: where the window begins, in seconds.
 
         Raises:
             AudioError: the audio cannot be read, or has ended before `start`.
             ConfigError: `start` makes no sense, or the backend is not torch.
         """
-        return explain(self.backend, audio, sampling_rate=sampling_rate, start=start, model=self.name)
+        return explain(
+            self.backend,
+            audio,
+            sampling_rate=sampling_rate,
+            channel=channel,
+            track=track,
+            start=start,
+            model=self.name,
+        )
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the model as a folder that loads again, and return it.
@@ -414,8 +491,9 @@ class EmotionClassifier:
                 dry_run=dry_run,
             )
 
-    def _one(self, audio: AudioInput, sampling_rate: int | None) -> Clip:
-        (clip,) = Batcher(self.backend, sampling_rate=sampling_rate).run([audio])
+    def _one(self, audio: AudioInput, sampling_rate: int | None, channel: Channel, track: int | None) -> Clip:
+        batcher = Batcher(self.backend, sampling_rate=sampling_rate, channel=channel, track=track)
+        (clip,) = batcher.run([audio])
         if clip.error is not None:
             raise clip.error
         return clip

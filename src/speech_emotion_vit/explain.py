@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .audio.reader import AudioInput, AudioReader, Samples
+from .audio.reader import AudioInput, AudioReader, Channel, Samples
 from .backends.base import Backend, Floats
 from .errors import AudioError, ConfigError, printable
 from .extras import require
@@ -114,11 +114,20 @@ class Explanation:
 
 
 def explain(
-    backend: Backend, audio: AudioInput, *, sampling_rate: int | None, start: float | None, model: str
+    backend: Backend,
+    audio: AudioInput,
+    *,
+    sampling_rate: int | None,
+    channel: Channel,
+    track: int | None,
+    start: float | None,
+    model: str,
 ) -> Explanation:
     """Return the explanation of one window; see `EmotionClassifier.explain`."""
     frontend = backend.config.frontend
-    reader = AudioReader(audio, sampling_rate=sampling_rate, target_rate=frontend.sampling_rate)
+    reader = AudioReader(
+        audio, sampling_rate=sampling_rate, target_rate=frontend.sampling_rate, channel=channel, track=track
+    )
     if start is None:
         begin, window = _most_telling(backend, reader)
     else:

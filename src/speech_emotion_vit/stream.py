@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .audio.reader import Intake, as_array, check_rate, describe, pcm_blocks
+from .audio.reader import Channel, Intake, as_array, check_rate, describe, pcm_blocks
 from .backends.base import Backend
 from .errors import AudioError, ConfigError
 from .model.config import TIMELINE_HOP
@@ -31,6 +31,7 @@ class EmotionStream:
     Args:
         backend: the network.
         sampling_rate: Hz, 4000 to 384000, of every chunk.
+        channel: ``mix``, or the number of the channel to hear, from 0.
         hop: as in `EmotionClassifier.timeline`, and so are the others.
         window: length of a window in seconds.
         smoothing: time constant in seconds.
@@ -45,12 +46,13 @@ class EmotionStream:
         backend: Backend,
         sampling_rate: int,
         *,
+        channel: Channel = "mix",
         hop: float = TIMELINE_HOP,
         window: float | None = None,
         smoothing: float = 0.0,
     ) -> None:
         rate = check_rate(sampling_rate, "stream")
-        self._intake = Intake(rate, backend.config.frontend.sampling_rate, "stream")
+        self._intake = Intake(rate, backend.config.frontend.sampling_rate, "stream", channel=channel)
         self._segmenter = Segmenter(backend, hop=hop, window=window, smoothing=smoothing)
         self._channels: int | None = None
         self._flushed = False

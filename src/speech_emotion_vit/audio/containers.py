@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 _MOST_CHUNKS = 1000  # that are looked through for the one of the samples
@@ -21,6 +23,7 @@ _MOST_PIECES = 32  # of what follows the announced end are looked through
 _TRAILER = 4096  # bytes that may follow the chunks of a WAV unnoticed
 _LARGEST_OGG_PAGE = 65_307  # bytes
 _OGG_HEADER = 27  # bytes before the lengths of a page's parts, whose number is the last of them
+_TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # every byte with its bits the other way round
 _OGG_BEGINNING, _OGG_END = 2, 4  # flags of the first and the last page of a stream
 
 
@@ -50,6 +53,8 @@ class Container:
         self._data = self._data_chunk()
         self.frames: int | None = self._announced(frames)
         """How many the header promises, None where it does not say."""
+        self.flac_block = int.from_bytes(self._read_at(self._start + 10, 2), "big") if kind == "FLAC" else 0
+        """How many at most are one frame of a FLAC."""
 
     def has_more(self, place: int) -> bool:
         """Return whether audio follows at `place`, where libsndfile ends, for the header announces no more.
@@ -187,6 +192,64 @@ def _after_id3(file: SeekableFile) -> int:
         footer = 10 if head[5] & 0x10 else 0
         place += 10 + footer + sum(byte % 128 << 7 * (3 - index) for index, byte in enumerate(head[6:]))
     return place
+
+
+@dataclass(frozen=True)
+class OggPages:
+    """What the pages of an Ogg file say."""
+
+    streams: int
+    """How many begin at its start: audio, pictures, and others."""
+    damaged: bool
+    """Whether a page is lost, or was changed; what follows it is early where a decoder only leaves it out."""
+
+
+def ogg_pages(file: SeekableFile) -> OggPages | None:
+    """Return what the pages of an Ogg file say, by reading all of it; None of other files."""
+    file.seek(0)
+    if file.read(4) != b"OggS":
+        return None
+    numbers: dict[bytes, int] = {}  # of the last page of every stream
+    streams, place, faults, beginning = 0, 0, 0, True
+    while faults < _MOST_CHUNKS:
+        file.seek(place)
+        head = file.read(_OGG_HEADER)
+        lengths = file.read(head[-1]) if len(head) == _OGG_HEADER else b""
+        body = file.read(sum(lengths))
+        if head[:4] != b"OggS" or len(body) < sum(lengths) or not lengths:
+            following = _find(file, b"OggS", place + 1)
+            if following is None:  # tags, padding, a part of a page, or the end
+                break
+            place, faults = following, faults + 1
+            continue
+        begins, serial, number = bool(head[5] & _OGG_BEGINNING), head[14:18], int.from_bytes(head[18:22], "little")
+        beginning = beginning and begins
+        streams += beginning
+        if head[22:26] != _ogg_checksum(head[:22] + bytes(4) + head[26:] + lengths + body):
+            faults += 1
+        else:
+            faults += not begins and numbers.get(serial, number - 1) != number - 1
+            numbers[serial] = number
+        place += len(head) + len(lengths) + len(body)
+    return OggPages(streams, faults > 0)
+
+
+def _ogg_checksum(page: bytes) -> bytes:
+    """Return the checksum of a page: CRC-32 of the bits the other way round than zlib takes them, from 0."""
+    turned = zlib.crc32(page.translate(_TURNED), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
+    return int(f"{turned:032b}"[::-1], 2).to_bytes(4, "little")
+
+
+def _find(file: SeekableFile, words: bytes, place: int) -> int | None:
+    """Return the first place of `words` from `place` on."""
+    kept = b""
+    file.seek(place)
+    while piece := file.read(_PIECE):
+        if (found := (kept + piece).find(words)) >= 0:
+            return place - len(kept) + found
+        place += len(piece)
+        kept = (kept + piece)[1 - len(words) :]
+    return None
 
 
 def _length_of_ogg_page(page: bytes) -> int:

@@ -9,15 +9,17 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from reprlib import repr as shown
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
 
-from ..errors import AudioError, printable
-from .decode import AV_SUFFIXES, BLOCK_VALUES, EncodedAudio
+from ..errors import AudioError, ConfigError, printable
+from .decode import AV_SUFFIXES, EncodedAudio
+from .sndfile import BLOCK_VALUES
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +28,8 @@ Samples: TypeAlias = npt.NDArray[np.float32]
 AudioInput: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | npt.NDArray[Any] | torch.Tensor"
 )
+Channel: TypeAlias = int | Literal["mix"]
+"""What of several channels is heard: the mean of all, or the one of this number; 0 is the first."""
 
 MIN_RATE = 4_000  # Hz; below it there is no speech band left
 MAX_RATE = 384_000  # Hz; the highest rate converters are sold for
@@ -53,6 +57,32 @@ def check_rate(rate: float, name: str) -> int:
     return int(rate)
 
 
+def check_channel(channel: Channel) -> Channel:
+    """Return `channel`.
+
+    Raises:
+        ConfigError: it is neither ``mix`` nor a whole number from 0.
+    """
+    if isinstance(channel, str) and channel == "mix":
+        return "mix"
+    if isinstance(channel, bool) or not isinstance(channel, (int, np.integer)) or channel < 0:
+        raise ConfigError(f"channel must be 'mix' or a number from 0, the first, not {shown(channel)}")
+    return int(channel)
+
+
+def check_track(track: int | None) -> int | None:
+    """Return `track`.
+
+    Raises:
+        ConfigError: it is neither None nor a whole number from 0.
+    """
+    if track is None:
+        return None
+    if isinstance(track, bool) or not isinstance(track, (int, np.integer)) or track < 0:
+        raise ConfigError(f"track must be None or a number from 0, the first audio track, not {shown(track)}")
+    return int(track)
+
+
 def describe(source: object) -> str:
     """Return a short name of `source` for messages and tables."""
     if isinstance(source, (str, os.PathLike)):
@@ -73,10 +103,17 @@ class Intake:
         target_rate: Hz of what goes out.
         name: what messages call it.
         full_scale: the highest level that can come in, where it is clipped.
+        channel: ``mix``, or the number of the channel that goes out.
+
+    Raises:
+        ConfigError: `channel` is no such thing.
     """
 
-    def __init__(self, rate: int, target_rate: int, name: str, full_scale: float = 1.0) -> None:
+    def __init__(
+        self, rate: int, target_rate: int, name: str, full_scale: float = 1.0, channel: Channel = "mix"
+    ) -> None:
         self.rate, self.target_rate, self.name = rate, target_rate, name
+        self._channel = check_channel(channel)
         self._clipped_level = CLIPPED_LEVEL * full_scale
         self.frames = 0
         self._peak = 0.0
@@ -94,8 +131,9 @@ class Intake:
         """Return the mono samples `[samples]`, possibly none, that a block `[frames, channels]` makes known.
 
         Raises:
-            AudioError: a value is NaN, infinite, or beyond any PCM format.
+            AudioError: a value is NaN, infinite, or beyond any PCM format, or the chosen channel is not there.
         """
+        block = self._heard(block)
         highest = float(np.maximum(block.max(initial=0.0), -block.min(initial=0.0)))  # a NaN stays one
         if not highest <= MAX_VALUE:  # also true for NaN
             self._refuse_value(block)
@@ -125,16 +163,24 @@ class Intake:
         if self.rate < self.target_rate:
             yield f"upsampled from {self.rate} Hz"
 
+    def first_refused(self, block: Samples) -> int:
+        """Return the first frame of a block `[frames, channels]` with a value that `push` refuses."""
+        return int(np.argmin((np.abs(self._heard(block)) <= MAX_VALUE).all(axis=1)))
+
+    def _heard(self, block: Samples) -> Samples:
+        """Return what is heard of a block: all of it, or one channel `[frames, 1]`."""
+        if self._channel == "mix":
+            return block
+        if self._channel >= (channels := block.shape[1]):
+            known = "one channel, 0" if channels == 1 else f"{channels} channels, 0 to {channels - 1}"
+            raise AudioError(f"{self.name}: has {known}: channel={self._channel} is not there")
+        return block[:, self._channel : self._channel + 1]
+
     def _refuse_value(self, block: Samples) -> None:
-        index = _first_refused(block)
+        index = int(np.argmin((np.abs(block) <= MAX_VALUE).all(axis=1)))
         worst = np.abs(block[index]).max()
         kind = "NaN" if np.isnan(worst) else "infinite" if np.isinf(worst) else f"{worst:.3g}, beyond any PCM format"
         raise AudioError(f"{self.name}: sample {self.frames + index} is {kind}: repair the recording")
-
-
-def _first_refused(block: Samples) -> int:
-    """Return the first frame of a block `[frames, channels]` with a value that is NaN or beyond any PCM format."""
-    return int(np.argmin((np.abs(block) <= MAX_VALUE).all(axis=1)))
 
 
 class AudioReader:
@@ -147,13 +193,25 @@ class AudioReader:
         source: a path, encoded bytes, a binary file object, an array or a tensor `[samples]` or `[channels, samples]`.
         sampling_rate: Hz; needed for arrays and tensors, refused for everything that carries its own.
         target_rate: Hz of the blocks.
+        channel: ``mix``, or the number of the channel to hear.
+        track: the number of the audio track of a file that has several; None is the default one.
 
     Raises:
         AudioError: it cannot be opened. Iterating raises the same where it cannot be read.
+        ConfigError: `channel` or `track` is no such number.
     """
 
-    def __init__(self, source: AudioInput, *, sampling_rate: int | None = None, target_rate: int = 16_000) -> None:
+    def __init__(
+        self,
+        source: AudioInput,
+        *,
+        sampling_rate: int | None = None,
+        target_rate: int = 16_000,
+        channel: Channel = "mix",
+        track: int | None = None,
+    ) -> None:
         self.name = describe(source)
+        self._channel, track = check_channel(channel), check_track(track)
         self.target_rate = target_rate
         self.duration = 0.0
         self.warnings: tuple[str, ...] = ()
@@ -164,6 +222,8 @@ class AudioReader:
             if sampling_rate is None:
                 raise AudioError(f"{self.name}: an array does not know its rate: pass sampling_rate= in Hz")
             self.rate = check_rate(sampling_rate, self.name)
+            if track:
+                raise AudioError(f"{self.name}: an array has no tracks: leave out track={track}")
             self._raw: Iterable[Samples] = _array_blocks(array, self.name)
         else:
             if sampling_rate is not None and is_encoded(source):
@@ -171,7 +231,7 @@ class AudioReader:
                     f"{self.name}: files carry their own rate: leave out sampling_rate={sampling_rate!r}, "
                     "or decode the file and pass the array"
                 )
-            self._raw = self._encoded = EncodedAudio(source, self.name)
+            self._raw = self._encoded = EncodedAudio(source, self.name, track)
             self._full_scale = self._encoded.full_scale
             try:
                 self.rate = check_rate(self._encoded.rate, self.name)
@@ -180,7 +240,7 @@ class AudioReader:
                 raise
 
     def __iter__(self) -> Iterator[Samples]:
-        intake = Intake(self.rate, self.target_rate, self.name, self._full_scale)
+        intake = Intake(self.rate, self.target_rate, self.name, self._full_scale, self._channel)
         given = 0
         try:
             for block in self._raw:
@@ -189,7 +249,7 @@ class AudioReader:
                     samples = intake.push(block)
                 except AudioError as error:
                     refused = error
-                    samples = intake.push(block[: _first_refused(block)])  # what came before it is good
+                    samples = intake.push(block[: intake.first_refused(block)])  # what came before it is good
                 self.duration = intake.duration
                 given += len(samples)
                 if len(samples):
@@ -199,10 +259,10 @@ class AudioReader:
         finally:
             if self._encoded is not None:
                 self._encoded.close()
-            fault = None if self._encoded is None else self._encoded.fault
-            self.warnings = (*([fault] if fault else []), *intake.warnings())  # of a part, too, if it breaks off
+            remarks = () if self._encoded is None else self._encoded.remarks
+            self.warnings = (*remarks, *intake.warnings())  # of a part, too, if it breaks off
         if not intake.frames:
-            raise AudioError(f"{self.name}: no samples{f' ({fault})' if fault else ''}")
+            raise AudioError(f"{self.name}: no samples{f' ({remarks[0]})' if remarks else ''}")
         samples = intake.finish()
         if not given + len(samples):
             raise AudioError(f"{self.name}: shorter than one sample at {self.target_rate} Hz")
