@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -22,3 +24,10 @@ def speech(seconds: float) -> np.ndarray:
     return np.resize(
         np.concatenate([soundfile.read(clip, dtype="float32")[0] for clip in CLIPS]), round(seconds * 16_000)
     )
+
+
+def encoded(samples: np.ndarray, rate: int = 16_000, **options: Any) -> bytes:
+    """The content of a WAV of 16 bits, or what the options of soundfile say, with samples `[frames, channels]`."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, **{"format": "WAV", "subtype": "PCM_16", **options})
+    return buffer.getvalue()

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import CLIPS, tone
+from helpers import CLIPS, encoded, tone
 from speech_emotion_vit import AudioError
 from speech_emotion_vit.audio.decode import EncodedAudio
 from speech_emotion_vit.audio.reader import AudioReader, describe, windows
@@ -26,12 +26,6 @@ TONE = tone(440, 1.0)
 def read(source: Any, **options: Any) -> tuple[np.ndarray, AudioReader]:
     reader = AudioReader(source, **options)
     return np.concatenate(list(reader)), reader
-
-
-def encoded(samples: np.ndarray, rate: int = 16_000, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, rate, **{"format": "WAV", "subtype": "PCM_16", **options})
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ _TRAILER = 4096  # bytes that may follow the chunks of a WAV unnoticed
 _LARGEST_OGG_PAGE = 65_307  # bytes
 _OGG_HEADER = 27  # bytes before the lengths of a page's parts, whose number is the last of them
 _TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # every byte with its bits the other way round
+_OPUS_HOLE = 4800  # samples at 48 kHz, 0.1 s
 _OGG_BEGINNING, _OGG_END = 2, 4  # flags of the first and the last page of a stream
 
 
@@ -201,7 +202,7 @@ class OggPages:
     streams: int
     """How many begin at its start: audio, pictures, and others."""
     damaged: bool
-    """Whether a page is lost, or was changed; what follows it is early where a decoder only leaves it out."""
+    """Whether a page is lost or was changed, or times leave a hole: what follows is early if a decoder ignores it."""
 
 
 def ogg_pages(file: SeekableFile) -> OggPages | None:
@@ -210,6 +211,7 @@ def ogg_pages(file: SeekableFile) -> OggPages | None:
     if file.read(4) != b"OggS":
         return None
     numbers: dict[bytes, int] = {}  # of the last page of every stream
+    opus: dict[bytes, int] = {}  # where it ended, in samples, in streams of that coding
     streams, place, faults, beginning = 0, 0, 0, True
     while faults < _MOST_CHUNKS:
         file.seek(place)
@@ -225,6 +227,12 @@ def ogg_pages(file: SeekableFile) -> OggPages | None:
         begins, serial, number = bool(head[5] & _OGG_BEGINNING), head[14:18], int.from_bytes(head[18:22], "little")
         beginning = beginning and begins
         streams += beginning
+        if begins and body[:8] == b"OpusHead":
+            opus[serial] = -1
+        elif serial in opus and (end := int.from_bytes(head[6:14], "little", signed=True)) > 0:
+            if opus[serial] >= 0 and end - opus[serial] - _opus_samples(lengths, body) > _OPUS_HOLE:
+                faults += 1
+            opus[serial] = end
         if head[22:26] != _ogg_checksum(head[:22] + bytes(4) + head[26:] + lengths + body):
             faults += 1
         else:
@@ -232,6 +240,25 @@ def ogg_pages(file: SeekableFile) -> OggPages | None:
             numbers[serial] = number
         place += len(head) + len(lengths) + len(body)
     return OggPages(streams, faults > 0)
+
+
+def _opus_samples(lengths: bytes, body: bytes) -> int:
+    """Return how many samples, at 48 kHz, are in the packets that begin on a page (RFC 6716, 3.1)."""
+    samples, place, begins = 0, 0, True
+    for length in lengths:
+        if begins and length:
+            kind, code = body[place] >> 3, body[place] & 3
+            if kind < 12:
+                size = (480, 960, 1920, 2880)[kind % 4]
+            elif kind < 16:
+                size = (480, 960)[kind % 2]
+            else:
+                size = (120, 240, 480, 960)[kind % 4]
+            several = body[place + 1] & 63 if code == 3 and length > 1 else 1
+            samples += size * (1, 2, 2, several)[code]
+        begins = length < 255
+        place += length
+    return samples
 
 
 def _ogg_checksum(page: bytes) -> bytes:

@@ -120,25 +120,11 @@ class EncodedAudio:
             if isinstance(source.read(0), str):
                 raise AudioError(f"{self.name}: is open as text: open it with mode 'rb'")
             seekable = source.seekable() if hasattr(source, "seekable") else hasattr(source, "seek")
-            return source if seekable else self._spooled(source)
+            return source if seekable else self._stack.enter_context(spooled(source, self.name))
         except AudioError:
             raise
         except Exception as error:  # whatever the caller's object does
             raise AudioError(f"{self.name}: cannot be read: {one_line(error)}") from error
-
-    def _spooled(self, source: Any) -> Any:
-        spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115, the stack closes it
-        self._stack.enter_context(spool)
-        read = 0
-        while piece := source.read(1 << 16):
-            read += spool.write(piece)
-            if read > MAX_STREAM_BYTES:
-                raise AudioError(
-                    f"{self.name}: more than {MAX_STREAM_BYTES >> 20} MiB in a stream that cannot seek: "
-                    "write it to a file and pass the path"
-                )
-        spool.seek(0)
-        return spool
 
     def _open(self, source: Any) -> SndAudio | AvAudio:
         """Open it with libsndfile, or with PyAV what that does not know or cannot put in its time."""
@@ -179,6 +165,38 @@ class EncodedAudio:
             return None
         finally:
             self._file.check(self.name)
+
+
+@contextlib.contextmanager
+def spooled(source: Any, name: str) -> Iterator[Any]:
+    """Yield a file that can seek with all that a stream holds.
+
+    Raises:
+        AudioError: it is larger than 2 GiB, cannot be read, or the temporary folder has no place for it.
+    """
+    spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115, below
+    try:
+        read = 0
+        while piece := source.read(1 << 16):
+            read += len(piece)
+            if read > MAX_STREAM_BYTES:
+                raise AudioError(
+                    f"{name}: more than {MAX_STREAM_BYTES >> 20} MiB in a stream that cannot seek: "
+                    "write it to a file and pass the path"
+                )
+            try:
+                spool.write(piece)
+                spool.flush()
+            except OSError as error:
+                raise AudioError(
+                    f"{name}: a stream that cannot seek is kept in the temporary folder, which failed "
+                    f"({one_line(error)}): set TMPDIR to one with space, or pass the path of a file"
+                ) from error
+        spool.seek(0)
+        yield spool
+    finally:
+        with contextlib.suppress(OSError):  # what could not be written fails once more
+            spool.close()
 
 
 class _Calm:

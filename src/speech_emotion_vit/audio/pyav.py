@@ -24,11 +24,13 @@ _DEMUXERS = (
     *("mov,mp4,m4a,3gp,3g2,mj2", "mp3", "mpegts", "ogg", "tta", "w64", "wav", "wv"),
 )
 _OPTIONS = {"format_whitelist": ",".join(_DEMUXERS), "protocol_whitelist": ""}
+_TELLING = ("ape", "flac", "flv", "matroska", "mov", "tta", "wv")  # whose headers say how long they are
 _BLOCK_VALUES = 1 << 16  # values (frames x channels) gathered from the small pieces of a codec, 256 KiB
 _MOST_TRIES = 100  # in a row, to go on behind a place that the demuxer cannot read
 
 _SLACK = 0.25  # seconds that encoders add at the start and the end
 _HOLE = 0.1  # seconds; what is shorter is no hole, as with FFmpeg's aresample=async=1
+_ROUNDED = 0.002  # seconds; some formats have times in whole milliseconds
 _BACK = 1.0  # seconds; times that fall back by more begin anew, as where recordings were joined
 _MOST_SILENCE = 3600.0  # seconds that fill holes, or as many as the file says it has, up to a day
 _DAY = 86_400.0  # seconds
@@ -63,10 +65,10 @@ class AvAudio:
         except (av.FFmpegError, OSError) as error:
             raise ValueError(one_line(error)) from error
         self._stream = self._choose(track)
-        for stream in self._container.streams:
-            if stream is not self._stream:
-                with contextlib.suppress(AttributeError):  # of PyAV before 16
-                    stream.discard = "all"  # hours of pictures need not be read
+        if hasattr(av.stream, "Discard"):  # not before PyAV 16
+            for stream in self._container.streams:
+                if stream is not self._stream:
+                    stream.discard = av.stream.Discard.all  # hours of pictures need not be read
         self.rate = int(self._stream.rate)
         self.channels = int(self._stream.codec_context.channels)
         self.subtype = _SUBTYPES.get(self._stream.codec_context.name, "")
@@ -78,11 +80,13 @@ class AvAudio:
 
     def __iter__(self) -> Iterator[Block]:
         gathered: list[Block] = []
+        values = 0
         for block in self._times.place(self._frames()):
             gathered.append(block)
-            if sum(each.size for each in gathered) >= _BLOCK_VALUES:
+            values += block.size
+            if values >= _BLOCK_VALUES:
                 yield np.concatenate(gathered)
-                gathered = []
+                gathered, values = [], 0
         if gathered:
             yield np.concatenate(gathered)
         self._file.check(self._name)
@@ -102,28 +106,32 @@ class AvAudio:
         # As ffmpeg does: the default flag decides, then the number of channels, then the order.
         best = max(known, key=lambda stream: (int(stream.disposition) & 1, stream.codec_context.channels))
         if len(streams) > 1:
-            title = best.metadata.get("title") or best.metadata.get("language") or ""
-            said = f" ({printable(title[:40])})" if title else ""
+            title = best.metadata.get("title") or best.metadata.get("language", "und")
+            said = "" if title == "und" else f" ({printable(title[:40])})"  # undetermined
             self.remarks.append(f"{tracks(len(streams))}: {streams.index(best)}{said} was heard, choose with track=")
         return best
 
-    def _origin(self) -> float:
-        """Return where time begins, in seconds: with the track that begins first, be it of pictures."""
-        start = self._container.start_time
-        return 0.0 if start is None else start / 1e6
+    def _origin(self) -> float | None:
+        """Return where time begins, in seconds: with the track that begins first, be it of pictures.
 
-    def _length(self) -> float:
-        """Return how long the file is, in seconds, by its header or by FFmpeg's guess."""
-        return (self._container.duration or 0) / 1e6
+        None is with the sound, where that is all there is.
+        """
+        start = self._container.start_time
+        return None if start is None or len(self._container.streams) == 1 else float(start) / 1e6
+
+    def _length(self) -> float | None:
+        """Return how long the file is, in seconds; None of formats that do not say, for which FFmpeg guesses."""
+        form, duration = self._container.format.name.partition(",")[0], self._container.duration
+        if not duration or form not in _TELLING:
+            return None
+        return float(duration - (self._container.start_time or 0) * (form == "matroska")) / 1e6
 
     def _announced(self) -> float | None:
-        """Return how long the header says the track is; None of formats that do not say, for which FFmpeg guesses."""
-        stream, form = self._stream, self._container.format.name
-        if form.startswith("mov") and stream.duration:
+        """Return how long the header says the track is; None where it does not."""
+        stream = self._stream
+        if self._container.format.name.startswith(("mov", "avi")) and stream.duration:
             return float(stream.duration * stream.time_base)
-        if form.startswith("matroska") and self._container.duration and len(self._container.streams) == 1:
-            return self._length() - self._origin()
-        return None
+        return self._length() if len(self._container.streams) == 1 else None
 
     def _packets(self) -> Iterator[Any]:
         """Yield the packets of the track, None for what the demuxer cannot read."""
@@ -149,7 +157,7 @@ class AvAudio:
         for packet in self._packets():
             self._file.check(self._name)
             try:
-                found = None if packet is None else [(_seconds(frame), convert(frame)) for frame in packet.decode()]
+                found = None if packet is None else [(frame.time, convert(frame)) for frame in packet.decode()]
             except (av.FFmpegError, ValueError):
                 found = None if packet.size else []  # the last one is empty and asks for what is left
             if found is None:
@@ -171,7 +179,9 @@ class AvAudio:
         if within:
             self.remarks.append(loss(within, "packet", self._first_lost, times.patched))
         if truncated:
-            self.remarks.append(f"truncated: {heard:.2f} of {announced:.2f} s could be read")
+            # An AVI counts the parts of a hole, too, and FFmpeg leaves them out.
+            what = "incomplete" if self._container.format.name == "avi" else "truncated"
+            self.remarks.append(f"{what}: {heard:.2f} of {announced:.2f} s could be read")
         elif self._lost_since:
             self.remarks.append(loss(self._lost_since, "packet", times.seconds, 0.0))
         self.remarks += times.remarks()
@@ -192,10 +202,10 @@ class _Times:
     A jump counts once the next frame confirms it, for a damaged time stands alone.
     """
 
-    def __init__(self, rate: int, origin: float, length: float) -> None:
+    def __init__(self, rate: int, origin: float | None, length: float | None) -> None:
         self._rate = rate
-        self._shift = -origin  # seconds, added to the times of frames
-        self._most = min(max(_MOST_SILENCE, length), _DAY)  # seconds of silence
+        self._origin = origin  # seconds; None is the time of the first frame
+        self._most = min(max(_MOST_SILENCE, length or 0.0), _DAY)  # seconds of silence
         self._done = 0  # samples
         self._filled = 0.0  # seconds of silence
         self.late = 0.0  # of them before the first frame
@@ -235,7 +245,11 @@ class _Times:
 
     def _gap(self, frame: _Frame) -> float:
         """Return how many seconds are missing before a frame; fewer than none where times fall back."""
-        return 0.0 if frame.time is None else frame.time + self._shift - self.seconds
+        if frame.time is None:
+            return 0.0
+        if self._origin is None:
+            self._origin = frame.time - self.seconds
+        return frame.time - self._origin - self.seconds
 
     def _jumps(self, frame: _Frame) -> bool:
         gap = self._gap(frame)
@@ -249,9 +263,10 @@ class _Times:
 
     def _jump(self, frame: _Frame) -> Iterator[Block]:
         gap = self._gap(frame)
+        assert self._origin is not None
         if not 0 < gap <= self._most - self._filled:
             self._restarts.append(self.seconds)
-            self._shift -= gap
+            self._origin += gap
             return
         if not self._done:
             self.late = gap
@@ -262,7 +277,9 @@ class _Times:
         self._filled += gap
         channels = frame.block.shape[1]
         step = max(1, _BLOCK_VALUES // channels)
-        missing = round(gap * self._rate)
+        missing, size = round(gap * self._rate), len(frame.block)
+        if frame.after_loss and abs(missing - (whole := round(missing / size) * size)) < _ROUNDED * self._rate:
+            missing = whole  # frames
         for start in range(0, missing, step):
             yield self._counted(np.zeros((min(step, missing - start), channels), np.float32))
 
@@ -294,10 +311,6 @@ class _Converter:
 def tracks(number: int) -> str:
     """Return how many audio tracks there are and how they are numbered."""
     return "one audio track, 0" if number == 1 else f"{number} audio tracks, 0 to {number - 1}"
-
-
-def _seconds(frame: Any) -> float | None:
-    return None if frame.pts is None or not frame.time_base else float(frame.pts * frame.time_base)
 
 
 def _places(seconds: list[float]) -> str:

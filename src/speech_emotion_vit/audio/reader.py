@@ -9,7 +9,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from ..errors import AudioError, ConfigError, printable
+from ..errors import AudioError, ConfigError, printable, shown
 from .decode import AV_SUFFIXES, EncodedAudio
 from .sndfile import BLOCK_VALUES
 
@@ -44,14 +43,14 @@ AUDIO_SUFFIXES = AV_SUFFIXES | frozenset(
 """Of the files that a search of a folder takes for audio, in lower case."""
 
 
-def check_rate(rate: float, name: str) -> int:
+def check_rate(rate: float | None, name: str) -> int:
     """Return `rate` in Hz as an int.
 
     Raises:
         AudioError: it is not a whole number from 4000 to 384000.
     """
     if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)) or rate != rate // 1:
-        raise AudioError(f"{name}: sampling rate must be a whole number of Hz, not {rate!r}")
+        raise AudioError(f"{name}: sampling rate must be a whole number of Hz, not {shown(rate)}")
     if not MIN_RATE <= rate <= MAX_RATE:
         raise AudioError(f"{name}: sampling rate {int(rate)} Hz is out of range: {MIN_RATE} to {MAX_RATE} Hz")
     return int(rate)
@@ -171,9 +170,7 @@ class Intake:
         """Return what is heard of a block: all of it, or one channel `[frames, 1]`."""
         if self._channel == "mix":
             return block
-        if self._channel >= (channels := block.shape[1]):
-            known = "one channel, 0" if channels == 1 else f"{channels} channels, 0 to {channels - 1}"
-            raise AudioError(f"{self.name}: has {known}: channel={self._channel} is not there")
+        _require_channel(self._channel, block.shape[1], self.name)
         return block[:, self._channel : self._channel + 1]
 
     def _refuse_value(self, block: Samples) -> None:
@@ -181,6 +178,12 @@ class Intake:
         worst = np.abs(block[index]).max()
         kind = "NaN" if np.isnan(worst) else "infinite" if np.isinf(worst) else f"{worst:.3g}, beyond any PCM format"
         raise AudioError(f"{self.name}: sample {self.frames + index} is {kind}: repair the recording")
+
+
+def _require_channel(channel: Channel, channels: int, name: str) -> None:
+    if channel != "mix" and channel >= channels:
+        known = "one channel, 0" if channels == 1 else f"{channels} channels, 0 to {channels - 1}"
+        raise AudioError(f"{name}: has {known}: channel={channel} is not there")
 
 
 class AudioReader:
@@ -221,23 +224,37 @@ class AudioReader:
         if array is not None:
             if sampling_rate is None:
                 raise AudioError(f"{self.name}: an array does not know its rate: pass sampling_rate= in Hz")
-            self.rate = check_rate(sampling_rate, self.name)
             if track:
                 raise AudioError(f"{self.name}: an array has no tracks: leave out track={track}")
-            self._raw: Iterable[Samples] = _array_blocks(array, self.name)
+            frames = _array_frames(array, self.name)
+            self.channels = frames.shape[1]
+            self._raw: Iterable[Samples] = pcm_blocks(frames, self.name)
         else:
             if sampling_rate is not None and is_encoded(source):
                 raise AudioError(
-                    f"{self.name}: files carry their own rate: leave out sampling_rate={sampling_rate!r}, "
+                    f"{self.name}: files carry their own rate: leave out sampling_rate={shown(sampling_rate)}, "
                     "or decode the file and pass the array"
                 )
             self._raw = self._encoded = EncodedAudio(source, self.name, track)
             self._full_scale = self._encoded.full_scale
-            try:
-                self.rate = check_rate(self._encoded.rate, self.name)
-            except AudioError:
-                self._encoded.close()
-                raise
+            self.channels = self._encoded.channels
+        try:
+            self.rate = check_rate(sampling_rate if self._encoded is None else self._encoded.rate, self.name)
+            _require_channel(self._channel, self.channels, self.name)
+        except AudioError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close what was opened here; reading to the end does so too."""
+        if self._encoded is not None:
+            self._encoded.close()
+
+    def __enter__(self) -> AudioReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __iter__(self) -> Iterator[Samples]:
         intake = Intake(self.rate, self.target_rate, self.name, self._full_scale, self._channel)
@@ -257,8 +274,7 @@ class AudioReader:
                 if refused is not None:
                     raise refused
         finally:
-            if self._encoded is not None:
-                self._encoded.close()
+            self.close()
             remarks = () if self._encoded is None else self._encoded.remarks
             self.warnings = (*remarks, *intake.warnings())  # of a part, too, if it breaks off
         if not intake.frames:
@@ -294,14 +310,14 @@ def as_array(source: object, name: str) -> npt.NDArray[Any] | None:
     return np.asarray(source) if isinstance(source, np.ndarray) else None
 
 
-def _array_blocks(array: npt.NDArray[Any], name: str) -> Iterator[Samples]:
-    """Return blocks `[frames, channels]` of an array `[samples]` or `[channels, samples]`."""
+def _array_frames(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """Return an array `[samples]` or `[channels, samples]` as `[frames, channels]`."""
     if array.ndim not in (1, 2) or array.size == 0:
         raise AudioError(f"{name}: shape must be [samples] or [channels, samples] with samples > 0")
     frames = array[:, None] if array.ndim == 1 else array.T
     if frames.shape[1] > frames.shape[0]:
         raise AudioError(f"{name}: {frames.shape[1]} channels of {frames.shape[0]} samples: pass array.T")
-    return pcm_blocks(frames, name)
+    return frames
 
 
 def pcm_blocks(frames: npt.NDArray[Any], name: str) -> Iterator[Samples]:
