@@ -159,10 +159,10 @@ def test_a_file_that_ends_anywhere_is_gone_on_with(tmp_path: Path, form: str) ->
     for end in range(len(data) + 1):
         cut.write_bytes(data[:end])
         found = done(str(cut), form, header, timeline=False)
-        assert found.names == {f"é{n}" for n in range(len(found.names))}
-        kept.add(len(found.names))
+        assert found.pieces == {(f"é{n}", "mix") for n in range(len(found.pieces))}
+        kept.add(len(found.pieces))
         with Output(str(cut), form, header, kept=found.kept) as output:
-            for n in range(len(found.names), 4):
+            for n in range(len(found.pieces), 4):
                 output.add(row(n))
         assert cut.read_bytes() == data, end
     assert kept == {0, 1, 2, 3, 4}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..prediction import csv_lines
+from ._channels import channel_field, titled, with_channel
 from ._rows import json_line
 from ._table import clock, columns_of, cut, padded, table_width, wrapped
 
 if TYPE_CHECKING:
+    from ..audio.reader import Channel
     from ..prediction import Prediction
 
 
@@ -20,9 +22,19 @@ class Clips:
         labels: of the model.
         names: all that will have a row, for the width of their column.
         top_k: how many labels are told; None is two in a table, and else all.
+        channels: whether every row is about one channel.
     """
 
-    def __init__(self, form: str, labels: tuple[str, ...], names: list[str], top_k: int | None = None) -> None:
+    def __init__(
+        self,
+        form: str,
+        labels: tuple[str, ...],
+        names: list[str],
+        top_k: int | None = None,
+        *,
+        channels: bool = False,
+    ) -> None:
+        self._channels = channels
         self._form = form
         self._labels = labels
         self._top_k = top_k
@@ -35,25 +47,27 @@ class Clips:
     def header(self) -> str:
         """What stands above the rows."""
         if self._form == "csv":
-            return csv_lines([["file", "label", "score", *self._labels, "duration", "model", "warnings"]])
+            header = csv_lines([["file", "label", "score", *self._labels, "duration", "model", "warnings"]])
+            return with_channel(header, "channel" if self._channels else "mix")
         if self._form == "table":
             return self._line("clip", "emotion", "score", "next", "length")
         return ""
 
-    def lines(self, name: str, prediction: Prediction) -> str:
+    def lines(self, name: str, prediction: Prediction, channel: Channel = "mix") -> str:
         """Return the lines for one clip."""
         told = prediction.top(self._top_k or len(self._labels))
         if self._form == "csv":
             values = dict(told)
             cells = [prediction.label, prediction.score, *map(values.get, self._labels)]
             notes = "; ".join(prediction.warnings)
-            return csv_lines([[name, *cells, prediction.duration, prediction.model, notes]])
+            row = csv_lines([[name, *cells, prediction.duration, prediction.model, notes]])
+            return with_channel(row, channel)
         if self._form != "table":
-            record = {"file": name, **prediction.to_dict()}
+            record = {"file": name, **channel_field(channel), **prediction.to_dict()}
             if self._top_k is not None:
                 record["probabilities"] = dict(told)
             return json_line(record) + "\n"
-        return self._table_row(name, prediction)
+        return self._table_row(titled(name, channel), prediction)
 
     def _table_row(self, name: str, prediction: Prediction) -> str:
         length = clock(prediction.duration)

@@ -138,8 +138,8 @@ def _require_writable(path: str) -> None:
 class Done:
     """What a file of earlier results holds."""
 
-    names: set[str] = field(default_factory=set)
-    """The recordings."""
+    pieces: set[tuple[str, str]] = field(default_factory=set)
+    """The recordings, by name and channel."""
     kept: int = 0
     """Bytes that hold whole results."""
     model: str | None = None
@@ -166,9 +166,10 @@ def done(path: str, form: str, header: str, *, timeline: bool) -> Done:
     last, before = None, 0  # the recording of the last rows, and the bytes before them
     try:
         for row, end in _csv_rows(data, header) if form == "csv" else _json_rows(data, form, timeline):
-            if row["file"] != last:
-                last, before = str(row["file"]), found.kept
-                found.names.add(last)
+            piece = str(row["file"]), str(row.get("channel", "mix"))
+            if piece != last:
+                last, before = piece, found.kept
+                found.pieces.add(piece)
             found.kept = end
             found.model = str(row["model"]) if "model" in row else None
     except (ValueError, LookupError, csv.Error) as error:
@@ -177,7 +178,7 @@ def done(path: str, form: str, header: str, *, timeline: bool) -> Done:
             "choose another output, or leave out --resume to replace it"
         ) from error
     if timeline and form != "json" and last is not None:  # some of its rows may be missing: it is done again
-        found.names.discard(last)
+        found.pieces.discard(last)
         found.kept = before
     return found
 

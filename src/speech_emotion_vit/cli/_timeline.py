@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..prediction import timeline_header
+from ._channels import channel_field, titled, with_channel
 from ._rows import json_line
 from ._table import clock, columns_of, cut, padded, table_width
 
 if TYPE_CHECKING:
-    from ..audio.reader import AudioInput
+    from ..audio.reader import AudioInput, Channel
     from ..classifier import EmotionClassifier
     from ..prediction import Timeline
 
@@ -24,9 +25,11 @@ class Segments:
     Args:
         form: ``table``, ``csv``, ``jsonl``, ``json``, which keeps the segments of a recording together, or ``vtt``.
         labels: of the model.
+        channels: whether every row is about one channel.
     """
 
-    def __init__(self, form: str, labels: tuple[str, ...]) -> None:
+    def __init__(self, form: str, labels: tuple[str, ...], *, channels: bool = False) -> None:
+        self._channels = channels
         self._form = form
         self._labels = labels
         self._emotion = min(max(map(columns_of, (*labels, "emotion", "(silence)"))), 12)
@@ -35,21 +38,24 @@ class Segments:
     @property
     def header(self) -> str:
         """What stands above the rows."""
-        return timeline_header(self._labels) if self._form == "csv" else ""
+        if self._form != "csv":
+            return ""
+        return with_channel(timeline_header(self._labels), "channel" if self._channels else "mix")
 
-    def lines(self, name: str, timeline: Timeline) -> str:
+    def lines(self, name: str, timeline: Timeline, channel: Channel = "mix") -> str:
         """Return the lines for one recording."""
         timeline = dataclasses.replace(timeline, file=name)
         if self._form == "csv":
-            return timeline.to_csv(header=False)
+            return with_channel(timeline.to_csv(header=False), channel)
         if self._form == "vtt":
             return timeline.to_webvtt()
         if self._form == "json":
-            return json_line(timeline.to_dict()) + "\n"
+            return json_line({"file": name, **channel_field(channel), **timeline.to_dict()}) + "\n"
         if self._form == "jsonl":
-            lines = [{"file": timeline.file, **segment.to_dict(), "model": timeline.model} for segment in timeline]
+            whole = {"file": name, **channel_field(channel)}
+            lines = [{**whole, **segment.to_dict(), "model": timeline.model} for segment in timeline]
             return "".join(f"{json_line(line)}\n" for line in lines)
-        return self._table(name, timeline)
+        return self._table(titled(name, channel), timeline)
 
     def _table(self, name: str, timeline: Timeline) -> str:
         text = "\n" * self._begun + cut(name, table_width(), end=True) + "\n"

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from ..errors import printable
+from ._channels import selection_options
 from ._streams import keep_inputs, standard_input
+
+if TYPE_CHECKING:
+    from ..audio.reader import Channel
 
 
 @click.command("explain", short_help="Draw where in time the network looked.")
@@ -13,11 +19,21 @@ from ._streams import keep_inputs, standard_input
 @click.option(
     "--output", "-o", required=True, type=click.Path(dir_okay=False), metavar="F", help="Picture: .png, .svg or .pdf."
 )
+@selection_options("mix")
 @click.option("--start", type=float, metavar="S", help="Where the window begins in a long clip.  [default: chosen]")
 @click.option("--model", "-m", metavar="M", help="Model name, Hub repository, folder or file.  [default: bundled]")
 @click.option("--revision", metavar="R", help="Branch, tag or commit of a Hub repository.")
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, ...")
-def command(clip: str, output: str, start: float | None, model: str | None, revision: str | None, device: str) -> None:
+def command(
+    clip: str,
+    output: str,
+    channel: Channel,
+    track: int | None,
+    start: float | None,
+    model: str | None,
+    revision: str | None,
+    device: str,
+) -> None:
     """Draw the waveform, the log-Mel picture the network saw, and its attention, over time.
 
     CLIP is a file, or - for standard input. Of a clip longer than 4 s, the window is drawn that argues most for the
@@ -32,7 +48,9 @@ def command(clip: str, output: str, start: float | None, model: str | None, revi
 
     classifier = EmotionClassifier(model, device=device, revision=revision)
     keep_inputs(output, [0 if clip == "-" else clip], model, revision)
-    explanation = classifier.explain(standard_input() if clip == "-" else clip, start=start)
+    explanation = classifier.explain(
+        standard_input() if clip == "-" else clip, channel=channel, track=track, start=start
+    )
     explanation.save(output)
     prediction = explanation.prediction
     where = f"{explanation.start:.2f}-{explanation.end:.2f} s"

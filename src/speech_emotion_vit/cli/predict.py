@@ -12,6 +12,7 @@ import click
 
 from ..errors import AudioError, ConfigError, printable
 from ..model.config import TIMELINE_HOP
+from ._channels import Piece, selection_options, split, titled
 from ._clips import Clips
 from ._inputs import listed, sources
 from ._output import SUFFIXES, Done, Output, done, written
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ..backends.load import BackendName
     from ..classifier import EmotionClassifier
     from ..prediction import Prediction, Timeline
-    from ._inputs import Source
 
 
 @click.command("predict", short_help="Tell the emotion in audio files.")
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Windows of 4 s that go through the network at once.  [default: 64; 16 with --timeline]",
 )
+@selection_options("mix", "split")
 @click.option("--timeline", is_flag=True, help="A row per window of 4 s instead of a row per clip.")
 @click.option("--hop", type=float, metavar="S", help=f"Seconds between windows.  [default: {TIMELINE_HOP:g}]")
 @click.option("--window", type=float, metavar="S", help="Seconds of a window, at most 4.  [default: 4]")
@@ -73,6 +74,8 @@ def command(
     device: str,
     backend: BackendName,
     batch_size: int | None,
+    channel: Any,
+    track: int | None,
     timeline: bool,
     hop: float | None,
     window: float | None,
@@ -91,6 +94,7 @@ def command(
       speech-emotion-vit predict recordings/ --output emotions.csv --resume
       speech-emotion-vit predict call.flac --timeline --hop 0.5
       speech-emotion-vit predict call.flac --timeline --output call.vtt
+      speech-emotion-vit predict call.wav --channel split
       find . -name '*.wav' | speech-emotion-vit predict --from - --format csv
       cat clip.ogg | speech-emotion-vit predict - --format jsonl
     """
@@ -116,16 +120,17 @@ def command(
         raise click.UsageError("--format vtt goes with --timeline")
 
     classifier = EmotionClassifier(model, device=device, revision=revision, backend=backend)
-    found = list(sources([*clips, *(name for each in lists for name in listed(each))]))
+    files = list(sources([*clips, *(name for each in lists for name in listed(each))]))
+    keep_inputs(output, [0 if name == "-" else name for name, _ in files], model, revision)
+    found = [piece for name, source in files for piece in split(name, source, channel, track)]
     if form == "vtt" and len(found) > 1:
         raise click.UsageError(f"subtitles are of one recording, not of {len(found)}: call once for each")
-    keep_inputs(output, [0 if name == "-" else name for name, _ in found], model, revision)
     if form == "table" or (form == "csv" and shown):  # a terminal obeys what JSON escapes
-        found = [(describe(name), source) for name, source in found]
+        found = [piece._replace(name=describe(piece.name)) for piece in found]
     rows: Clips | Segments = (
-        Segments(form, classifier.labels)
+        Segments(form, classifier.labels, channels=channel != "mix")
         if timeline
-        else Clips(form, classifier.labels, [name for name, _ in found], top_k)
+        else Clips(form, classifier.labels, [titled(*piece[::2]) for piece in found], top_k, channels=channel != "mix")
     )
     before = Done()
     if resume and output is not None:
@@ -135,7 +140,7 @@ def command(
                 f"{printable(output)}: --resume found answers of {printable(before.model)}, not of {classifier.name}: "
                 "choose another output, or that --model"
             )
-    todo = [(name, source) for name, source in found if written(name, form) not in before.names]
+    todo = [piece for piece in found if (written(piece.name, form), str(piece.channel)) not in before.pieces]
     tally = Tally(len(found), before=len(found) - len(todo))
     with ExitStack() as stack:
         place = output if output is not None else stack.enter_context(standard_output())
@@ -145,13 +150,13 @@ def command(
             tqdm(total=len(found), initial=tally.before, unit="file", leave=False, disable=hidden)
         )
         try:
-            for name, result in (_timelines if timeline else _predictions)(classifier, todo, options):
+            for piece, result in (_timelines if timeline else _predictions)(classifier, todo, track, options):
                 bar.clear()
                 if isinstance(result, AudioError):
                     click.echo(f"Error: {error_line(result)}", err=True)
                 else:
-                    sink.add(rows.lines(name, cast(Any, result)))  # each has the results it is for
-                tally.add(name, result)
+                    sink.add(rows.lines(piece.name, cast(Any, result), piece.channel))  # each has its own results
+                tally.add(piece.name, result)
                 bar.update()
         except (KeyboardInterrupt, Stopped) as stopped:
             stopped.args = (tally.interrupted(output, form),)
@@ -163,23 +168,32 @@ def command(
 
 
 def _predictions(
-    classifier: EmotionClassifier, todo: list[Source], options: dict[str, Any]
-) -> Iterator[tuple[str, Prediction | AudioError]]:
-    readable = (source for _, source in todo if not isinstance(source, AudioError))
-    predictions = classifier.iter_predictions(readable, errors="return", **options)
-    for name, source in todo:
-        yield name, source if isinstance(source, AudioError) else next(predictions)
+    classifier: EmotionClassifier, todo: list[Piece], track: int | None, options: dict[str, Any]
+) -> Iterator[tuple[Piece, Prediction | AudioError]]:
+    predictions = {
+        channel: classifier.iter_predictions(
+            [piece.source for piece in todo if piece.channel == channel and not isinstance(piece.source, AudioError)],
+            channel=channel,
+            track=track,
+            errors="return",
+            **options,
+        )
+        for channel in {piece.channel for piece in todo}
+    }
+    for piece in todo:
+        yield piece, piece.source if isinstance(piece.source, AudioError) else next(predictions[piece.channel])
 
 
 def _timelines(
-    classifier: EmotionClassifier, todo: list[Source], options: dict[str, Any]
-) -> Iterator[tuple[str, Timeline | AudioError]]:
-    for number, (name, source) in enumerate(todo, 1):
+    classifier: EmotionClassifier, todo: list[Piece], track: int | None, options: dict[str, Any]
+) -> Iterator[tuple[Piece, Timeline | AudioError]]:
+    for number, piece in enumerate(todo, 1):
         counted = f"{number}/{len(todo)} " if len(todo) > 1 else ""
+        selected = {"channel": piece.channel, "track": track, **options}
         try:
-            if isinstance(source, AudioError):
-                raise source
-            result: Timeline | AudioError = timeline_of(classifier, name, source, counted, **options)
+            if isinstance(piece.source, AudioError):
+                raise piece.source
+            result: Timeline | AudioError = timeline_of(classifier, piece.name, piece.source, counted, **selected)
         except AudioError as error:
             result = error
-        yield name, result
+        yield piece, result
