@@ -374,7 +374,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "fifo": (folder / "fifo.wav", "not a regular file"),
         "device": (Path("/dev/zero"), "not a regular file"),
         "empty": (file("empty.wav", b""), "the file is empty"),
-        "text": (file("text.wav", b"these are words\n" * 100), "is not audio that can be read"),
+        "text": (file("text.wav", b"these are words\n" * 100), "is not audio but text"),
         "header": (file("header.wav", encoded(TONE)[:20]), "is not audio that can be read"),
         "nothing": (file("nothing.wav", encoded(TONE[:0])), "no samples"),
         "rate": (file("rate.wav", bytes(rate)), "1000000 Hz is out of range: 4000 to 384000 Hz"),

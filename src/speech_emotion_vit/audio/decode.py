@@ -23,6 +23,7 @@ import soundfile
 from ..errors import AudioError, one_line
 from ..files import open_regular
 from .containers import ogg_pages
+from .kinds import HEAD, what_it_is, what_it_may_be
 from .sndfile import BLOCK_VALUES, SndAudio
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _LARGEST_READ = 8 * BLOCK_VALUES  # bytes, what a block of the widest samples takes
 SPOOL_BYTES = 1 << 24  # of a stream that cannot seek are kept in memory, the rest in a temporary file
+_LONG_TEXT = 1 << 15  # bytes; more than any audio format begins with
 MAX_STREAM_BYTES = 1 << 31  # of such a stream are read at all: 18 hours of 16-bit mono at 16 kHz
 
 AV_SUFFIXES = frozenset(
@@ -128,6 +130,10 @@ class EncodedAudio:
 
     def _open(self, source: Any) -> SndAudio | AvAudio:
         """Open it with libsndfile, or with PyAV what that does not know or cannot put in its time."""
+        head = beginning(self._file)
+        self._file.check(self.name)
+        if what := what_it_is(head):
+            raise AudioError(f"{self.name}: is not audio but {what}")
         pages = ogg_pages(self._file)
         with_av = pages is not None and (pages.damaged or pages.streams > 1)
         if with_av and (audio := self._open_with_av()) is not None:
@@ -139,7 +145,7 @@ class EncodedAudio:
             self._file.check(self.name)
             audio = None if with_av else self._open_with_av()
             if audio is None:
-                raise AudioError(f"{self.name}: {_reason(one_line(error), source)}") from error
+                raise AudioError(f"{self.name}: {_reason(one_line(error), source, head)}") from error
             return audio
         if self._track:
             raise AudioError(f"{self.name}: has one audio track, 0: track={self._track} is not there")
@@ -178,6 +184,8 @@ def spooled(source: Any, name: str) -> Iterator[Any]:
     try:
         read = 0
         while piece := source.read(1 << 16):
+            if not read and (what := what_it_is(piece[:HEAD]) or _endless(piece)):
+                raise AudioError(f"{name}: is not audio but {what}")
             read += len(piece)
             if read > MAX_STREAM_BYTES:
                 raise AudioError(
@@ -197,6 +205,11 @@ def spooled(source: Any, name: str) -> Iterator[Any]:
     finally:
         with contextlib.suppress(OSError):  # what could not be written fails once more
             spool.close()
+
+
+def _endless(piece: bytes) -> str | None:
+    """Return what a stream is that begins with nothing but text, which may never end."""
+    return what_it_may_be(piece) if len(piece) > _LONG_TEXT and b"\0" not in piece else None
 
 
 class _Calm:
@@ -273,7 +286,15 @@ def announced_seconds(path: str) -> float | None:
         return None
 
 
-def _reason(fault: str, source: Any) -> str:
+def beginning(file: Any) -> bytes:
+    """Return the first bytes of a file that can seek."""
+    file.seek(0)
+    return bytes(file.read(HEAD))
+
+
+def _reason(fault: str, source: Any, head: bytes) -> str:
+    if what := what_it_may_be(head):
+        return f"is not audio but {what}"
     if isinstance(source, (str, os.PathLike)) and "av" not in sys.modules:
         suffix = Path(os.fsdecode(source)).suffix.lower()
         if suffix in AV_SUFFIXES:
