@@ -98,7 +98,7 @@ def embed(backend: TorchBackend, clips: Sequence[Utterance], work: Path) -> Floa
     for first in tqdm(range(0, len(clips), CHUNK), unit_scale=CHUNK, unit="clip"):
         file = work / f"{first}.npy"
         if not file.exists():
-            batch = Batcher(backend, sampling_rate=None, batch_size=16, threads=2)
+            batch = Batcher(backend, sampling_rate=None, vad_filter=True, batch_size=16, threads=2)
             rows = [clip.means()[1] for clip in batch.run([each.path for each in clips[first : first + CHUNK]])]
             temporary = file.with_suffix(".part.npy")
             np.save(temporary, np.stack(rows))
