@@ -1,4 +1,4 @@
-"""Make the models that stand on Whisper base's encoder: its first blocks, or a student of it, and heads by ridge regression.
+"""Make the models that stand on Whisper base's encoder, its first blocks or a student of it, with heads of their own.
 
 python tools/taught_by_whisper.py --data DIR --teacher DIR             the encoder cut behind its fourth block: `large`
 python tools/taught_by_whisper.py --data DIR --student FOLDER          a student that was matched to it: `base`
@@ -20,6 +20,7 @@ The weights go to the package, the records into weights_manifest.json, the numbe
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -203,7 +204,7 @@ def ship(
     weight, bias = data.head(heard)
     config = ClassifierConfig(
         labels=tuple(data.labels),
-        model=FrameViTConfig(**{**network.config.to_dict(), "num_classes": len(data.labels)}),
+        model=dataclasses.replace(network.config, num_classes=len(data.labels)),
         frontend=FrontendConfig.frames(),
         temperature=round(temperature, 3),
     )
@@ -259,14 +260,14 @@ def main(arguments: argparse.Namespace) -> None:
     for corpus, tested, logits in found:
         others = [each for each in found if each[0] not in (corpus, *FREE)]
         chances = softmax(logits, temperature_of(six, others))
-        note = f"head from {' and '.join(other for other in FREE if other != corpus)} alone; temperature from other corpora"
+        heard = " and ".join(other for other in FREE if other != corpus)
+        note = f"head from {heard} alone; temperature from other corpora"
         for part, chosen in parts_to_score([clip for clip, is_in in zip(clips, tested, strict=True) if is_in]).items():
             ids = {clip.id for clip in chosen}
             inside = np.array([clip.id in ids for clip in clips]) & tested
             scores += metrics(six, inside, chances[inside[tested]], "corpus", part, note)
     free = six.of(FREE) & ~six.test
     print(f"temperature {temperature:.3f}")
-    head = six.head(free)
     for part, heard, tested in (
         ("validation", six.of(FREE) & ~six.test & ~six.validation, six.of(["crema-d"]) & six.validation),
         ("test", free, six.of(["crema-d"]) & six.test),
@@ -282,9 +283,6 @@ def main(arguments: argparse.Namespace) -> None:
     own = metrics(
         all_emodb, right, softmax(logits, temperature), "speaker", "cross-validation", "EmoDB, a head of its own"
     )
-    results = np.abs(head[0]).max()
-    print(f"largest weight of the head {results:.3f}")
-
     method = "Kim & Lee, IEEE Access 2024, doi 10.1109/ACCESS.2024.3447770"
     whisper = "Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022"
     cited = [method, whisper, *(CORPORA[corpus].citation for corpus in FREE)]
