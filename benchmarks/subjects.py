@@ -139,7 +139,7 @@ def subjects() -> list[Subject]:
     shapes = set()
     for name, entry in load_manifest().models.items():
         model = replace(entry.config.model, num_classes=LABELS)
-        if model.pooling == "stem_statistics":
+        if getattr(model, "pooling", None) == "stem_statistics":
             model = replace(model, pooling="statistics")
         shape = (model, entry.config.frontend)
         if entry.file is None or shape in shapes:

@@ -38,6 +38,6 @@ with sounddevice.InputStream(
         while True:
             for segment in stream.push(chunks.get()):
                 ranking = "  ".join(f"{label} {probability:4.0%}" for label, probability in segment.top(3))
-                print(f"{segment.end:7.1f} s  {'(silence)' if segment.silent else ranking}", flush=True)
+                print(f"{segment.end:7.1f} s  {'(nobody speaks)' if segment.label is None else ranking}", flush=True)
     except KeyboardInterrupt:
         pass

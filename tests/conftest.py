@@ -19,7 +19,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one core each, for it and the process
 def classifier() -> EmotionClassifier:
     from speech_emotion_vit import EmotionClassifier
 
-    return EmotionClassifier()
+    return EmotionClassifier("crema-d")
+
+
+@pytest.fixture(scope="session")
+def hearing_all() -> EmotionClassifier:
+    """The bundled model without its speech detector: every sound gets an emotion."""
+    from speech_emotion_vit import EmotionClassifier
+
+    return EmotionClassifier(vad_filter=False)
 
 
 @pytest.fixture

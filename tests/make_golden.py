@@ -23,7 +23,7 @@ def main() -> int:
     options = parser.parse_args()
     models = {}
     for name in MODELS:
-        classifier = EmotionClassifier(name, device=options.device)
+        classifier = EmotionClassifier(name, device=options.device, vad_filter=False)  # the network alone
         models[classifier.name] = {clip.name: classifier.predict(clip).probabilities for clip in CLIPS}
     if options.check is None:
         TARGET.parent.mkdir(exist_ok=True)

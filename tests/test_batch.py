@@ -139,7 +139,7 @@ def test_nothing_is_decoded_far_ahead_of_a_long_file(classifier: EmotionClassifi
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [prediction.duration for prediction in predictions] == [400.0, *[32.0] * 40]
-    assert peak < 25 * 4.1e6  # 16 portions, what decodes them, and 16 windows that wait for the network
+    assert peak < 30 * 4.1e6  # 16 portions, what decodes them and finds the speech, and 16 windows that wait
 
 
 def test_files_and_arrays_come_together(classifier: EmotionClassifier) -> None:
@@ -163,15 +163,15 @@ def test_a_long_file_among_short_ones_is_decoded_in_portions(classifier: Emotion
 
     long = tmp_path / "long.flac"
     with soundfile.SoundFile(long, "w", RATE, 1) as file:
-        for _ in range(4):
+        for _ in range(8):
             file.write(speech(60.0))
     expected = classifier.predict(speech(60.0), sampling_rate=RATE)
     tracemalloc.start()
     short, prediction, other = classifier.predict_batch([CLIPS[0], long, CLIPS[1]], batch_size=4)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 20e6  # its 120 windows alone are 31 MB
-    assert prediction.duration == 240
+    assert peak < 35e6  # its 240 windows alone are 61 MB
+    assert prediction.duration == 480
     assert prediction.probabilities == pytest.approx(expected.probabilities, abs=0.1)  # much the same windows
     assert_same(short, classifier.predict(CLIPS[0]))
     assert_same(other, classifier.predict(CLIPS[1]))

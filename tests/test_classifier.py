@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import re
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +73,8 @@ def test_a_batch_is_the_same_as_one_by_one(classifier: EmotionClassifier) -> Non
             assert (single.duration, single.warnings) == (batched.duration, batched.warnings)
 
 
-def test_a_long_clip_is_the_mean_of_its_windows(classifier: EmotionClassifier) -> None:
+def test_a_long_clip_is_the_mean_of_its_windows(hearing_all: EmotionClassifier) -> None:
+    classifier = hearing_all
     audio = long_audio(9.5)
     starts = [0, 32_000, 64_000, len(audio) - 64_000]
     parts = classifier.predict_batch([audio[s : s + 64_000] for s in starts], sampling_rate=16_000)
@@ -121,10 +121,10 @@ def test_embeddings_are_what_the_head_reads(classifier: EmotionClassifier) -> No
     np.testing.assert_allclose(classifier.embed(samples, sampling_rate=rate), embedding, atol=1e-5)
 
 
-def test_silence_gets_an_answer_with_a_warning(classifier: EmotionClassifier) -> None:
-    prediction = classifier.predict(np.zeros(16_000, np.float32), sampling_rate=16_000)
-    assert prediction.warnings == ("silent",)
-    assert np.isfinite(list(prediction.probabilities.values())).all()
+def test_silence_gets_an_answer_where_all_is_heard(hearing_all: EmotionClassifier) -> None:
+    prediction = hearing_all.predict(np.zeros(16_000, np.float32), sampling_rate=16_000)
+    assert sum(prediction.probabilities.values()) == pytest.approx(1)
+    assert (prediction.speech, prediction.warnings) == (1.0, ())
 
 
 def test_a_failure_is_raised_or_stands_in_its_place(classifier: EmotionClassifier, tmp_path: Path) -> None:
@@ -163,15 +163,16 @@ def test_bad_batch_sizes_are_refused(classifier: EmotionClassifier, batch_size: 
         classifier.predict_batch(CLIPS, batch_size=batch_size)  # type: ignore[call-overload]
 
 
-def test_the_truncating_protocol_sees_the_first_window_only(tmp_path: Path, classifier: EmotionClassifier) -> None:
+def test_the_truncating_protocol_sees_the_first_window_only(tmp_path: Path, hearing_all: EmotionClassifier) -> None:
     import dataclasses
 
     from speech_emotion_vit.weights.checkpoint import save_folder
 
+    classifier = hearing_all
     frontend = dataclasses.replace(classifier.config.frontend, long_clips="truncate")
     save_folder(tmp_path, classifier.network, dataclasses.replace(classifier.config, frontend=frontend))
     audio = long_audio(12.0)
-    truncated = EmotionClassifier(tmp_path).predict(audio, sampling_rate=16_000)
+    truncated = EmotionClassifier(tmp_path, vad_filter=False).predict(audio, sampling_rate=16_000)
     assert_same(truncated, classifier.predict(audio[:64_000], sampling_rate=16_000))
     assert truncated.duration == 12.0
 
@@ -205,11 +206,11 @@ def test_the_constructor_says_what_it_cannot_do() -> None:
         EmotionClassifier("no-such-model")
 
 
-def test_the_default_is_crema_d_and_from_pretrained_is_the_constructor(classifier: EmotionClassifier) -> None:
-    named = EmotionClassifier.from_pretrained("crema-d", device="cpu")
-    assert named.name == classifier.name
-    assert_same(named.predict(CLIPS[2]), classifier.predict(CLIPS[2]))
-    assert "crema-d" in repr(named)
+def test_the_default_is_large_and_from_pretrained_is_the_constructor() -> None:
+    default, named = EmotionClassifier(), EmotionClassifier.from_pretrained("large", device="cpu")
+    assert named.name == default.name
+    assert_same(named.predict(CLIPS[2]), default.predict(CLIPS[2]))
+    assert "large" in repr(named)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
@@ -223,7 +224,7 @@ def test_cuda_agrees_with_the_cpu() -> None:
 
 
 def test_a_prediction_ranks_prints_and_travels() -> None:
-    prediction = Prediction({"a": 0.2, "b": 0.5, "c": 0.3}, duration=1.25, model="m@1", warnings=("silent",))
+    prediction = Prediction({"a": 0.2, "b": 0.5, "c": 0.3}, duration=1.25, speech=0.5, model="m@1", warnings=("noisy",))
     assert (prediction.label, prediction.score) == ("b", 0.5)
     assert prediction.top(2) == prediction.top(np.int64(2)) == [("b", 0.5), ("c", 0.3)]  # type: ignore[arg-type]
     assert prediction.to_dict() == {
@@ -231,10 +232,11 @@ def test_a_prediction_ranks_prints_and_travels() -> None:
         "score": 0.5,
         "probabilities": {"a": 0.2, "b": 0.5, "c": 0.3},
         "duration": 1.25,
+        "speech": 0.5,
         "model": "m@1",
-        "warnings": ["silent"],
+        "warnings": ["noisy"],
     }
-    assert repr(prediction) == "<Prediction b 0.50, c 0.30, a 0.20 (1.25 s, m@1, warnings: silent)>"
+    assert repr(prediction) == "<Prediction b 0.50, c 0.30, a 0.20 (1.25 s, m@1, warnings: noisy)>"
     assert pickle.loads(pickle.dumps(prediction)) == prediction
     with pytest.raises(AttributeError):
         prediction.duration = 2.0  # type: ignore[misc]
@@ -244,9 +246,9 @@ def test_a_prediction_ranks_prints_and_travels() -> None:
         prediction.top(1.5)  # type: ignore[arg-type]
 
 
-def test_channels_that_cancel_each_other_are_silent(classifier: EmotionClassifier) -> None:
+def test_in_channels_that_cancel_each_other_nobody_speaks(classifier: EmotionClassifier) -> None:
     stereo = 0.5 * np.stack((speech(1.0), -speech(1.0)))
-    assert classifier.predict(stereo, sampling_rate=16_000).warnings == ("silent",)
+    assert classifier.predict(stereo, sampling_rate=16_000).warnings == ("no speech",)
 
 
 @pytest.mark.parametrize("model", [Path("a\0.safetensors"), Path("~nobody-of-this-name/model")])
@@ -266,23 +268,21 @@ def test_what_has_no_shape_is_refused_as_audio(classifier: EmotionClassifier, au
         classifier.predict(audio, sampling_rate=16_000)  # type: ignore[arg-type]
 
 
-def test_golden_probabilities_of_the_bundled_clips(classifier: EmotionClassifier) -> None:
+def test_golden_probabilities_of_the_bundled_clips() -> None:
     """Stored by ``python tests/make_golden.py``; 1e-3 allows for other processors and libraries."""
     import json
 
     golden = json.loads((ROOT / "tests" / "data" / "golden.json").read_text())["models"]
-    assert next(iter(golden)) == classifier.name
+    assert next(iter(golden)) == EmotionClassifier().name
     assert len(golden) == 4
     for name, clips in golden.items():
-        model = classifier if name == classifier.name else EmotionClassifier(name.partition("@")[0])
+        model = EmotionClassifier(name.partition("@")[0], vad_filter=False)
         assert model.name == name
         assert len(clips) == len(CLIPS)
         for clip in CLIPS:
             assert model.predict(clip).probabilities == pytest.approx(clips[clip.name], abs=1e-3)
 
 
-def test_the_readme_says_which_example_clips_are_right(classifier: EmotionClassifier) -> None:
-    right = [clip.stem for clip in CLIPS if classifier.predict(clip).label == clip.stem]
-    (said,) = re.findall(r"^Right: (.*)\.$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert said.split(", ") == right
-    assert len(right) >= 3  # half, where guessing gets one
+def test_the_default_is_right_on_most_example_clips() -> None:
+    classifier = EmotionClassifier()
+    assert sum(classifier.predict(clip).label == clip.stem for clip in CLIPS) >= 4  # of six; guessing gets one

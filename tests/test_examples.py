@@ -58,7 +58,7 @@ def test_predict_array() -> None:
     result = run(EXAMPLES / "predict_array.py", CLIPS[0])
     assert result.returncode == 0, result.stderr
     assert re.search(rf"^<Prediction ({LABELS}) 0\.\d\d, ", result.stdout)
-    assert result.stdout.splitlines()[1] == "embedding: 3648 values"
+    assert result.stdout.splitlines()[1] == "embedding: 2048 values"
 
 
 def test_stream_file() -> None:
@@ -66,7 +66,9 @@ def test_stream_file() -> None:
     assert result.returncode == 0, result.stderr
     *segments, measured = result.stdout.splitlines()
     assert len(segments) == 6
-    assert all(re.fullmatch(rf"<Segment \d\.\d\d-\d\.\d\d s ({LABELS}) \d\.\d\d>", line) for line in segments)
+    assert all(
+        re.fullmatch(rf"<Segment \d\.\d\d-\d\.\d\d s (({LABELS}) \d\.\d\d|nobody speaks)>", line) for line in segments
+    )
     assert re.match(r"\d answers, \d+\.\d ms after the last sample of their window \(median; ", measured)
 
 

@@ -19,7 +19,7 @@ RECORDINGS = {rate: soxr.resample(speech(7.0), 16_000, rate) for rate in RATES}
 
 
 def assert_same(one: list[Segment], other: tuple[Segment, ...]) -> None:
-    assert [(s.start, s.end, s.silent) for s in one] == [(s.start, s.end, s.silent) for s in other]
+    assert [(s.start, s.end, s.speech) for s in one] == [(s.start, s.end, s.speech) for s in other]
     np.testing.assert_allclose(
         [list(s.probabilities.values()) for s in one],
         [list(s.probabilities.values()) for s in other],
@@ -187,7 +187,7 @@ def test_nothing_follows_a_flush(classifier: EmotionClassifier) -> None:
     stream.push(speech(1.0))
     assert len(stream.flush()) == 1
     assert stream.flush() == []
-    with pytest.raises(ConfigError, match=r"the stream has been flushed: start another with classifier\.stream"):
+    with pytest.raises(ConfigError, match=r"the stream has been flushed: call reset\(\)"):
         stream.push(speech(1.0))
     assert repr(stream) == "<EmotionStream 16000 Hz, 1.00 s so far, flushed>"
     assert isinstance(stream, EmotionStream)
@@ -212,8 +212,9 @@ def test_options_that_make_no_sense_are_refused(
 
 @pytest.mark.parametrize("interrupted", range(1, 5))
 def test_an_interrupted_network_costs_no_segment(
-    classifier: EmotionClassifier, monkeypatch: pytest.MonkeyPatch, interrupted: int
+    hearing_all: EmotionClassifier, monkeypatch: pytest.MonkeyPatch, interrupted: int
 ) -> None:
+    classifier = hearing_all
     audio = speech(21.3)  # two batches, one and the last window
     expected = classifier.timeline(audio, sampling_rate=16_000, smoothing=2.0).segments
     infer, calls = classifier.backend.infer_cut, 0

@@ -37,6 +37,7 @@ def assert_predicts(classifier: EmotionClassifier, timeline: Timeline, audio: np
     np.testing.assert_allclose(
         values(timeline.segments), [list(p.probabilities.values()) for p in expected], atol=1e-5, rtol=0
     )
+    assert [s.speech for s in timeline] == pytest.approx([p.speech for p in expected])
 
 
 @given(
@@ -63,12 +64,13 @@ def test_a_segment_is_the_prediction_of_its_window(
     cut = list(windows([audio], window or 64_000, hop))
     assert len(timeline) == len(cut)
     assert [round((s.end - s.start) * RATE) for s in timeline] == [len(piece) for piece in cut]
-    assert [s.silent for s in timeline] == [bool(np.abs(piece).max() < 1e-4) for piece in cut]
     assert_predicts(classifier, timeline, audio)
 
 
-def test_overlapping_windows_share_their_frames(classifier: EmotionClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    audio = speech(20.0)
+def test_overlapping_windows_share_their_frames(
+    hearing_all: EmotionClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier, audio = hearing_all, speech(20.0)
     expected = classifier.timeline(audio, sampling_rate=RATE, hop=0.5, batch_size=1)  # nothing to share with
     computed = []
     compute = classifier.frontend.mel_power
@@ -102,13 +104,13 @@ def test_a_recording_shorter_than_a_window_is_one_segment(classifier: EmotionCla
     assert (timeline.duration, timeline.warnings) == (prediction.duration, prediction.warnings)
 
 
-def test_smoothing_is_an_exponential_average_that_leaves_silence_out(classifier: EmotionClassifier) -> None:
-    audio = speech(6.0)
-    audio[2 * RATE : 3 * RATE] = 0
+def test_smoothing_is_an_exponential_average_through_speech_alone(classifier: EmotionClassifier) -> None:
+    clip = soundfile.read(CLIPS[3], dtype="float32")[0][RATE // 4 : 9 * RATE // 4]  # two seconds of speech
+    audio = np.concatenate((clip, np.zeros(RATE, np.float32), clip, clip[:RATE]))
     options = {"sampling_rate": RATE, "hop": 1.0, "window": 1.0}
     raw = classifier.timeline(audio, **options)
     smooth = classifier.timeline(audio, smoothing=2.0, **options)
-    assert [s.silent for s in smooth] == [False, False, True, False, False, False]
+    assert [s.label is None for s in smooth] == [False, False, True, False, False, False]
     expected = values(raw.segments)
     for now, before in ((1, 0), (3, 1), (4, 3), (5, 4)):  # not through the silence at 2
         keep = np.exp(-(now - before) / 2.0)
@@ -201,10 +203,10 @@ def test_a_front_end_whose_window_is_shorter_than_a_frame_is_refused() -> None:
 
 MADE = Timeline(
     segments=(
-        Segment(0.0, 4.0, {"anger": 0.9, "joy <b>": 0.1}),
-        Segment(1.0, 5.0, {"anger": 0.7, "joy <b>": 0.3}),
-        Segment(2.0, 6.0, {"anger": 0.2, "joy <b>": 0.8}),
-        Segment(3.0, 7.0, {"anger": 0.2, "joy <b>": 0.8}, silent=True),
+        Segment(0.0, 4.0, {"anger": 0.9, "joy <b>": 0.1}, 3.5),
+        Segment(1.0, 5.0, {"anger": 0.7, "joy <b>": 0.3}, 4.0),
+        Segment(2.0, 6.0, {"anger": 0.2, "joy <b>": 0.8}, 1.25),
+        Segment(3.0, 7.0, {"anger": 0.0, "joy <b>": 0.0}, 0.0),
     ),
     file="a,b.wav",
     duration=7.0,
@@ -216,10 +218,10 @@ MADE = Timeline(
 def test_stretches_do_not_overlap_and_join_neighbours() -> None:
     stretches = [(s.start, s.end, s.label, s.score) for s in MADE.stretches()]
     # Middles at 2, 3, 4 and 5 s, so the borders lie at 2.5, 3.5 and 4.5 s.
-    assert stretches == [(0, 3.5, "anger", pytest.approx(0.8)), (3.5, 4.5, "joy <b>", 0.8), (4.5, 7, None, 0.8)]
-    tiles = Timeline(tuple(Segment(0.1 * i, 0.1 * (i + 1), {"a": 1.0}) for i in range(30)), "f", 3.0, "m@1")
+    assert stretches == [(0, 3.5, "anger", pytest.approx(0.8)), (3.5, 4.5, "joy <b>", 0.8), (4.5, 7, None, 0.0)]
+    tiles = Timeline(tuple(Segment(0.1 * i, 0.1 * (i + 1), {"a": 1.0}, 0.1) for i in range(30)), "f", 3.0, "m@1")
     assert len(tiles.stretches()) == 1
-    apart = Timeline((Segment(0, 1, {"a": 1.0}), Segment(5, 6, {"a": 1.0})), "f", 6.0, "m@1")
+    apart = Timeline((Segment(0, 1, {"a": 1.0}, 1.0), Segment(5, 6, {"a": 1.0}, 1.0)), "f", 6.0, "m@1")
     assert [(s.start, s.end) for s in apart.stretches()] == [(0, 1), (5, 6)]
 
 
@@ -227,7 +229,7 @@ def test_subtitles() -> None:
     assert MADE.to_webvtt() == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:03.500\nanger 80%\n\n00:00:03.500 --> 00:00:04.500\njoy &lt;b&gt; 80%\n"
     )
-    late = Timeline((Segment(3661.9996, 3662.5, {"a": 1.0}),), "f", 3662.5, "m@1")
+    late = Timeline((Segment(3661.9996, 3662.5, {"a": 1.0}, 0.5),), "f", 3662.5, "m@1")
     assert "01:01:02.000 --> 01:01:02.500\n" in late.to_webvtt()
 
 
@@ -235,7 +237,8 @@ def test_json_and_csv_say_the_same() -> None:
     parsed = json.loads(MADE.to_json())
     assert parsed == MADE.to_dict()
     assert (parsed["file"], parsed["duration"], parsed["warnings"]) == ("a,b.wav", 7.0, ["truncated"])
-    assert parsed["segments"][3]["silent"] is True
+    last = parsed["segments"][3]
+    assert (last["label"], last["score"], last["speech"]) == (None, 0.0, 0.0)
     rows = list(csv.DictReader(io.StringIO(MADE.to_csv())))
     assert len(rows) == 4
     assert rows[2] == {
@@ -246,8 +249,9 @@ def test_json_and_csv_say_the_same() -> None:
         "score": "0.8",
         "anger": "0.2",
         "joy <b>": "0.8",
-        "silent": "false",
+        "speech": "1.25",
     }
+    assert list(rows[3].values()) == ["a,b.wav", "3.0", "7.0", "", "", "", "", "0.0"]  # no answer, so empty cells
 
 
 def test_a_frame_in_the_segmented_layout() -> None:
@@ -255,13 +259,14 @@ def test_a_frame_in_the_segmented_layout() -> None:
 
     frame = MADE.to_frame()
     assert frame.index.names == ["file", "start", "end"]
-    assert list(frame.columns) == ["label", "score", "anger", "joy <b>", "silent"]
+    assert list(frame.columns) == ["label", "score", "anger", "joy <b>", "speech"]
     assert frame.index[1] == ("a,b.wav", pd.Timedelta(seconds=1), pd.Timedelta(seconds=5))
     assert frame.loc[("a,b.wav", pd.Timedelta("2s"), pd.Timedelta("6s")), "label"] == "joy <b>"
-    assert frame["silent"].tolist() == [False, False, False, True]
+    assert frame["speech"].tolist() == [3.5, 4.0, 1.25, 0.0]
+    assert frame.iloc[3, :4].isna().all()  # no answer
 
 
-def test_a_plot_shows_every_label_and_leaves_silence_out() -> None:
+def test_a_plot_shows_every_label_and_leaves_out_where_nobody_speaks() -> None:
     lines, strip = MADE.plot().axes
     assert [line.get_label() for line in lines.get_lines()] == ["anger", "joy <b>"]
     (anger, _) = lines.get_lines()
@@ -272,7 +277,7 @@ def test_a_plot_shows_every_label_and_leaves_silence_out() -> None:
 
 def test_dollars_in_names_and_labels_are_drawn_as_they_are() -> None:
     labels = ("$x_$", "a $ b", "$\\frac$")
-    timeline = Timeline((Segment(0.0, 4.0, dict.fromkeys(labels, 1 / 3)),), "$_$.wav", 4.0, "my$^$model@1")
+    timeline = Timeline((Segment(0.0, 4.0, dict.fromkeys(labels, 1 / 3), 4.0),), "$_$.wav", 4.0, "my$^$model@1")
     figure = timeline.plot()
     figure.savefig(io.BytesIO(), format="png")
     assert tuple(text.get_text() for text in figure.axes[0].get_legend().get_texts()) == labels
@@ -281,11 +286,11 @@ def test_dollars_in_names_and_labels_are_drawn_as_they_are() -> None:
 
 def test_what_it_looks_like() -> None:
     assert repr(MADE) == (
-        "<Timeline 4 segments: anger 0.0-3.5, joy <b> 3.5-4.5, silence 4.5-7.0 (7.00 s, m@1, warnings: truncated)>"
+        "<Timeline 4 segments: anger 0.0-3.5, joy <b> 3.5-4.5, nobody 4.5-7.0 (7.00 s, m@1, warnings: truncated)>"
     )
     assert [repr(segment) for segment in MADE.segments[2:]] == [
         "<Segment 2.00-6.00 s joy <b> 0.80>",
-        "<Segment 3.00-7.00 s silent>",
+        "<Segment 3.00-7.00 s nobody speaks>",
     ]
 
 
@@ -293,7 +298,7 @@ def test_missing_extras_are_named() -> None:
     code = (
         "import sys; sys.modules['pandas'] = sys.modules['matplotlib'] = None\n"
         "from speech_emotion_vit import ConfigError, Segment, Timeline\n"
-        "timeline = Timeline((Segment(0, 1, {'a': 1.0}),), 'f', 1.0, 'm@1')\n"
+        "timeline = Timeline((Segment(0, 1, {'a': 1.0}, 1.0),), 'f', 1.0, 'm@1')\n"
         "for make, extra in ((timeline.to_frame, 'frame'), (timeline.plot, 'plot')):\n"
         "    try:\n        make()\n"
         "    except ConfigError as error:\n        assert f'speech-emotion-vit[{extra}]' in str(error), error\n"
@@ -342,7 +347,11 @@ def test_the_command_line_writes_a_row_per_segment(classifier: EmotionClassifier
     assert failed == f"Error: {tmp_path / 'gone.wav'}: no such file: check the path"
     assert closing.endswith("1 answered, 1 failed, 0 without speech")
     rows = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [(row["start"], row["end"], row["silent"]) for row in rows] == [(0, 4, False), (3, 7, False), (6, 10, True)]
+    assert [(row["start"], row["end"], row["label"] is None) for row in rows] == [
+        (0, 4, False),
+        (3, 7, False),
+        (6, 10, True),
+    ]
     assert all(row["file"] == str(path) and row["model"] == classifier.name for row in rows)
     assert rows[1]["probabilities"] == pytest.approx(expected.segments[1].probabilities, abs=1e-5)
 
@@ -357,7 +366,7 @@ def test_the_command_line_writes_a_row_per_segment(classifier: EmotionClassifier
     assert str(path).endswith(lines[0].removeprefix("..."))
     assert lines[1].split() == ["start", "end", "emotion", "score", "next"]
     assert lines[3].split()[:3] == ["0:03.0", "0:07.0", expected.segments[1].label]
-    assert lines[4].split() == ["0:06.0", "0:10.0", "(silence)"]
+    assert lines[4].split() == ["0:06.0", "0:10.0", "(nobody)"]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 PURPOSES = {
     "base": "anybody, businesses too",
     "small": "phones, browsers, many streams at once",
-    "large": "the best answers, where time does not matter",
+    "large": "anybody, businesses too",
     "research": "research: all corpora, eight emotions",
     "crema-d": "English in a quiet room",
     "crema-d-noise": "other rooms and microphones, businesses too",

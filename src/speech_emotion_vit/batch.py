@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .audio.reader import AudioInput, AudioReader, Channel, Samples, check_channel, check_track, is_encoded
+from .audio.reader import AudioInput, AudioReader, Channel, check_channel, check_track, is_encoded
 from .backends.base import Backend, Floats
 from .errors import AudioError
-from .windows import clip_windows
+from .windows import ClipWindows, Window, padded
 
 _PORTION = 16  # windows decoded at a time, 4 MB: a clip of any length may be among the others
 _AHEAD = 16  # clips being decoded ahead of the network
+_LITTLE = 1e-6  # weight of a window without speech, where it is all there is
 _POOL = 4  # batches that are gathered before they are sorted by length
 
 
@@ -27,33 +28,36 @@ class Clip:
 
     Attributes:
         duration: seconds, once all of it has been read.
+        speech: seconds of it in which somebody speaks.
         warnings: why its answer deserves less trust.
         error: why it could not be read.
     """
 
     def __init__(self, source: AudioInput) -> None:
         self.duration = 0.0
+        self.speech = 0.0
         self.warnings: tuple[str, ...] = ()
         self.error: AudioError | None = None
         self.source: AudioInput | None = source  # None once it has been opened
         self.complete = False  # all its windows have been gathered
         self.reader: AudioReader | None = None
-        self.windows: Iterator[Samples] = iter(())
+        self.cut: ClipWindows | None = None
+        self.windows: Iterator[Window] = iter(())
         self.waiting = 0  # windows in the pool
-        self._count = 0
+        self._weight = 0.0
         self._sums: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
 
-    def add(self, probabilities: Floats, embedding: Floats) -> None:
+    def add(self, weight: float, probabilities: Floats, embedding: Floats) -> None:
         """Take in the results of one window, `[classes]` and `[dim]`."""
-        row = (probabilities.astype(np.float64), embedding.astype(np.float64))
+        row = (weight * probabilities.astype(np.float64), weight * embedding.astype(np.float64))
         self._sums = row if self._sums is None else (self._sums[0] + row[0], self._sums[1] + row[1])
-        self._count += 1
+        self._weight += weight
         self.waiting -= 1
 
     def means(self) -> tuple[Floats, Floats]:
-        """Return the mean over the windows of probabilities `[classes]` and embedding `[dim]`."""
+        """Return the weighted mean over the windows of probabilities `[classes]` and embedding `[dim]`."""
         assert self._sums is not None  # a clip without an error has a window
-        return (self._sums[0] / self._count).astype(np.float32), (self._sums[1] / self._count).astype(np.float32)
+        return (self._sums[0] / self._weight).astype(np.float32), (self._sums[1] / self._weight).astype(np.float32)
 
     @property
     def ready(self) -> bool:
@@ -73,6 +77,7 @@ class Batcher:
         sampling_rate: Hz of the arrays among the clips.
         channel: of every clip, ``mix`` or the number of one.
         track: of every clip; None is the default one.
+        vad_filter: whether what nobody speaks in is left out.
         skip_rate: whether files among them may be given with such a rate, which is not theirs.
         batch_size: windows that go through the network at once.
         threads: that decode; 0 decodes in the caller's.
@@ -84,6 +89,7 @@ class Batcher:
         backend: Backend,
         *,
         sampling_rate: int | None,
+        vad_filter: bool,
         channel: Channel = "mix",
         track: int | None = None,
         batch_size: int = 16,
@@ -94,16 +100,17 @@ class Batcher:
         self._backend = backend
         self._sampling_rate = sampling_rate
         self._selection: dict[str, Any] = {"channel": check_channel(channel), "track": check_track(track)}
+        self._vad_filter = vad_filter
         self._batch_size = batch_size
         self._threads = threads
         self._skip_rate = skip_rate
         self._clip = clip
-        self._pool: list[tuple[Clip, Samples]] = []
+        self._pool: list[tuple[Clip, Window]] = []
 
     def run(self, audios: Iterable[AudioInput]) -> Iterator[Clip]:
         """Yield every clip once all its windows have been through the network, in order."""
         order: deque[Clip] = deque()  # taken, not yet yielded
-        decoding: deque[tuple[Clip, Future[tuple[list[Samples], bool]]]] = deque()
+        decoding: deque[tuple[Clip, Future[tuple[list[Window], bool]]]] = deque()
         executor = ThreadPoolExecutor(self._threads, "decode") if self._threads else None
         try:
             for audio in audios:
@@ -127,7 +134,7 @@ class Batcher:
                 executor.shutdown(cancel_futures=True)
 
     def _collect(
-        self, decoding: deque[tuple[Clip, Future[tuple[list[Samples], bool]]]], executor: ThreadPoolExecutor
+        self, decoding: deque[tuple[Clip, Future[tuple[list[Window], bool]]]], executor: ThreadPoolExecutor
     ) -> None:
         """Wait for the first clip that is being decoded; a long one goes on, and stays first."""
         clip, future = decoding.popleft()
@@ -136,7 +143,7 @@ class Batcher:
             decoding.appendleft((clip, executor.submit(self._decode, clip)))
         self._gather(clip, portion, last)
 
-    def _decode(self, clip: Clip) -> tuple[list[Samples], bool]:
+    def _decode(self, clip: Clip) -> tuple[list[Window], bool]:
         """Return the next windows of a clip, and whether they are its last; runs in a thread."""
         try:
             if clip.reader is None:
@@ -147,17 +154,20 @@ class Batcher:
                 clip.reader = AudioReader(
                     source, sampling_rate=rate, target_rate=frontend.sampling_rate, **self._selection
                 )
-                clip.windows = clip_windows(clip.reader, frontend)
+                clip.cut = ClipWindows(clip.reader, frontend, vad_filter=self._vad_filter)
+                clip.windows = iter(clip.cut)
             portion = list(islice(clip.windows, _PORTION))
         except AudioError as error:
             clip.error = error
             return [], True
         if len(portion) == _PORTION:
             return portion, False
-        clip.duration, clip.warnings = clip.reader.duration, clip.reader.warnings
+        assert clip.cut is not None  # made together with the reader
+        clip.duration, clip.speech = clip.reader.duration, clip.cut.speech
+        clip.warnings = (*clip.cut.warnings(), *clip.reader.warnings)
         return portion, True
 
-    def _gather(self, clip: Clip, portion: list[Samples], last: bool) -> None:
+    def _gather(self, clip: Clip, portion: list[Window], last: bool) -> None:
         clip.waiting += len(portion)
         clip.complete = last
         self._pool += [(clip, window) for window in portion]
@@ -166,15 +176,10 @@ class Batcher:
 
     def _drain(self) -> None:
         """Send the pool through the network, like lengths together, for what is padded is computed."""
-        self._pool.sort(key=lambda item: len(item[1]))
+        self._pool.sort(key=lambda item: len(item[1].samples))
         for first in range(0, len(self._pool), self._batch_size):
             group = self._pool[first : first + self._batch_size]
-            batch = group[0][1][None]
-            if len(group) > 1:
-                batch = np.zeros((len(group), len(group[-1][1])), np.float32)
-                for row, (_, window) in zip(batch, group, strict=True):
-                    row[: len(window)] = window
-            results = self._backend.infer(batch)
-            for (clip, _), *outputs in zip(group, *results, strict=True):
-                clip.add(*outputs)
+            results = self._backend.infer(padded([window.samples for _, window in group]))
+            for (clip, window), *outputs in zip(group, *results, strict=True):
+                clip.add(window.speech or _LITTLE, *outputs)
         self._pool.clear()

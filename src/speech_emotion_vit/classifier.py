@@ -20,7 +20,7 @@ from .prediction import Prediction, Segment, Timeline
 from .stream import EmotionStream
 from .weights.card import CARD_FILE, CardFacts, card_for
 from .weights.resolve import resolve_model
-from .windows import Segmenter, require_batch_size
+from .windows import NOBODY, Segmenter, require_batch_size
 
 if TYPE_CHECKING:
     from .backends.torch import TorchBackend
@@ -46,6 +46,8 @@ class EmotionClassifier:
         backend: ``torch``, ``onnx`` for ONNX Runtime on the CPU, which imports no torch, or ``auto``: torch where it is
             installed.
         dtype: what torch computes the network in: ``float32``, or on a GPU ``float16`` or ``bfloat16``.
+        vad_filter: whether what nobody speaks in is left out, and recordings in which nobody speaks get no label.
+            Without it every sound gets one.
 
     Raises:
         WeightsError: the model cannot be found, fetched, verified or read.
@@ -62,10 +64,12 @@ class EmotionClassifier:
         local_files_only: bool = False,
         backend: BackendName = "auto",
         dtype: DType = "float32",
+        vad_filter: bool = True,
     ) -> None:
         resolved = resolve_model(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
         self.name = f"{resolved.name}@{resolved.revision}"
         self.backend: Backend = load_backend(resolved, backend, device, dtype)
+        self.vad_filter = vad_filter
         self.facts: CardFacts | None = None
         """What `save` writes into the model card, beside what is known of the model."""
         self._source = resolved
@@ -83,6 +87,7 @@ class EmotionClassifier:
         local_files_only: bool = False,
         backend: BackendName = "auto",
         dtype: DType = "float32",
+        vad_filter: bool = True,
     ) -> EmotionClassifier:
         """Do what the constructor does, under the name people know from other libraries."""
         return cls(
@@ -93,6 +98,7 @@ class EmotionClassifier:
             local_files_only=local_files_only,
             backend=backend,
             dtype=dtype,
+            vad_filter=vad_filter,
         )
 
     @property
@@ -135,8 +141,10 @@ class EmotionClassifier:
     ) -> Prediction:
         """Return the emotion probabilities of one piece of audio.
 
-        Up to 4 s are seen as one window, zero-padded at the end. Longer audio is cut into windows of 4 s every 2 s,
-        the last aligned to the end, and their probabilities are averaged.
+        What nobody speaks in is left out but for half a second around the speech. The rest is one window if it is no
+        longer than that, 6 s with the default model and 4 s with the paper's; more is cut into windows that overlap by
+        half, the last aligned to the end, and their probabilities are averaged, weighted by the speech in them. Where
+        nobody speaks at all the label is None.
 
         Args:
             audio: a path, encoded bytes, a binary file object, or a numpy array or torch tensor on any device,
@@ -250,6 +258,7 @@ class EmotionClassifier:
             sampling_rate=sampling_rate,
             channel=channel,
             track=track,
+            vad_filter=self.vad_filter,
             batch_size=batch_size,
             threads=_THREADS,
             skip_rate=True,
@@ -271,6 +280,8 @@ class EmotionClassifier:
         track: int | None = None,
     ) -> Floats:
         """Return what the head reads, float32 `[embedding_dim]`, the mean over the windows of audio longer than one.
+
+        Where nobody speaks, it is that of the beginning.
 
         That is the CLS token of the paper's networks. Of this project's own it is the CLS token, mean and deviation of
         the others, and, as ``config.model.pooling`` says, those of the stem's output and the statistics of contours.
@@ -300,7 +311,7 @@ class EmotionClassifier:
         batch_size: int = 16,
         progress: Callable[[float], object] | None = None,
     ) -> Timeline:
-        """Return the emotion probabilities along a recording of any length, a segment per window of 4 s.
+        """Return the emotion probabilities along a recording of any length, a segment per window.
 
         The recording is read in blocks, so memory does not grow with it but for the segments. Every segment says what
         `predict` says of the audio from its start to its end. The last one is aligned to the end of the recording; a
@@ -313,9 +324,10 @@ class EmotionClassifier:
             track: as in `predict`.
             hop: seconds from the start of one segment to the start of the next. Multiples of the front-end's
                 ``hop_length`` are fastest: windows then share most of their Mel frames.
-            window: seconds of audio per segment, 4 by default and at most: less is more to the moment and less certain.
+            window: seconds of audio per segment, by default and at most those of the model: less is more to the moment
+                and less certain.
             smoothing: time constant in seconds of an exponential average over the segments so far; 0 is none.
-                Segments that are silent are left as they are, and out of the average.
+                Segments in which nobody speaks have no part in it.
             batch_size: windows that go through the network at once.
             progress: called with the seconds read so far.
 
@@ -327,7 +339,14 @@ class EmotionClassifier:
             AudioError: there is no segment, for nothing of the audio can be read.
             ConfigError: an option is out of range.
         """
-        segmenter = Segmenter(self.backend, hop=hop, window=window, smoothing=smoothing, batch_size=batch_size)
+        segmenter = Segmenter(
+            self.backend,
+            vad_filter=self.vad_filter,
+            hop=hop,
+            window=window,
+            smoothing=smoothing,
+            batch_size=batch_size,
+        )
         reader = AudioReader(
             audio,
             sampling_rate=sampling_rate,
@@ -349,7 +368,8 @@ class EmotionClassifier:
             fault = (str(error).removeprefix(f"{reader.name}: "),)  # who shows it says of which file
         else:
             segments += segmenter.finish()
-        return Timeline(tuple(segments), reader.name, reader.duration, self.name, (*fault, *reader.warnings))
+        nobody = (NOBODY,) if segmenter.heard_nobody else ()
+        return Timeline(tuple(segments), reader.name, reader.duration, self.name, (*fault, *nobody, *reader.warnings))
 
     def stream(
         self,
@@ -378,7 +398,15 @@ class EmotionClassifier:
             AudioError: the rate is out of range.
             ConfigError: an option is out of range.
         """
-        return EmotionStream(self.backend, sampling_rate, channel=channel, hop=hop, window=window, smoothing=smoothing)
+        return EmotionStream(
+            self.backend,
+            sampling_rate,
+            channel=channel,
+            hop=hop,
+            window=window,
+            smoothing=smoothing,
+            vad_filter=self.vad_filter,
+        )
 
     def explain(
         self,
@@ -391,7 +419,7 @@ class EmotionClassifier:
     ) -> Explanation:
         """Return where in time the network looked, with the log-Mel image it saw.
 
-        One window of at most 4 s is explained: of longer audio, the window of `predict` that is surest of what is said
+        One window is explained: of longer audio, the window of `predict` that is surest of what is said
         of the whole, or the one that begins at `start`.
 
         Args:
@@ -413,6 +441,7 @@ class EmotionClassifier:
             track=track,
             start=start,
             model=self.name,
+            vad_filter=self.vad_filter,
         )
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -492,16 +521,20 @@ class EmotionClassifier:
             )
 
     def _one(self, audio: AudioInput, sampling_rate: int | None, channel: Channel, track: int | None) -> Clip:
-        batcher = Batcher(self.backend, sampling_rate=sampling_rate, channel=channel, track=track)
+        batcher = Batcher(
+            self.backend, sampling_rate=sampling_rate, vad_filter=self.vad_filter, channel=channel, track=track
+        )
         (clip,) = batcher.run([audio])
         if clip.error is not None:
             raise clip.error
         return clip
 
     def _prediction(self, clip: Clip) -> Prediction:
+        row = clip.means()[0].tolist() if clip.speech else [0.0] * len(self.labels)
         return Prediction(
-            probabilities=dict(zip(self.labels, clip.means()[0].tolist(), strict=True)),
+            probabilities=dict(zip(self.labels, row, strict=True)),
             duration=clip.duration,
+            speech=clip.speech,
             model=self.name,
             warnings=clip.warnings,
         )

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .audio.reader import AudioInput, AudioReader, Channel, Samples
+from .audio.reader import AudioInput, AudioReader, Channel, Samples, windows, without_offset
+from .audio.speech import find_speech
 from .backends.base import Backend, Floats
 from .errors import AudioError, ConfigError, printable
 from .extras import require
 from .files import whole_file
 from .prediction import Prediction
-from .windows import clip_windows, seconds
+from .windows import NOBODY, listen, padded, seconds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_LITTLE = 1e-6  # weight of a window in which nobody speaks
 _AT_ONCE = 8  # windows in one pass over a long recording
 _TICKS = (250, 500, 1000, 2000, 4000, 8000)  # Hz
 
@@ -122,6 +124,7 @@ def explain(
     track: int | None,
     start: float | None,
     model: str,
+    vad_filter: bool,
 ) -> Explanation:
     """Return the explanation of one window; see `EmotionClassifier.explain`."""
     frontend = backend.config.frontend
@@ -129,19 +132,29 @@ def explain(
         audio, sampling_rate=sampling_rate, target_rate=frontend.sampling_rate, channel=channel, track=track
     )
     if start is None:
-        begin, window = _most_telling(backend, reader)
+        begin, window = _most_telling(backend, reader, vad_filter=vad_filter)
     else:
         begin, window = _window_at(reader, start, frontend.window_samples)
+    spoken = len(window) / frontend.sampling_rate
+    if vad_filter:
+        found = find_speech(window, frontend.sampling_rate)
+        if start is None and found.spoken.any():
+            low, high = found.bounds(len(window), frontend.sampling_rate)
+            begin, window = begin + low, window[low:high]
+        spoken = found.seconds
+    window = without_offset(window)
     seen = backend.attention(window)
+    row = seen.probabilities if spoken else np.zeros_like(seen.probabilities)
     begin_seconds = begin / frontend.sampling_rate
     duration = len(window) / frontend.sampling_rate
     labels = backend.config.labels
     return Explanation(
         prediction=Prediction(
-            probabilities=dict(zip(labels, map(float, seen.probabilities), strict=True)),
+            probabilities=dict(zip(labels, map(float, row), strict=True)),
             duration=duration,
+            speech=spoken,
             model=model,
-            warnings=reader.warnings,
+            warnings=(*(() if spoken else (NOBODY,)), *reader.warnings),
         ),
         start=begin_seconds,
         end=begin_seconds + duration,
@@ -154,7 +167,7 @@ def explain(
     )
 
 
-def _most_telling(backend: Backend, reader: AudioReader) -> tuple[int, Samples]:
+def _most_telling(backend: Backend, reader: AudioReader, *, vad_filter: bool) -> tuple[int, Samples]:
     """Return start and samples of the window that argues most for what is said of the whole recording."""
     frontend = backend.config.frontend
     length = 0
@@ -167,15 +180,14 @@ def _most_telling(backend: Backend, reader: AudioReader) -> tuple[int, Samples]:
 
     best: dict[int, tuple[float, int, Samples]] = {}  # label -> probability, number and samples of its best window
     total = np.zeros(len(backend.config.labels))
-    cut = enumerate(clip_windows(counted(), frontend))
+    cut = enumerate(windows(counted(), frontend.window_samples, frontend.hop_samples))
     while group := list(islice(cut, _AT_ONCE)):
-        batch = np.zeros((len(group), max(len(window) for _, window in group)), np.float32)
-        for row, (_, window) in zip(batch, group, strict=True):
-            row[: len(window)] = window
-        results, _ = backend.infer(batch)
-        for (number, window), probabilities in zip(group, results, strict=True):
-            total += probabilities
-            for label, probability in enumerate(probabilities):
+        heard = [listen(window, frontend.sampling_rate, vad_filter=vad_filter) for _, window in group]
+        results, _ = backend.infer(padded([window.samples for window in heard]))
+        for (number, window), (_, speech), probabilities in zip(group, heard, results, strict=True):
+            weight = max(speech, _LITTLE)
+            total += weight * probabilities
+            for label, probability in enumerate(min(speech, 1.0) * probabilities):
                 if label not in best or probability > best[label][0]:
                     best[label] = float(probability), number, window
     _, number, window = best[int(total.argmax())]

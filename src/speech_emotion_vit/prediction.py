@@ -24,28 +24,31 @@ _TOUCHING = 1e-6  # seconds; rounding between the end of one window and the star
 
 
 class _Ranked:
-    """What follows from probabilities alone."""
+    """What follows from probabilities, and from whether anybody speaks."""
 
     probabilities: dict[str, float]
+    speech: float
 
     @property
-    def label(self) -> str:
-        """The most probable label; the first of equals."""
-        return max(self.probabilities, key=self.probabilities.__getitem__)
+    def label(self) -> str | None:
+        """The most probable label, the first of equals; None where nobody speaks."""
+        return max(self.probabilities, key=self.probabilities.__getitem__) if self.speech else None
 
     @property
     def score(self) -> float:
-        """The probability of `label`."""
-        return self.probabilities[self.label]
+        """The probability of `label`; 0 where nobody speaks."""
+        return max(self.probabilities.values()) if self.speech else 0.0
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
-        """Return the `k` most probable labels with their probabilities, best first.
+        """Return the `k` most probable labels with their probabilities, best first; none where nobody speaks.
 
         Raises:
             ConfigError: `k` is not a whole number of at least 1.
         """
         if not hasattr(k, "__index__") or k < 1:
             raise ConfigError(f"top(k) needs a whole k of at least 1, not {k!r}")
+        if not self.speech:
+            return []
         return sorted(self.probabilities.items(), key=lambda item: -item[1])[:k]
 
 
@@ -54,13 +57,15 @@ class Prediction(_Ranked):
     """Calibrated emotion probabilities of one piece of audio."""
 
     probabilities: dict[str, float]
-    """Probability of every label, in the model's label order; they sum to 1."""
+    """Probability of every label, in the model's label order; they sum to 1, or are all 0 where nobody speaks."""
     duration: float
     """Length of the audio in seconds."""
+    speech: float
+    """Seconds of speech in it, on which the answer rests."""
     model: str
     """Name and revision of the model that answered, ``crema-d@1f0c3a52``."""
     warnings: tuple[str, ...] = ()
-    """Why the answer deserves less trust: silent, clipped, truncated, very short or upsampled audio."""
+    """Why the answer deserves less trust: no speech, or little; clipped, truncated, very short or upsampled audio."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready types."""
@@ -69,12 +74,13 @@ class Prediction(_Ranked):
             "score": self.score,
             "probabilities": dict(self.probabilities),
             "duration": self.duration,
+            "speech": self.speech,
             "model": self.model,
             "warnings": list(self.warnings),
         }
 
     def __repr__(self) -> str:
-        ranking = ", ".join(f"{label} {probability:.2f}" for label, probability in self.top(3))
+        ranking = ", ".join(f"{label} {probability:.2f}" for label, probability in self.top(3)) or "nobody speaks"
         notes = f", warnings: {'; '.join(self.warnings)}" if self.warnings else ""
         return f"<Prediction {ranking} ({self.duration:.2f} s, {self.model}{notes})>"
 
@@ -88,9 +94,9 @@ class Segment(_Ranked):
     end: float
     """Where it ends; windows overlap where the hop is shorter than they are."""
     probabilities: dict[str, float]
-    """Probability of every label, in the model's label order; they sum to 1."""
-    silent: bool = False
-    """Whether nothing in it is louder than -80 dB below full scale; its probabilities then mean nothing."""
+    """Probability of every label, in the model's label order; they sum to 1, or are all 0 where nobody speaks."""
+    speech: float
+    """Seconds of speech in it, on which the answer rests."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready types."""
@@ -100,11 +106,11 @@ class Segment(_Ranked):
             "label": self.label,
             "score": self.score,
             "probabilities": dict(self.probabilities),
-            "silent": self.silent,
+            "speech": self.speech,
         }
 
     def __repr__(self) -> str:
-        what = "silent" if self.silent else f"{self.label} {self.score:.2f}"
+        what = f"{self.label} {self.score:.2f}" if self.speech else "nobody speaks"
         return f"<Segment {self.start:.2f}-{self.end:.2f} s {what}>"
 
 
@@ -117,7 +123,7 @@ class Stretch:
     end: float
     """Seconds from the start of the recording."""
     label: str | None
-    """None is silence."""
+    """None is where nobody speaks."""
     score: float
     """Mean probability of the label over the segments it comes from."""
 
@@ -149,7 +155,7 @@ class Timeline:
         limits = zip([0.0, *borders], [*borders, self.segments[-1].end], self.segments, strict=True)
         for low, high, segment in limits:
             start, end = max(low, segment.start), min(high, segment.end)
-            label = None if segment.silent else segment.label
+            label = segment.label
             joined = bool(stretches) and stretches[-1].label == label and start - stretches[-1].end < _TOUCHING
             if joined:
                 scores.append(segment.score)
@@ -174,20 +180,19 @@ class Timeline:
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
 
     def to_csv(self, *, header: bool = True) -> str:
-        """Return one line per segment: file, start and end in seconds, label, score, every probability, silent.
+        """Return one line per segment: file, start and end in seconds, label, score, every probability, speech.
+
+        Where nobody speaks, label, score and probabilities are empty.
 
         Args:
             header: whether a line with the names of the columns comes first.
         """
-        rows = [
-            [self.file, s.start, s.end, s.label, s.score, *s.probabilities.values(), str(s.silent).lower()]
-            for s in self.segments
-        ]
+        rows = [[self.file, s.start, s.end, *answer_cells(s), s.speech] for s in self.segments]
         above = timeline_header(self.segments[0].probabilities) if header else ""
         return above + csv_lines(rows)
 
     def to_webvtt(self) -> str:
-        """Return subtitles for a player: one cue per stretch with its label, none in silence."""
+        """Return subtitles for a player: one cue per stretch with its label, none where nobody speaks."""
         cues = [
             f"{_clock(s.start)} --> {_clock(s.end)}\n{html.escape(s.label, quote=False)} {s.score:.0%}\n"
             for s in self.stretches()
@@ -198,7 +203,8 @@ class Timeline:
     def to_frame(self) -> pandas.DataFrame:
         """Return a table in audformat's segmented layout.
 
-        The index is file, start and end (`Timedelta`); the columns are label, score, every probability, and silent.
+        The index is file, start and end (`Timedelta`); the columns are label, score, every probability, and speech in
+        seconds; where nobody speaks, all but the last are missing.
 
         Raises:
             ConfigError: pandas is not installed.
@@ -212,8 +218,10 @@ class Timeline:
             ],
             names=["file", "start", "end"],
         )
-        rows = [{"label": s.label, "score": s.score, **s.probabilities, "silent": s.silent} for s in self.segments]
-        return pd.DataFrame(rows, index=index)
+        columns = ["label", "score", *self.segments[0].probabilities]
+        nobody = [None, *[float("nan")] * (len(columns) - 1)]
+        rows = [[*(answer_cells(s) if s.speech else nobody), s.speech] for s in self.segments]
+        return pd.DataFrame(rows, index=index, columns=[*columns, "speech"])
 
     def plot(self) -> Figure:
         """Return a matplotlib figure: every probability over time, and a strip with the label of every stretch.
@@ -227,7 +235,7 @@ class Timeline:
         marker = "o" if len(middles) < 40 else ""
         colours = {label: f"C{index % 10}" for index, label in enumerate(self.segments[0].probabilities)}
         for label, colour in colours.items():
-            values = [float("nan") if s.silent else s.probabilities[label] for s in self.segments]
+            values = [s.probabilities[label] if s.speech else float("nan") for s in self.segments]
             lines.plot(middles, values, color=colour, label=label, marker=marker, markersize=3, linewidth=1.5)
         lines.set(ylim=(0, 1), ylabel="probability", xlim=(0, max(self.duration, 1e-3)))
         legend = lines.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
@@ -249,7 +257,7 @@ class Timeline:
 
     def __repr__(self) -> str:
         stretches = self.stretches()
-        shown = [f"{s.label or 'silence'} {s.start:.1f}-{s.end:.1f}" for s in stretches[:4]]
+        shown = [f"{s.label or 'nobody'} {s.start:.1f}-{s.end:.1f}" for s in stretches[:4]]
         more = f", {len(stretches) - 4} more" if len(stretches) > 4 else ""
         notes = f", warnings: {'; '.join(self.warnings)}" if self.warnings else ""
         count = f"{len(self.segments)} segment{'s' if len(self.segments) > 1 else ''}"
@@ -258,7 +266,14 @@ class Timeline:
 
 def timeline_header(labels: Iterable[str]) -> str:
     """Return the first line of a timeline as CSV."""
-    return csv_lines([["file", "start", "end", "label", "score", *labels, "silent"]])
+    return csv_lines([["file", "start", "end", "label", "score", *labels, "speech"]])
+
+
+def answer_cells(answer: Prediction | Segment) -> list[object]:
+    """Return label, score and every probability as cells of a table; empty where nobody speaks."""
+    if not answer.speech:
+        return [""] * (2 + len(answer.probabilities))
+    return [answer.label, answer.score, *answer.probabilities.values()]
 
 
 def csv_lines(rows: Iterable[Iterable[object]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +13,14 @@ from .backends.base import Backend
 from .errors import AudioError, ConfigError
 from .model.config import TIMELINE_HOP
 from .prediction import Segment
-from .windows import Segmenter
+from .windows import NOBODY, Segmenter, seconds
 
 if TYPE_CHECKING:
     import torch
 
 
 MAX_CHANNELS = 8  # of a first chunk that has fewer samples
+MAX_GAP = 86_400.0  # seconds
 
 
 class EmotionStream:
@@ -26,7 +28,8 @@ class EmotionStream:
 
     A segment is returned by the very push that completes its window; where the rate is not the model's, the resampler
     holds back some milliseconds. At most two windows of audio are kept. Made by `EmotionClassifier.stream`; not for
-    several threads at once.
+    several threads at once. As a context manager it is closed at the end of the block, and what `flush` has not asked
+    for is gone.
 
     Args:
         backend: the network.
@@ -35,6 +38,7 @@ class EmotionStream:
         hop: as in `EmotionClassifier.timeline`, and so are the others.
         window: length of a window in seconds.
         smoothing: time constant in seconds.
+        vad_filter: whether what nobody speaks in is left out.
 
     Raises:
         AudioError: the rate is out of range.
@@ -50,10 +54,16 @@ class EmotionStream:
         hop: float = TIMELINE_HOP,
         window: float | None = None,
         smoothing: float = 0.0,
+        vad_filter: bool = True,
     ) -> None:
         rate = check_rate(sampling_rate, "stream")
-        self._intake = Intake(rate, backend.config.frontend.sampling_rate, "stream", channel=channel)
-        self._segmenter = Segmenter(backend, hop=hop, window=window, smoothing=smoothing)
+
+        def begin() -> tuple[Intake, Segmenter]:
+            segmenter = Segmenter(backend, vad_filter=vad_filter, hop=hop, window=window, smoothing=smoothing)
+            return Intake(rate, backend.config.frontend.sampling_rate, "stream", channel=channel), segmenter
+
+        self._begin = begin
+        self._intake, self._segmenter = begin()
         self._channels: int | None = None
         self._flushed = False
 
@@ -70,7 +80,8 @@ class EmotionStream:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why the answers so far deserve less trust, as in `Prediction.warnings`."""
-        return tuple(self._intake.warnings()) if self._intake.frames else ()
+        nobody = (NOBODY,) if self._segmenter.heard_nobody else ()
+        return (*nobody, *self._intake.warnings()) if self._intake.frames else ()
 
     def push(self, chunk: npt.NDArray[Any] | torch.Tensor, *, sampling_rate: int | None = None) -> list[Segment]:
         """Return the segments, possibly none, that a chunk completes.
@@ -89,8 +100,7 @@ class EmotionStream:
                 the stream is as it was before.
             ConfigError: the stream has been flushed.
         """
-        if self._flushed:
-            raise ConfigError("the stream has been flushed: start another with classifier.stream(...)")
+        self._check_open()
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise AudioError(
                 f"stream: a chunk at {sampling_rate!r} Hz in a stream at {self.sampling_rate} Hz: flush it and start "
@@ -104,12 +114,43 @@ class EmotionStream:
         self._channels = frames.shape[1]
         return self._segmenter.push(samples)
 
+    def gap(self, duration: float) -> list[Segment]:
+        """Return the segments, possibly none, that so many seconds of missing audio complete.
+
+        They count as time in which nobody speaks, so what follows stands at its right place.
+
+        Raises:
+            ConfigError: it is not a number from 0 to 86,400 seconds, a day, or the stream has been flushed.
+        """
+        self._check_open()
+        if seconds("gap", duration) > MAX_GAP:
+            raise ConfigError(
+                f"gap must be at most {MAX_GAP:,.0f} seconds, not {duration!r}: call reset() to begin anew"
+            )
+        missing = round(duration * self.sampling_rate)
+        segments: list[Segment] = []
+        while missing:
+            step = min(missing, self.sampling_rate)
+            segments += self._segmenter.push(self._intake.push(np.zeros((step, 1), np.float32)))
+            missing -= step
+        return segments
+
+    def reset(self) -> None:
+        """Forget all that came in: the next chunk begins a recording of its own at 0 s, of any number of channels."""
+        self._intake, self._segmenter = self._begin()
+        self._channels = None
+        self._flushed = False
+
     def flush(self) -> list[Segment]:
-        """Return the last segments, with the window that ends where the audio ends; nothing can follow."""
+        """Return the last segments, with the window that ends where the audio ends; only `reset` can follow."""
         if not self._flushed:
             self._segmenter.take(self._intake.finish())
             self._flushed = True
         return self._segmenter.finish()  # none the second time, unless the first was interrupted
+
+    def _check_open(self) -> None:
+        if self._flushed:
+            raise ConfigError("the stream has been flushed: call reset() to begin anew")
 
     def _frames(self, chunk: object) -> npt.NDArray[Any]:
         """Return `[frames, channels]`."""
@@ -117,7 +158,7 @@ class EmotionStream:
         if array is None:
             raise AudioError(
                 f"stream: a chunk must be a numpy array or a torch tensor, not {type(chunk).__name__}: "
-                "for bytes use numpy.frombuffer(chunk, 'int16')"
+                "for bytes use numpy.frombuffer(chunk, 'int16'), for audio that is missing gap(seconds)"
             )
         if array.ndim not in (1, 2):
             raise AudioError(f"stream: a chunk must be [samples] or [channels, samples], not {describe(array)}")
@@ -130,6 +171,15 @@ class EmotionStream:
         if self._channels not in (None, channels):
             raise AudioError(f"stream: a chunk of {channels} channels in a stream of {self._channels}: keep one layout")
         return frames
+
+    def __enter__(self) -> EmotionStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.reset()
+        self._flushed = True
 
     def __repr__(self) -> str:
         state = "flushed" if self._flushed else "open"

@@ -7,16 +7,109 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from reprlib import repr as shown
+from typing import NamedTuple
 
 import numpy as np
 
-from .audio.reader import SILENT_PEAK, Samples, windows
+from .audio.reader import Samples, windows, without_offset
+from .audio.speech import keep_speech, spoken_blocks
 from .backends.base import Backend, Floats
 from .errors import ConfigError
 from .model.config import TIMELINE_HOP, FrontendConfig
 from .prediction import Segment
 
 MAX_SECONDS = 1e9  # 31 years
+NOBODY = "no speech"  # the warning
+LEFT_OUT_SECONDS = 1.0  # without speech are worth a warning ...
+LEFT_OUT_SHARE = 0.1  # ... where they are so much of the recording
+
+
+class Window(NamedTuple):
+    """What the network hears at once."""
+
+    samples: Samples
+    """Mono at the front-end's rate, `[samples]`, without offset and without long pauses."""
+    speech: float
+    """Seconds of speech in it, which is its weight; where nobody speaks 0, and the samples are what there is."""
+
+
+def listen(samples: Samples, rate: int, *, vad_filter: bool) -> Window:
+    """Return what the network is to hear of a piece of audio no longer than a window.
+
+    Args:
+        samples: mono, `[samples]`.
+        rate: Hz.
+        vad_filter: whether what nobody speaks in is left out; without it all counts as speech.
+    """
+    if not vad_filter:
+        return Window(without_offset(samples), len(samples) / rate)
+    kept, speech = keep_speech(samples, rate)
+    if not speech:
+        return Window(samples, 0.0)
+    return Window(without_offset(samples if len(kept) == len(samples) else kept), speech)
+
+
+class ClipWindows:
+    """The windows whose mean, weighted by the speech in them, is the prediction of a clip; read once.
+
+    Of a clip in which nobody speaks there is one, the beginning of it, with no speech.
+
+    Args:
+        blocks: the clip, mono at the front-end's rate.
+        frontend: says how long a window is and how far they are apart.
+        vad_filter: whether what nobody speaks in is left out; without it all counts as speech.
+
+    Attributes:
+        speech: seconds of it, once all of it has been read.
+    """
+
+    def __init__(self, blocks: Iterable[Samples], frontend: FrontendConfig, *, vad_filter: bool) -> None:
+        self.speech = 0.0
+        self._blocks, self._frontend, self._vad_filter = blocks, frontend, vad_filter
+        self._length = 0
+        self._kept = 0
+        self._beginning: list[Samples] = []
+
+    def __iter__(self) -> Iterator[Window]:
+        c = self._frontend
+        flow = self._spoken() if self._vad_filter else self._counted()
+        cut = windows(flow, c.window_samples, c.hop_samples)
+        wanted = 1 if c.long_clips == "truncate" else None
+        for piece in islice(cut, wanted):
+            if not self._vad_filter:
+                yield Window(without_offset(piece), len(piece) / c.sampling_rate)
+            elif len(piece):
+                weight = float(piece[:, 1].sum()) / c.sampling_rate
+                yield Window(without_offset(np.ascontiguousarray(piece[:, 0])), weight)
+        for _ in cut:  # to the end, for the duration and the warnings
+            pass
+        if not self._kept:
+            yield Window(np.concatenate(self._beginning), 0.0)
+
+    def warnings(self) -> Iterator[str]:
+        """Yield what is to be said of the speech in the clip, once all of it has been read."""
+        rate = self._frontend.sampling_rate
+        left = self._length - self._kept
+        if not self._kept:
+            yield NOBODY
+        elif left >= LEFT_OUT_SECONDS * rate and left >= LEFT_OUT_SHARE * self._length:
+            yield f"{left / self._length:.0%} left out, where nobody speaks"
+
+    def _counted(self) -> Iterator[Samples]:
+        for block in self._blocks:
+            self._length += len(block)
+            if not self._vad_filter:
+                self._kept = self._length
+                self.speech = self._length / self._frontend.sampling_rate
+            elif (missing := self._frontend.window_samples - self._length + len(block)) > 0:
+                self._beginning.append(block[:missing])
+            yield block
+
+    def _spoken(self) -> Iterator[Samples]:
+        for kept in spoken_blocks(self._counted(), self._frontend.sampling_rate):
+            self._kept += len(kept)
+            self.speech += float(kept[:, 1].sum()) / self._frontend.sampling_rate
+            yield kept
 
 
 class Segmenter:
@@ -26,9 +119,10 @@ class Segmenter:
         backend: the network.
         hop: seconds between the starts of two windows.
         window: length of a window in seconds; None is the longest the network sees, 4 s.
-        smoothing: time constant in seconds of an exponential average over the segments before, 0 for none. Silent
-            segments stay as they are and do not enter it.
+        smoothing: time constant in seconds of an exponential average over the segments before, 0 for none. Segments in
+            which nobody speaks have no part in it.
         batch_size: windows that go through the network at once.
+        vad_filter: whether what nobody speaks in is left out of a window.
 
     Raises:
         ConfigError: a value is out of range.
@@ -38,6 +132,7 @@ class Segmenter:
         self,
         backend: Backend,
         *,
+        vad_filter: bool,
         hop: float = TIMELINE_HOP,
         window: float | None = None,
         smoothing: float = 0.0,
@@ -45,6 +140,7 @@ class Segmenter:
     ) -> None:
         frontend = backend.config.frontend
         self._backend = backend
+        self._vad_filter = vad_filter
         self._rate = frontend.sampling_rate
         self._hop = _hop_samples(hop, self._rate)
         self._size = _window_samples(window, frontend)
@@ -56,6 +152,7 @@ class Segmenter:
         self._total = 0  # samples so far
         self._next = 0  # start of the next window, in samples from the start of the flow
         self._end = 0  # where the last window ended
+        self._nobody: bool | None = None  # until there is a segment
         self._average: tuple[float, Floats] | None = None  # start and smoothed probabilities of the segment before
 
     def push(self, samples: Samples) -> list[Segment]:
@@ -78,6 +175,11 @@ class Segmenter:
         self._arrived.append(samples)
         self._total += len(samples)
         self._held += len(samples)
+
+    @property
+    def heard_nobody(self) -> bool:
+        """Whether there are segments, and nobody speaks in any of them."""
+        return self._nobody is True
 
     def finish(self) -> list[Segment]:
         """Return the segments left, the last of which ends where the flow ends: nothing follows."""
@@ -131,16 +233,28 @@ class Segmenter:
         first = starts[0] - (self._total - len(buffer))
         samples = buffer[first : first + starts[-1] + size - starts[0]]
         relative = [start - starts[0] for start in starts]
-        probabilities, _ = self._backend.infer_cut(samples, relative, size)
+        heard = [listen(samples[start : start + size], self._rate, vad_filter=self._vad_filter) for start in relative]
+        probabilities = self._probabilities(samples, relative, size, heard)
         segments = []
-        for start, row in zip(starts, probabilities, strict=True):
-            heard = samples[start - starts[0] :][:size]
-            silent = float(np.abs(heard).max()) < SILENT_PEAK
-            if not silent:
+        for start, row, window in zip(starts, probabilities, heard, strict=True):
+            self._nobody = self._nobody is not False and not window.speech
+            if window.speech:
                 row = self._smooth(start / self._rate, row)
             values = dict(zip(self._backend.config.labels, map(float, row), strict=True))
-            segments.append(Segment(start / self._rate, (start + size) / self._rate, values, silent))
+            segments.append(Segment(start / self._rate, (start + size) / self._rate, values, window.speech))
         return segments
+
+    def _probabilities(self, samples: Samples, starts: Sequence[int], size: int, heard: Sequence[Window]) -> Floats:
+        """Return those of all windows, `[windows, classes]`, 0 where nobody speaks."""
+        rows = np.zeros((len(heard), len(self._backend.config.labels)), np.float32)
+        spoken = [index for index, window in enumerate(heard) if window.speech]
+        # Those that are heard as they are share the work on what they have in common.
+        whole = [index for index in spoken if np.shares_memory(heard[index].samples, samples)]
+        if whole:
+            rows[whole] = self._backend.infer_cut(samples, [starts[index] for index in whole], size)[0]
+        if parts := sorted(set(spoken) - set(whole)):
+            rows[parts] = self._backend.infer(padded([heard[index].samples for index in parts]))[0]
+        return rows
 
     def _smooth(self, start: float, row: Floats) -> Floats:
         if self._smoothing and self._average is not None:
@@ -151,15 +265,12 @@ class Segmenter:
         return row
 
 
-def clip_windows(blocks: Iterable[Samples], frontend: FrontendConfig) -> Iterator[Samples]:
-    """Cut a clip into the windows whose mean is its prediction."""
-    cut = windows(blocks, frontend.window_samples, frontend.hop_samples)
-    if frontend.long_clips == "truncate":
-        yield from islice(cut, 1)
-        for _ in cut:  # to the end, for the duration and the warnings
-            pass
-    else:
-        yield from cut
+def padded(pieces: Sequence[Samples]) -> Samples:
+    """Return pieces `[samples]` as one batch, zeros behind the shorter ones."""
+    batch = np.zeros((len(pieces), max(map(len, pieces))), np.float32)
+    for row, piece in zip(batch, pieces, strict=True):
+        row[: len(piece)] = piece
+    return batch
 
 
 def require_batch_size(batch_size: int) -> int:

@@ -184,7 +184,7 @@ def test_an_extreme_float_in_a_stereo_file_is_refused_without_a_numpy_warning() 
 
 def test_denormals_are_silence_and_take_no_longer() -> None:
     samples, reader = read(np.full(160_000, 1e-40, np.float32), sampling_rate=48_000)
-    assert "silent" in reader.warnings
+    assert reader.warnings == ()
     assert np.abs(samples).max() < 1e-30
 
 

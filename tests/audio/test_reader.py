@@ -165,11 +165,11 @@ def test_channels_of_a_file_are_averaged() -> None:
 @pytest.mark.parametrize(
     ("samples", "warning"),
     [
-        (np.zeros(16_000, np.float32), "silent"),
+        (0.1 * TONE + 0.25, "constant offset of 0.25 removed"),
         (np.clip(8 * TONE, -1, 1), "clipped (83.5% of samples)"),
         (TONE[:2000], "shorter than 0.3 s"),
     ],
-    ids=["silent", "clipped", "short"],
+    ids=["offset", "clipped", "short"],
 )
 def test_doubtful_audio_is_read_with_a_warning(samples: np.ndarray, warning: str) -> None:
     assert read(samples, sampling_rate=16_000)[1].warnings == (warning,)
@@ -322,7 +322,8 @@ def test_clipping_is_found_at_the_highest_level_of_every_coding(subtype: str) ->
     assert warning.startswith("clipped (8")
     assert read(encoded(TONE * (0.93 / np.abs(TONE).max()), subtype=subtype))[1].warnings == ()
     if subtype in ("ULAW", "ALAW", "PCM_U8"):  # half of which is the positive one
-        (warning,) = read(encoded(np.clip(8 * TONE, 0, 1), subtype=subtype))[1].warnings
+        offset, warning = read(encoded(np.clip(8 * TONE, 0, 1), subtype=subtype))[1].warnings
+        assert offset.startswith("constant offset of")
         assert warning.startswith("clipped (4")
 
 

@@ -16,7 +16,7 @@ def test_what_was_trained_predicts(cross_validated: Path, savee: Path) -> None:
     from speech_emotion_vit import EmotionClassifier
 
     folder = cross_validated / "fold-0"
-    classifier = EmotionClassifier(folder)
+    classifier = EmotionClassifier(folder, vad_filter=False)  # made-up clips are tones
     assert list(classifier.labels) == sorted(CODES.values())
     temperature = json.loads((folder / "results.json").read_text())["temperature"]["student"]
     assert classifier.config.temperature == temperature

@@ -32,7 +32,8 @@ Channel: TypeAlias = int | Literal["mix"]
 
 MIN_RATE = 4_000  # Hz; below it there is no speech band left
 MAX_RATE = 384_000  # Hz; the highest rate converters are sold for
-SILENT_PEAK = 1e-4  # -80 dB below full scale
+OFFSET_LEAST = 1e-6  # -120 dB below full scale; less is no fault of a sound card
+OFFSET_SHARE = 0.05  # of the level of what is heard makes a mean an offset
 CLIPPED_LEVEL = 0.999  # of the highest level that the samples' coding has
 CLIPPED_SHARE = 1e-3  # of the samples at that level make a clipped recording
 SHORT_SECONDS = 0.3  # an emotion is hardly ever heard in less
@@ -115,7 +116,8 @@ class Intake:
         self._channel = check_channel(channel)
         self._clipped_level = CLIPPED_LEVEL * full_scale
         self.frames = 0
-        self._peak = 0.0
+        self._sum = 0.0
+        self._energy = 0.0
         self._clipped = 0
         self._resampler = None
         if rate != target_rate:
@@ -138,9 +140,8 @@ class Intake:
             self._refuse_value(block)
         mono = block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0]
         self.frames += len(mono)
-        # Channels may cancel each other: what is heard is then silent.
-        heard = highest if block.shape[1] == 1 else float(np.abs(mono).max(initial=0.0))
-        self._peak = max(self._peak, heard)
+        self._sum += float(mono.sum(dtype=np.float64))
+        self._energy += float(np.square(mono, dtype=np.float64).sum())
         if highest >= self._clipped_level:
             self._clipped += int((np.abs(block) >= self._clipped_level).any(axis=1).sum())
         return np.ascontiguousarray(mono if self._resampler is None else self._resampler.resample_chunk(mono))
@@ -153,8 +154,8 @@ class Intake:
 
     def warnings(self) -> Iterator[str]:
         """Yield why an answer about what came in deserves less trust."""
-        if self._peak < SILENT_PEAK:
-            yield "silent"
+        if self.frames and offset_of(self._sum, self._energy, self.frames):
+            yield f"constant offset of {self._sum / self.frames:.2g} removed"
         if self._clipped and self._clipped >= CLIPPED_SHARE * self.frames:
             yield f"clipped ({self._clipped / self.frames:.1%} of samples)"
         if self.duration < SHORT_SECONDS:
@@ -184,6 +185,24 @@ def _require_channel(channel: Channel, channels: int, name: str) -> None:
     if channel != "mix" and channel >= channels:
         known = "one channel, 0" if channels == 1 else f"{channels} channels, 0 to {channels - 1}"
         raise AudioError(f"{name}: has {known}: channel={channel} is not there")
+
+
+def offset_of(total: float, energy: float, samples: int) -> float:
+    """Return the mean of samples with this sum and sum of squares, 0 where it is no offset but part of the sound."""
+    mean = total / samples
+    spread = max(0.0, energy / samples - mean * mean) ** 0.5
+    return mean if abs(mean) > max(OFFSET_LEAST, OFFSET_SHARE * spread) else 0.0
+
+
+def without_offset(samples: Samples) -> Samples:
+    """Return `samples` `[samples]` without the constant that a faulty sound card adds, if there is one."""
+    mean = offset_of(float(samples.sum(dtype=np.float64)), float(np.vdot(samples, samples)), max(1, len(samples)))
+    return samples - np.float32(mean) if mean else samples
+
+
+def _first_refused(block: Samples) -> int:
+    """Return the first frame of a block `[frames, channels]` with a value that is NaN or beyond any PCM format."""
+    return int(np.argmin((np.abs(block) <= MAX_VALUE).all(axis=1)))
 
 
 class AudioReader:

@@ -38,7 +38,7 @@ class Clips:
         self._form = form
         self._labels = labels
         self._top_k = top_k
-        self._emotion = min(max(map(columns_of, (*labels, "emotion"))), 12)
+        self._emotion = min(max(map(columns_of, (*labels, "emotion", "(nobody)"))), 12)
         self._room = table_width()
         rest = self._emotion + 5 + (self._emotion + 5) + 8 + 4 * 2
         self._clip = max(4, min(max(map(columns_of, names), default=4), self._room - rest))
@@ -47,7 +47,7 @@ class Clips:
     def header(self) -> str:
         """What stands above the rows."""
         if self._form == "csv":
-            header = csv_lines([["file", "label", "score", *self._labels, "duration", "model", "warnings"]])
+            header = csv_lines([["file", "label", "score", *self._labels, "duration", "speech", "model", "warnings"]])
             return with_channel(header, "channel" if self._channels else "mix")
         if self._form == "table":
             return self._line("clip", "emotion", "score", "next", "length")
@@ -58,9 +58,9 @@ class Clips:
         told = prediction.top(self._top_k or len(self._labels))
         if self._form == "csv":
             values = dict(told)
-            cells = [prediction.label, prediction.score, *map(values.get, self._labels)]
-            notes = "; ".join(prediction.warnings)
-            row = csv_lines([[name, *cells, prediction.duration, prediction.model, notes]])
+            answer = [None, None] if prediction.label is None else [prediction.label, prediction.score]
+            cells = [*answer, *map(values.get, self._labels), prediction.duration, prediction.speech]
+            row = csv_lines([[name, *cells, prediction.model, "; ".join(prediction.warnings)]])
             return with_channel(row, channel)
         if self._form != "table":
             record = {"file": name, **channel_field(channel), **prediction.to_dict()}
@@ -72,7 +72,7 @@ class Clips:
     def _table_row(self, name: str, prediction: Prediction) -> str:
         length = clock(prediction.duration)
         if prediction.label is None:
-            text = self._line(name, "-", "-", "", length)
+            text = self._line(name, "(nobody)", "", "", length)
         else:
             (label, score), *others = prediction.top(max(self._top_k or 2, 1))
             following = [f"{cut(other, self._emotion)} {less:.2f}" for other, less in others]

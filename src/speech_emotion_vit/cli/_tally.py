@@ -39,7 +39,7 @@ class Tally:
         """Count one result."""
         if isinstance(result, Timeline):
             self.answered += 1
-            self._speechless += all(segment.silent for segment in result)
+            self._speechless += all(segment.label is None for segment in result)
         elif isinstance(result, Prediction):
             self.answered += 1
             self._speechless += result.label is None

@@ -32,7 +32,7 @@ class Segments:
         self._channels = channels
         self._form = form
         self._labels = labels
-        self._emotion = min(max(map(columns_of, (*labels, "emotion", "(silence)"))), 12)
+        self._emotion = min(max(map(columns_of, (*labels, "emotion", "(nobody)"))), 12)
         self._begun = False
 
     @property
@@ -63,8 +63,8 @@ class Segments:
         text += self._line("start", "end", "emotion", "score", "next")
         for segment in timeline:
             times = clock(segment.start), clock(segment.end)
-            if segment.silent:
-                text += self._line(*times, "(silence)", "", "")
+            if segment.label is None:
+                text += self._line(*times, "(nobody)", "", "")
                 continue
             (label, score), (second, less) = [*segment.top(2), ("", 0.0)][:2]
             following = f"{cut(second, self._emotion)} {less:.2f}" if second else ""

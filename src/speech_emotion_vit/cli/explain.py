@@ -54,6 +54,7 @@ def command(
     explanation.save(output)
     prediction = explanation.prediction
     where = f"{explanation.start:.2f}-{explanation.end:.2f} s"
-    click.echo(f"{printable(output)}: {prediction.label} {prediction.score:.2f} in {where}")
+    answer = "nobody speaks" if prediction.label is None else f"{prediction.label} {prediction.score:.2f}"
+    click.echo(f"{printable(output)}: {answer} in {where}")
     for warning in prediction.warnings:
         click.echo(f"Warning: {printable(clip)}: {warning}", err=True)

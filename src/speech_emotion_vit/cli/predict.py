@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     help="Windows of 4 s that go through the network at once.  [default: 64; 16 with --timeline]",
 )
 @selection_options("mix", "split")
+@click.option("--no-vad-filter", is_flag=True, help="Hear everything, and give every sound an emotion.")
 @click.option("--timeline", is_flag=True, help="A row per window of 4 s instead of a row per clip.")
 @click.option("--hop", type=float, metavar="S", help=f"Seconds between windows.  [default: {TIMELINE_HOP:g}]")
 @click.option("--window", type=float, metavar="S", help="Seconds of a window, at most 4.  [default: 4]")
@@ -76,6 +77,7 @@ def command(
     batch_size: int | None,
     channel: Any,
     track: int | None,
+    no_vad_filter: bool,
     timeline: bool,
     hop: float | None,
     window: float | None,
@@ -119,7 +121,9 @@ def command(
     if form == "vtt" and not timeline:
         raise click.UsageError("--format vtt goes with --timeline")
 
-    classifier = EmotionClassifier(model, device=device, revision=revision, backend=backend)
+    classifier = EmotionClassifier(
+        model, device=device, revision=revision, backend=backend, vad_filter=not no_vad_filter
+    )
     files = list(sources([*clips, *(name for each in lists for name in listed(each))]))
     keep_inputs(output, [0 if name == "-" else name for name, _ in files], model, revision)
     found = [piece for name, source in files for piece in split(name, source, channel, track)]

@@ -39,7 +39,7 @@ CONTOUR_STATISTICS = 168
 TIMELINE_HOP = 1.0  # seconds between the segments of a timeline
 
 TABLE_COLUMNS = frozenset(
-    ("file", "start", "end", "label", "score", "silent", "duration", "model", "warnings")
+    ("file", "start", "end", "label", "score", "speech", "duration", "model", "warnings")
 )  # beside those of the labels
 
 MAX_LABEL = 64  # characters

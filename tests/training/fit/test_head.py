@@ -175,7 +175,7 @@ def test_a_probe_gives_a_trained_network_the_labels_of_a_few_clips(place: Path, 
     result = succeed(*arguments)
     assert "probe: a new head for crema-d@" in result.stderr
     assert "42 training, 0 validation, 14 test clips" in result.stderr  # speakers that train are left out in turn
-    classifier, base = EmotionClassifier(tmp_path / "fold-0"), EmotionClassifier()
+    classifier, base = EmotionClassifier(tmp_path / "fold-0"), EmotionClassifier("crema-d")
     assert list(classifier.labels) == sorted(CODES.values())
     clip = next(iter(sorted(savee.glob("*.wav"))))
     np.testing.assert_array_equal(classifier.embed(clip)[: len(base.embed(clip))], base.embed(clip))

@@ -242,7 +242,12 @@ def _hear(
 ) -> _Heard:
     """Send all clips through the network, in the windows that `predict` cuts them into."""
     batcher = Batcher(
-        classifier.backend, sampling_rate=sampling_rate, threads=THREADS, skip_rate=True, clip=_WindowsOfClip
+        classifier.backend,
+        sampling_rate=sampling_rate,
+        vad_filter=classifier.vad_filter,
+        threads=THREADS,
+        skip_rate=True,
+        clip=_WindowsOfClip,
     )
     embeddings: list[Floats] = []
     owners: list[int] = []

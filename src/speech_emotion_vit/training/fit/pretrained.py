@@ -14,14 +14,16 @@ from ...weights.checkpoint import HEAD, load_network
 from ...weights.resolve import resolve_model
 from .stages import FrozenTeacher
 
+PROBED = "crema-d"  # the bundled network that a new head stands on where none is named
+
 
 def load_model(model: str | None) -> tuple[SpectrogramViT, ClassifierConfig, str]:
-    """Return network, configuration and full name of a model given by name, folder or file; None is the default.
+    """Return network, configuration and full name of a model given by name, folder or file; None is `PROBED`.
 
     Raises:
         WeightsError: the model cannot be found, verified or read.
     """
-    resolved = resolve_model(model)
+    resolved = resolve_model(model or PROBED)
     network, config = load_network(resolved)
     name = f"{resolved.name}@{resolved.revision}"
     if not isinstance(network, SpectrogramViT):

