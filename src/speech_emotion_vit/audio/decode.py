@@ -22,7 +22,7 @@ import soundfile
 
 from ..errors import AudioError, one_line
 from ..files import open_regular
-from .containers import ogg_pages
+from .containers import ogg_pages, unwritten_sizes
 from .kinds import HEAD, what_it_is, what_it_may_be
 from .sndfile import BLOCK_VALUES, SndAudio
 
@@ -134,6 +134,7 @@ class EncodedAudio:
         self._file.check(self.name)
         if what := what_it_is(head):
             raise AudioError(f"{self.name}: is not audio but {what}")
+        self._file.corrections = unwritten_sizes(self._file)
         pages = ogg_pages(self._file)
         with_av = pages is not None and (pages.damaged or pages.streams > 1)
         if with_av and (audio := self._open_with_av()) is not None:
@@ -225,18 +226,27 @@ class _Calm:
         self._lost = False
         self.filled = 0  # bytes handed out
         self.ended = False  # the end has been met
+        self.corrections: dict[int, bytes] = {}  # place -> what stands there instead
 
     def read(self, size: int) -> bytes:
         size = min(size, _LARGEST_READ)  # libsndfile wants the whole of a file that it takes for a resource fork
-        missing = size
+        missing, place = size, 0
         pieces: list[bytes] = []
         try:
+            place = self._file.tell() if self.corrections else 0
             while missing > 0 and (piece := self._file.read(missing)):
                 missing -= len(piece)
                 pieces.append(bytes(piece))
         except BaseException as error:
             self._error = self._error or error
         data = b"".join(pieces)[:size]
+        for there, right in self.corrections.items():
+            if place < there + len(right) and there < place + len(data):
+                corrected = bytearray(data)
+                for number, byte in enumerate(right, there - place):
+                    if 0 <= number < len(data):
+                        corrected[number] = byte
+                data = bytes(corrected)
         self.filled += len(data)
         self.ended = self.ended or not data
         return data

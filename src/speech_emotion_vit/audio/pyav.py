@@ -7,6 +7,7 @@ silence, so that whatever follows keeps its time.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,7 @@ class AvAudio:
         self._file, self._name = file, name
         self.remarks: list[str] = []
         """Why what came out is not all that was recorded; complete at the end."""
+        self._streamed = _is_streamed_avi(file)
         try:
             self._container: Any = stack.enter_context(
                 av.open(file, mode="r", container_options=_OPTIONS, metadata_errors="replace")
@@ -129,7 +131,7 @@ class AvAudio:
     def _announced(self) -> float | None:
         """Return how long the header says the track is; None where it does not."""
         stream = self._stream
-        if self._container.format.name.startswith(("mov", "avi")) and stream.duration:
+        if self._container.format.name.startswith(("mov", "avi")) and stream.duration and not self._streamed:
             return float(stream.duration * stream.time_base)
         return self._length() if len(self._container.streams) == 1 else None
 
@@ -306,6 +308,15 @@ class _Converter:
         frame.pts = None
         found = [piece.to_ndarray().reshape(-1, piece.layout.nb_channels) for piece in self._resampler.resample(frame)]
         return np.concatenate(found) if found else np.zeros((0, self._layout.nb_channels), np.float32)
+
+
+def _is_streamed_avi(file: Any) -> bool:
+    """Return whether a file is an AVI whose sizes were never written; so is its length."""
+    file.seek(0)
+    head = file.read(12)
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return head[8:] == b"AVI " and not 0 < int.from_bytes(head[4:8], "little") <= end
 
 
 def tracks(number: int) -> str:

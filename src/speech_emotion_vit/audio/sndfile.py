@@ -43,7 +43,7 @@ class SndAudio:
         self.channels = int(self._sound.channels)
         self.subtype = str(self._sound.subtype)
         place = file.tell()
-        self.container = Container(file, self._sound.format, self._sound.frames)
+        self.container = Container(file, self._sound.format, self.subtype, self._sound.frames)
         file.seek(place)
         self._step = max(1, min(BLOCK_VALUES // self.channels, self._sound.frames))  # frames in a block
         self._done = 0  # frames
