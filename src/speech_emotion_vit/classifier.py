@@ -17,7 +17,9 @@ from .explain import Explanation, explain
 from .files import whole_file
 from .model.config import TIMELINE_HOP, ClassifierConfig
 from .prediction import Prediction, Segment, Timeline
+from .segments import SegmentsInput, read_segments
 from .stream import EmotionStream
+from .turns import TurnAnswers, remarks
 from .weights.card import CARD_FILE, CardFacts, card_for
 from .weights.resolve import resolve_model
 from .windows import NOBODY, Segmenter, require_batch_size
@@ -310,6 +312,7 @@ class EmotionClassifier:
         smoothing: float = 0.0,
         batch_size: int = 16,
         progress: Callable[[float], object] | None = None,
+        segments: SegmentsInput | None = None,
     ) -> Timeline:
         """Return the emotion probabilities along a recording of any length, a segment per window.
 
@@ -330,6 +333,11 @@ class EmotionClassifier:
                 Segments in which nobody speaks have no part in it.
             batch_size: windows that go through the network at once.
             progress: called with the seconds read so far.
+            segments: those of a diarisation or a transcript, in place of windows: the path of a file (RTTM, SRT,
+                WebVTT, CSV, Whisper's JSON), or ``(start, end)``, ``(start, end, speaker)`` or ``(start, end, speaker,
+                text)`` in seconds, dictionaries or objects with such names, or an annotation of pyannote. Each gets the
+                answer that `predict` gives for its samples, and keeps its speaker and text. `hop`, `window` and
+                `smoothing` do not go with it.
 
         Returns:
             A `Timeline`. If the recording breaks off or cannot be read further, it holds what came before, and its
@@ -339,6 +347,17 @@ class EmotionClassifier:
             AudioError: there is no segment, for nothing of the audio can be read.
             ConfigError: an option is out of range.
         """
+        if segments is not None:
+            if (hop, window, smoothing) != (TIMELINE_HOP, None, 0.0):
+                raise ConfigError("hop, window and smoothing are for windows: leave them out, or segments")
+            reader = AudioReader(
+                audio,
+                sampling_rate=sampling_rate,
+                target_rate=self.config.frontend.sampling_rate,
+                channel=channel,
+                track=track,
+            )
+            return self._given(reader, segments, batch_size, progress)
         segmenter = Segmenter(
             self.backend,
             vad_filter=self.vad_filter,
@@ -354,22 +373,40 @@ class EmotionClassifier:
             channel=channel,
             track=track,
         )
-        segments: list[Segment] = []
+        found: list[Segment] = []
         fault: tuple[str, ...] = ()
         try:
             for block in reader:
-                segments += segmenter.push(block)
+                found += segmenter.push(block)
                 if progress is not None:
                     progress(reader.duration)
         except AudioError as error:
-            segments += segmenter.finish()
-            if not segments:
+            found += segmenter.finish()
+            if not found:
                 raise
             fault = (str(error).removeprefix(f"{reader.name}: "),)  # who shows it says of which file
         else:
-            segments += segmenter.finish()
+            found += segmenter.finish()
         nobody = (NOBODY,) if segmenter.heard_nobody else ()
-        return Timeline(tuple(segments), reader.name, reader.duration, self.name, (*fault, *nobody, *reader.warnings))
+        return Timeline(tuple(found), reader.name, reader.duration, self.name, (*fault, *nobody, *reader.warnings))
+
+    def _given(
+        self,
+        reader: AudioReader,
+        source: SegmentsInput,
+        batch_size: int,
+        progress: Callable[[float], object] | None,
+    ) -> Timeline:
+        """Return the timeline of segments that others have cut."""
+        turns = read_segments(source, reader.name)
+        answers = TurnAnswers(self.backend, turns, batch_size=batch_size, vad_filter=self.vad_filter)
+        segments = answers.run(reader, progress)
+        fault = () if answers.fault is None else (str(answers.fault).removeprefix(f"{reader.name}: "),)
+        if answers.fault is not None and not reader.duration:
+            raise answers.fault
+        nobody = () if any(segment.speech for segment in segments) else (NOBODY,)
+        warnings = (*fault, *nobody, *remarks(turns, reader.duration), *reader.warnings)
+        return Timeline(segments, reader.name, reader.duration, self.name, warnings, given=True)
 
     def stream(
         self,

@@ -97,12 +97,18 @@ class Segment(_Ranked):
     """Probability of every label, in the model's label order; they sum to 1, or are all 0 where nobody speaks."""
     speech: float
     """Seconds of speech in it, on which the answer rests."""
+    speaker: str | None = None
+    """Who speaks, where a diarisation said so."""
+    text: str | None = None
+    """What is said, where a transcript said so."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-ready types."""
+        """Return everything as JSON-ready types; speaker and text where there are any."""
+        others = {"speaker": self.speaker, "text": self.text}
         return {
             "start": self.start,
             "end": self.end,
+            **{name: value for name, value in others.items() if value is not None},
             "label": self.label,
             "score": self.score,
             "probabilities": dict(self.probabilities),
@@ -110,8 +116,37 @@ class Segment(_Ranked):
         }
 
     def __repr__(self) -> str:
+        who = f"{self.speaker}: " if self.speaker else ""
         what = f"{self.label} {self.score:.2f}" if self.speech else "nobody speaks"
-        return f"<Segment {self.start:.2f}-{self.end:.2f} s {what}>"
+        return f"<Segment {self.start:.2f}-{self.end:.2f} s {who}{what}>"
+
+
+@dataclass(frozen=True)
+class Speaker(_Ranked):
+    """What one speaker of a recording sounds like on the whole."""
+
+    speaker: str | None
+    """Name; None is whoever has none."""
+    segments: int
+    """How many segments are theirs."""
+    duration: float
+    """Seconds of these segments."""
+    probabilities: dict[str, float]
+    """Mean over them of every probability, weighted by the speech in them."""
+    speech: float
+    """Seconds of speech in them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready types."""
+        return {
+            "speaker": self.speaker,
+            "segments": self.segments,
+            "duration": self.duration,
+            "speech": self.speech,
+            "label": self.label,
+            "score": self.score,
+            "probabilities": dict(self.probabilities),
+        }
 
 
 @dataclass(frozen=True)
@@ -142,12 +177,37 @@ class Timeline:
     """Name and revision of the model that answered."""
     warnings: tuple[str, ...] = ()
     """What was wrong with the recording: as in `Prediction`, and where it broke off."""
+    given: bool = False
+    """Whether others cut the segments, which are then in their order and may overlap."""
+
+    def speakers(self) -> list[Speaker]:
+        """Return what each speaker sounds like, in the order in which they first speak."""
+        groups: dict[str | None, list[Segment]] = {}
+        for segment in sorted(self.segments, key=lambda each: each.start):
+            groups.setdefault(segment.speaker, []).append(segment)
+        return [
+            Speaker(
+                speaker,
+                len(theirs),
+                sum(segment.end - segment.start for segment in theirs),
+                {
+                    label: sum(each.speech * each.probabilities[label] for each in theirs) / (speech or 1.0)
+                    for label in theirs[0].probabilities
+                },
+                speech,
+            )
+            for speaker, theirs in groups.items()
+            for speech in [sum(segment.speech for segment in theirs)]
+        ]
 
     def stretches(self) -> list[Stretch]:
         """Return the recording cut into stretches of one label each, which do not overlap.
 
-        A moment belongs to the segment whose middle is nearest, and neighbours with the same label are one.
+        A moment belongs to the segment whose middle is nearest, and neighbours with the same label are one. Segments
+        that others cut stay as they are.
         """
+        if self.given:
+            return [Stretch(s.start, s.end, s.label, s.score) for s in sorted(self.segments, key=lambda s: s.start)]
         stretches: list[Stretch] = []
         scores: list[float] = []
         middles = [(segment.start + segment.end) / 2 for segment in self.segments]
@@ -173,6 +233,7 @@ class Timeline:
             "model": self.model,
             "warnings": list(self.warnings),
             "segments": [segment.to_dict() for segment in self.segments],
+            **({"speakers": [speaker.to_dict() for speaker in self.speakers()]} if self.given else {}),
         }
 
     def to_json(self, *, indent: int | None = None) -> str:
@@ -182,17 +243,26 @@ class Timeline:
     def to_csv(self, *, header: bool = True) -> str:
         """Return one line per segment: file, start and end in seconds, label, score, every probability, speech.
 
-        Where nobody speaks, label, score and probabilities are empty.
+        Where nobody speaks, label, score and probabilities are empty. Segments that others cut have speaker and text
+        behind their end.
 
         Args:
             header: whether a line with the names of the columns comes first.
         """
-        rows = [[self.file, s.start, s.end, *answer_cells(s), s.speech] for s in self.segments]
-        above = timeline_header(self.segments[0].probabilities) if header else ""
+        rows = [
+            [self.file, s.start, s.end, *([s.speaker, s.text] if self.given else []), *answer_cells(s), s.speech]
+            for s in self.segments
+        ]
+        above = timeline_header(self.segments[0].probabilities, given=self.given) if header else ""
         return above + csv_lines(rows)
 
     def to_webvtt(self) -> str:
-        """Return subtitles for a player: one cue per stretch with its label, none where nobody speaks."""
+        """Return subtitles for a player: one cue per stretch with its label, none where nobody speaks.
+
+        Segments that others cut are a cue each, with their speaker and text.
+        """
+        if self.given:
+            return "\n".join(["WEBVTT\n", *map(_cue, sorted(self.segments, key=lambda segment: segment.start))])
         cues = [
             f"{_clock(s.start)} --> {_clock(s.end)}\n{html.escape(s.label, quote=False)} {s.score:.0%}\n"
             for s in self.stretches()
@@ -221,7 +291,11 @@ class Timeline:
         columns = ["label", "score", *self.segments[0].probabilities]
         nobody = [None, *[float("nan")] * (len(columns) - 1)]
         rows = [[*(answer_cells(s) if s.speech else nobody), s.speech] for s in self.segments]
-        return pd.DataFrame(rows, index=index, columns=[*columns, "speech"])
+        frame = pd.DataFrame(rows, index=index, columns=[*columns, "speech"])
+        if self.given:
+            frame.insert(0, "speaker", [s.speaker for s in self.segments])
+            frame.insert(1, "text", [s.text for s in self.segments])
+        return frame
 
     def plot(self) -> Figure:
         """Return a matplotlib figure: every probability over time, and a strip with the label of every stretch.
@@ -264,9 +338,19 @@ class Timeline:
         return f"<Timeline {count}: {', '.join(shown)}{more} ({self.duration:.2f} s, {self.model}{notes})>"
 
 
-def timeline_header(labels: Iterable[str]) -> str:
-    """Return the first line of a timeline as CSV."""
-    return csv_lines([["file", "start", "end", "label", "score", *labels, "speech"]])
+def timeline_header(labels: Iterable[str], *, given: bool = False) -> str:
+    """Return the first line of a timeline as CSV; of segments that others cut with `given`."""
+    others = ["speaker", "text"] if given else []
+    return csv_lines([["file", "start", "end", *others, "label", "score", *labels, "speech"]])
+
+
+def _cue(segment: Segment) -> str:
+    """Return a segment that others cut as WebVTT."""
+    said = " ".join((segment.text or "").split())
+    parts = [f"[{segment.label} {segment.score:.0%}]" if segment.label is not None else "", said]
+    words = html.escape(" ".join(filter(None, parts)), quote=False) or "[-]"
+    who = f"<v {html.escape(segment.speaker, quote=False)}>" if segment.speaker else ""
+    return f"{_clock(segment.start)} --> {_clock(max(segment.end, segment.start + 0.001))}\n{who}{words}\n"
 
 
 def answer_cells(answer: Prediction | Segment) -> list[object]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import AudioError, ConfigError, printable
 from ..prediction import timeline_header
 from ._channels import channel_field, titled, with_channel
 from ._rows import json_line
@@ -17,6 +20,31 @@ if TYPE_CHECKING:
     from ..audio.reader import AudioInput, Channel
     from ..classifier import EmotionClassifier
     from ..prediction import Timeline
+    from ..segments import Turn
+    from ._inputs import Source
+
+
+def turns_of(place: str, name: str) -> list[Turn]:
+    """Return the segments for a recording, in a file or in a folder of such.
+
+    Raises:
+        AudioError: there are none, which is no reason to leave out the recordings that have some.
+    """
+    from ..segments import find_segments, read_segments
+
+    try:
+        return read_segments(find_segments(place, name), name)
+    except ConfigError as error:
+        raise AudioError(str(error)) from error
+
+
+def files_of_segments(place: str, found: Iterable[Source]) -> Iterator[str]:
+    """Yield the files of segments that will be read."""
+    from ..segments import find_segments
+
+    for name, _ in found:
+        with contextlib.suppress(ConfigError):  # said where it is read
+            yield find_segments(place, name)
 
 
 class Segments:
@@ -26,11 +54,13 @@ class Segments:
         form: ``table``, ``csv``, ``jsonl``, ``json``, which keeps the segments of a recording together, or ``vtt``.
         labels: of the model.
         channels: whether every row is about one channel.
+        given: whether others cut the segments, which then have speakers and texts.
     """
 
-    def __init__(self, form: str, labels: tuple[str, ...], *, channels: bool = False) -> None:
+    def __init__(self, form: str, labels: tuple[str, ...], *, channels: bool = False, given: bool = False) -> None:
         self._channels = channels
         self._form = form
+        self._given = given
         self._labels = labels
         self._emotion = min(max(map(columns_of, (*labels, "emotion", "(nobody)"))), 12)
         self._begun = False
@@ -40,7 +70,8 @@ class Segments:
         """What stands above the rows."""
         if self._form != "csv":
             return ""
-        return with_channel(timeline_header(self._labels), "channel" if self._channels else "mix")
+        header = timeline_header(self._labels, given=self._given)
+        return with_channel(header, "channel" if self._channels else "mix")
 
     def lines(self, name: str, timeline: Timeline, channel: Channel = "mix") -> str:
         """Return the lines for one recording."""
@@ -60,6 +91,8 @@ class Segments:
     def _table(self, name: str, timeline: Timeline) -> str:
         text = "\n" * self._begun + cut(name, table_width(), end=True) + "\n"
         self._begun = True
+        if timeline.given:
+            return text + self._table_of_others(timeline)
         text += self._line("start", "end", "emotion", "score", "next")
         for segment in timeline:
             times = clock(segment.start), clock(segment.end)
@@ -69,6 +102,25 @@ class Segments:
             (label, score), (second, less) = [*segment.top(2), ("", 0.0)][:2]
             following = f"{cut(second, self._emotion)} {less:.2f}" if second else ""
             text += self._line(*times, label, f"{score:.2f}", following)
+        return text
+
+    def _table_of_others(self, timeline: Timeline) -> str:
+        speaker = min(max(len("speaker"), *(columns_of(segment.speaker or "") for segment in timeline)), 16)
+        room = table_width() - (8 + 2 + 8 + 2 + speaker + 2 + self._emotion + 2 + 5 + 2)
+
+        def line(start: str, end: str, who: str, emotion: str, score: str, said: str) -> str:
+            cells = (padded(cut(who, speaker), speaker), padded(cut(emotion, self._emotion), self._emotion))
+            return f"{start:>8}  {end:>8}  {cells[0]}  {cells[1]}  {score:>5}  {cut(said, room)}".rstrip() + "\n"
+
+        text = line("start", "end", "speaker", "emotion", "score", "text")
+        for each in timeline:
+            answer = (each.label, f"{each.score:.2f}") if each.label is not None else ("(nobody)", "")
+            who, said = printable(each.speaker or "-"), printable(" ".join((each.text or "").split()))
+            text += line(clock(each.start), clock(each.end), who, *answer, said)
+        text += "\n" + line("segments", "speech", "speaker", "emotion", "score", "")
+        for one in timeline.speakers():
+            answer = (one.label, f"{one.score:.2f}") if one.label is not None else ("(nobody)", "")
+            text += line(str(one.segments), clock(one.speech), printable(one.speaker or "-"), *answer, "")
         return text
 
     def _line(self, start: str, end: str, emotion: str, score: str, following: str) -> str:

@@ -19,7 +19,7 @@ from ._output import SUFFIXES, Done, Output, done, written
 from ._signals import Stopped
 from ._streams import error_line, keep_inputs, standard_output
 from ._tally import Tally
-from ._timeline import Segments, timeline_of
+from ._timeline import Segments, files_of_segments, timeline_of, turns_of
 
 if TYPE_CHECKING:
     from ..backends.load import BackendName
@@ -60,6 +60,12 @@ if TYPE_CHECKING:
 @selection_options("mix", "split")
 @click.option("--no-vad-filter", is_flag=True, help="Hear everything, and give every sound an emotion.")
 @click.option("--timeline", is_flag=True, help="A row per window of 4 s instead of a row per clip.")
+@click.option(
+    "--segments",
+    metavar="F",
+    help="A row per segment of a diarisation or transcript: RTTM, SRT, WebVTT, CSV or Whisper's JSON, or a folder with "
+    "one for each CLIP, by its name.",
+)
 @click.option("--hop", type=float, metavar="S", help=f"Seconds between windows.  [default: {TIMELINE_HOP:g}]")
 @click.option("--window", type=float, metavar="S", help="Seconds of a window, at most 4.  [default: 4]")
 @click.option("--smoothing", type=float, metavar="S", help="Time constant of an average over windows.  [default: 0]")
@@ -79,6 +85,7 @@ def command(
     track: int | None,
     no_vad_filter: bool,
     timeline: bool,
+    segments: str | None,
     hop: float | None,
     window: float | None,
     smoothing: float | None,
@@ -97,6 +104,7 @@ def command(
       speech-emotion-vit predict call.flac --timeline --hop 0.5
       speech-emotion-vit predict call.flac --timeline --output call.vtt
       speech-emotion-vit predict call.wav --channel split
+      speech-emotion-vit predict call.flac --segments call.rttm
       find . -name '*.wav' | speech-emotion-vit predict --from - --format csv
       cat clip.ogg | speech-emotion-vit predict - --format jsonl
     """
@@ -111,6 +119,9 @@ def command(
         raise click.UsageError("standard input is a clip or a list of names, not both")
     given = {"hop": hop, "window": window, "smoothing": smoothing, "batch_size": batch_size}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if segments is not None and (misplaced := sorted(set(options) - {"batch_size"})):
+        raise click.UsageError(f"--{misplaced[0]} is for windows, not for --segments")
+    timeline = timeline or segments is not None
     if not timeline and (misplaced := sorted(set(options) - {"batch_size"})):
         raise click.UsageError(f"--{misplaced[0]} goes with --timeline")
     if resume and output is None:
@@ -125,14 +136,18 @@ def command(
         model, device=device, revision=revision, backend=backend, vad_filter=not no_vad_filter
     )
     files = list(sources([*clips, *(name for each in lists for name in listed(each))]))
-    keep_inputs(output, [0 if name == "-" else name for name, _ in files], model, revision)
+    read: list[str | int] = [0 if name == "-" else name for name, _ in files]
+    read += [] if segments is None else files_of_segments(segments, files)
+    keep_inputs(output, read, model, revision)
     found = [piece for name, source in files for piece in split(name, source, channel, track)]
     if form == "vtt" and len(found) > 1:
         raise click.UsageError(f"subtitles are of one recording, not of {len(found)}: call once for each")
+    if segments is not None and len(files) > 1 and not os.path.isdir(segments):
+        raise click.UsageError("--segments is of one recording: pass a folder with a file for each")
     if form == "table" or (form == "csv" and shown):  # a terminal obeys what JSON escapes
         found = [piece._replace(name=describe(piece.name)) for piece in found]
     rows: Clips | Segments = (
-        Segments(form, classifier.labels, channels=channel != "mix")
+        Segments(form, classifier.labels, channels=channel != "mix", given=segments is not None)
         if timeline
         else Clips(form, classifier.labels, [titled(*piece[::2]) for piece in found], top_k, channels=channel != "mix")
     )
@@ -154,7 +169,12 @@ def command(
             tqdm(total=len(found), initial=tally.before, unit="file", leave=False, disable=hidden)
         )
         try:
-            for piece, result in (_timelines if timeline else _predictions)(classifier, todo, track, options):
+            results = (
+                _timelines(classifier, todo, track, options, segments)
+                if timeline
+                else _predictions(classifier, todo, track, options)
+            )
+            for piece, result in results:
                 bar.clear()
                 if isinstance(result, AudioError):
                     click.echo(f"Error: {error_line(result)}", err=True)
@@ -189,7 +209,7 @@ def _predictions(
 
 
 def _timelines(
-    classifier: EmotionClassifier, todo: list[Piece], track: int | None, options: dict[str, Any]
+    classifier: EmotionClassifier, todo: list[Piece], track: int | None, options: dict[str, Any], segments: str | None
 ) -> Iterator[tuple[Piece, Timeline | AudioError]]:
     for number, piece in enumerate(todo, 1):
         counted = f"{number}/{len(todo)} " if len(todo) > 1 else ""
@@ -197,6 +217,8 @@ def _timelines(
         try:
             if isinstance(piece.source, AudioError):
                 raise piece.source
+            if segments is not None:
+                selected["segments"] = turns_of(segments, piece.name)
             result: Timeline | AudioError = timeline_of(classifier, piece.name, piece.source, counted, **selected)
         except AudioError as error:
             result = error
