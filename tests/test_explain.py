@@ -163,7 +163,10 @@ def test_the_picture_is_whole_and_not_blank(classifier: EmotionClassifier, tmp_p
     import matplotlib.image
 
     explanation = classifier.explain(CLIPS[1])
-    wave, image, attention = explanation.plot().axes
+    wave, image, attention, scale = explanation.plot().axes
+    assert scale.get_ylabel() == "dB below the loudest"
+    assert scale.get_ylim() == (-80, 0)
+    assert attention.get_xlabel() == "minutes:seconds"
     assert attention.get_xlim() == (explanation.start, explanation.end)
     assert [label.get_text() for label in image.get_yticklabels()] == ["250", "500", "1000", "2000", "4000"]
     assert len(wave.get_lines()[0].get_xdata()) == len(explanation.waveform)

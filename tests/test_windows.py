@@ -280,8 +280,8 @@ def test_dollars_in_names_and_labels_are_drawn_as_they_are() -> None:
     timeline = Timeline((Segment(0.0, 4.0, dict.fromkeys(labels, 1 / 3), 4.0),), "$_$.wav", 4.0, "my$^$model@1")
     figure = timeline.plot()
     figure.savefig(io.BytesIO(), format="png")
-    assert tuple(text.get_text() for text in figure.axes[0].get_legend().get_texts()) == labels
-    assert figure.get_suptitle() == "$_$.wav  (my$^$model@1)"
+    assert tuple(text.get_text() for text in figure.axes[0].get_legend().get_texts()) == (*labels, "nobody speaks")
+    assert figure.get_suptitle() == "$_$.wav, my$^$model"
 
 
 def test_what_it_looks_like() -> None:

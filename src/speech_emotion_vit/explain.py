@@ -14,9 +14,9 @@ import numpy.typing as npt
 from .audio.reader import AudioInput, AudioReader, Channel, Samples, windows, without_offset
 from .audio.speech import find_speech
 from .backends.base import Backend, Floats
-from .errors import AudioError, ConfigError, printable
+from .errors import AudioError
 from .extras import require
-from .files import whole_file
+from .pictures import minutes, save_picture, time_axis
 from .prediction import Prediction
 from .windows import NOBODY, listen, padded, seconds
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _LITTLE = 1e-6  # weight of a window in which nobody speaks
 _AT_ONCE = 8  # windows in one pass over a long recording
+_RANGE = 80.0  # dB from the darkest to the brightest of a picture
 _TICKS = (250, 500, 1000, 2000, 4000, 8000)  # Hz
 
 
@@ -77,7 +78,9 @@ class Explanation:
         wave.set(ylabel="waveform", ylim=(-limit, limit))
 
         extent = (self.times[0] - step / 2, self.times[-1] + step / 2, -0.5, len(self.frequencies) - 0.5)
-        image.imshow(self.spectrogram, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=0, vmax=1)
+        decibels = _RANGE * (self.spectrogram - 1)
+        seen = image.imshow(decibels, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-_RANGE, vmax=0)
+        figure.colorbar(seen, ax=image, pad=0.01, label="dB below the loudest")
         shown = [tick for tick in _TICKS if self.frequencies[0] <= tick <= self.frequencies[-1]]
         image.set_yticks(
             np.interp(shown, self.frequencies, np.arange(len(self.frequencies))), [f"{t:g}" for t in shown]
@@ -90,11 +93,13 @@ class Explanation:
         edges = np.append(self.times[heard] - step / 2, self.times[heard][-1] + step / 2)
         attention.stairs(level[heard], edges, fill=True, color="C1", alpha=0.8)
         attention.axhline(1, color="0.5", linewidth=0.8, linestyle="--")
-        attention.set(ylabel="attention\n(1 = even)", xlabel="seconds", xlim=(self.start, self.end))
+        attention.set_ylabel("attention\n(1 = even)")
+        time_axis(attention, self.start, self.end)
         attention.set_ylim(0, max(1.5, 1.1 * float(level[heard].max())))
         ranking = ", ".join(f"{label} {probability:.0%}" for label, probability in self.prediction.top(3))
-        note = f"; {self.padding:.0%} of the attention is on the padding" if self.padding else ""
-        figure.suptitle(f"{ranking}  ({self.start:.2f}-{self.end:.2f} s{note})", parse_math=False)
+        name = self.prediction.model.partition("@")[0]
+        where = f"{minutes(self.start)} to {minutes(self.end)}"
+        figure.suptitle(f"{ranking or 'nobody speaks'} ({name}, {where})", parse_math=False)
         return figure
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -103,12 +108,7 @@ class Explanation:
         Raises:
             ConfigError: matplotlib is not installed, the suffix is unknown, or nothing can be written there.
         """
-        suffix = os.path.splitext(os.fspath(path))[1].lower().lstrip(".")
-        if suffix not in ("png", "svg", "pdf"):
-            raise ConfigError(f"{printable(os.fspath(path))}: a picture is .png, .svg or .pdf")
-        figure = self.plot()
-        with whole_file(path) as temporary:
-            figure.savefig(temporary, format=suffix, dpi=150)
+        save_picture(self.plot(), path)
 
     def __repr__(self) -> str:
         peak = float(self.times[int(self.attention.argmax())])

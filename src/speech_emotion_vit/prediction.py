@@ -6,6 +6,7 @@ import csv
 import html
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,13 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
 from .extras import require
+from .files import whole_file
+from .pictures import NOBODY, colours, plain, save_picture, time_axis, title
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 _FORMULA = frozenset("=+-@\t\r")  # what begins one; a quote before it is what spreadsheets themselves take
+_POINTS = 150  # of a curve in a picture
 _TOUCHING = 1e-6  # seconds; rounding between the end of one window and the start of the next
 
 
@@ -78,6 +83,10 @@ class Prediction(_Ranked):
             "model": self.model,
             "warnings": list(self.warnings),
         }
+
+    def to_json(self, path: str | os.PathLike[str] | None = None, *, indent: int | None = None) -> str:
+        """Return `to_dict` as JSON, and write it to `path`."""
+        return _written(json.dumps(self.to_dict(), ensure_ascii=False, indent=indent), path, "\n")
 
     def __repr__(self) -> str:
         ranking = ", ".join(f"{label} {probability:.2f}" for label, probability in self.top(3)) or "nobody speaks"
@@ -236,17 +245,18 @@ class Timeline:
             **({"speakers": [speaker.to_dict() for speaker in self.speakers()]} if self.given else {}),
         }
 
-    def to_json(self, *, indent: int | None = None) -> str:
-        """Return `to_dict` as JSON."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
+    def to_json(self, path: str | os.PathLike[str] | None = None, *, indent: int | None = None) -> str:
+        """Return `to_dict` as JSON, and write it to `path`."""
+        return _written(json.dumps(self.to_dict(), ensure_ascii=False, indent=indent), path, "\n")
 
-    def to_csv(self, *, header: bool = True) -> str:
+    def to_csv(self, path: str | os.PathLike[str] | None = None, *, header: bool = True) -> str:
         """Return one line per segment: file, start and end in seconds, label, score, every probability, speech.
 
         Where nobody speaks, label, score and probabilities are empty. Segments that others cut have speaker and text
         behind their end.
 
         Args:
+            path: where to write it, too.
             header: whether a line with the names of the columns comes first.
         """
         rows = [
@@ -254,21 +264,25 @@ class Timeline:
             for s in self.segments
         ]
         above = timeline_header(self.segments[0].probabilities, given=self.given) if header else ""
-        return above + csv_lines(rows)
+        return _written(above + csv_lines(rows), path)
 
-    def to_webvtt(self) -> str:
+    def to_webvtt(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return subtitles for a player: one cue per stretch with its label, none where nobody speaks.
 
         Segments that others cut are a cue each, with their speaker and text.
+
+        Args:
+            path: where to write it, too.
         """
         if self.given:
-            return "\n".join(["WEBVTT\n", *map(_cue, sorted(self.segments, key=lambda segment: segment.start))])
+            theirs = map(_cue, sorted(self.segments, key=lambda segment: segment.start))
+            return _written("\n".join(["WEBVTT\n", *theirs]), path)
         cues = [
             f"{_clock(s.start)} --> {_clock(s.end)}\n{html.escape(s.label, quote=False)} {s.score:.0%}\n"
             for s in self.stretches()
             if s.label is not None
         ]
-        return "\n".join(["WEBVTT\n", *cues])
+        return _written("\n".join(["WEBVTT\n", *cues]), path)
 
     def to_frame(self) -> pandas.DataFrame:
         """Return a table in audformat's segmented layout.
@@ -297,31 +311,72 @@ class Timeline:
             frame.insert(1, "text", [s.text for s in self.segments])
         return frame
 
-    def plot(self) -> Figure:
-        """Return a matplotlib figure: every probability over time, and a strip with the label of every stretch.
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Return a matplotlib figure: every probability over time, and below it the label of every stretch.
+
+        Where nobody speaks is grey. Of a long recording the probabilities are means over some seconds, on top of
+        each other. Of segments that others cut there is a row per speaker.
+
+        Args:
+            path: where to write it, too: PNG, SVG or PDF by its suffix.
 
         Raises:
-            ConfigError: matplotlib is not installed.
+            ConfigError: matplotlib is not installed, or nothing can be written there.
         """
-        figure: Figure = require("matplotlib.figure", "plot").Figure(figsize=(10, 4), layout="constrained")
-        lines, strip = figure.subplots(2, 1, sharex=True, height_ratios=[6, 1])
-        middles = [(segment.start + segment.end) / 2 for segment in self.segments]
-        marker = "o" if len(middles) < 40 else ""
-        colours = {label: f"C{index % 10}" for index, label in enumerate(self.segments[0].probabilities)}
-        for label, colour in colours.items():
-            values = [s.probabilities[label] if s.speech else float("nan") for s in self.segments]
-            lines.plot(middles, values, color=colour, label=label, marker=marker, markersize=3, linewidth=1.5)
-        lines.set(ylim=(0, 1), ylabel="probability", xlim=(0, max(self.duration, 1e-3)))
-        legend = lines.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-        for text in legend.get_texts():
-            text.set_parse_math(False)  # a dollar in a label is a dollar
-        lines.grid(alpha=0.3)
-        for stretch in self.stretches():
-            colour = "0.9" if stretch.label is None else colours[stretch.label]
-            strip.axvspan(stretch.start, stretch.end, color=colour, linewidth=0)
-        strip.set(yticks=[], xlabel="seconds")
-        figure.suptitle(f"{self.file}  ({self.model})", fontsize="medium", parse_math=False)
+        figures = require("matplotlib.figure", "plot")
+        tints = colours(self.segments[0].probabilities)
+        end = max(self.duration, *(segment.end for segment in self.segments))
+        figure: Figure
+        if self.given:
+            names = [speaker.speaker for speaker in self.speakers()]
+            figure = figures.Figure(figsize=(12, 1.6 + 0.5 * len(names)), layout="constrained")
+            strip = figure.subplots()
+            rows = {name: row for row, name in enumerate(names)}
+            for segment in self.segments:
+                colour = NOBODY if segment.label is None else tints[segment.label]
+                strip.broken_barh(
+                    [(segment.start, segment.end - segment.start)], (rows[segment.speaker] - 0.4, 0.8), color=colour
+                )
+            strip.set_yticks(range(len(names)), [(name or "-")[:30] for name in names])
+            plain(strip.get_yticklabels())
+            strip.invert_yaxis()
+            top = strip
+        else:
+            figure = figures.Figure(figsize=(12, 5), layout="constrained")
+            top, strip = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
+            self._plot_probabilities(top, tints)
+            for stretch in self.stretches():
+                colour = NOBODY if stretch.label is None else tints[stretch.label]
+                strip.axvspan(stretch.start, stretch.end, color=colour, linewidth=0)
+                if stretch.label is None:
+                    top.axvspan(stretch.start, stretch.end, color=NOBODY, linewidth=0, zorder=0)
+            strip.set_yticks([])
+        patch = require("matplotlib.patches", "plot").Patch
+        handles = [patch(color=colour, label=label) for label, colour in tints.items()]
+        handles.append(patch(facecolor=NOBODY, edgecolor="0.7", label="nobody speaks"))
+        plain(top.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), frameon=False).get_texts())
+        time_axis(strip, 0.0, end)
+        figure.suptitle(title(self.file, self.model), fontsize="medium", parse_math=False)
+        if path is not None:
+            save_picture(figure, path)
         return figure
+
+    def _plot_probabilities(self, axes: Axes, tints: dict[str, str]) -> None:
+        step = -(-len(self.segments) // _POINTS)
+        groups = [self.segments[first : first + step] for first in range(0, len(self.segments), step)]
+        middles = [sum(s.start + s.end for s in group) / (2 * len(group)) for group in groups]
+        spoken = [[segment for segment in group if segment.speech] for group in groups]
+        rows = [
+            [sum(s.probabilities[label] for s in g) / len(g) if g else float("nan") for g in spoken] for label in tints
+        ]
+        if step > 1:  # curves of an hour cross each other everywhere
+            axes.stackplot(middles, rows, colors=list(tints.values()), linewidth=0)
+        else:
+            for (label, colour), values in zip(tints.items(), rows, strict=True):
+                marker = "o" if len(values) < 40 else ""
+                axes.plot(middles, values, color=colour, label=label, marker=marker, markersize=3, linewidth=1.5)
+        axes.set(ylim=(0, 1), ylabel="probability")
+        axes.grid(alpha=0.3)
 
     def __iter__(self) -> Iterator[Segment]:
         return iter(self.segments)
@@ -342,6 +397,14 @@ def timeline_header(labels: Iterable[str], *, given: bool = False) -> str:
     """Return the first line of a timeline as CSV; of segments that others cut with `given`."""
     others = ["speaker", "text"] if given else []
     return csv_lines([["file", "start", "end", *others, "label", "score", *labels, "speech"]])
+
+
+def _written(text: str, path: str | os.PathLike[str] | None, end: str = "") -> str:
+    """Return a text, which is also in the file `path` with `end` behind it, if there is one."""
+    if path is not None:
+        with whole_file(path) as temporary:
+            temporary.write_bytes(f"{text}{end}".encode("utf-8", "backslashreplace"))
+    return text
 
 
 def _cue(segment: Segment) -> str:

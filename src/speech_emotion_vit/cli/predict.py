@@ -66,6 +66,9 @@ if TYPE_CHECKING:
     help="A row per segment of a diarisation or transcript: RTTM, SRT, WebVTT, CSV or Whisper's JSON, or a folder with "
     "one for each CLIP, by its name.",
 )
+@click.option(
+    "--plot", metavar="P", help="Draw the timeline of one recording, too: .png, .svg or .pdf.  Needs the extra plot."
+)
 @click.option("--hop", type=float, metavar="S", help=f"Seconds between windows.  [default: {TIMELINE_HOP:g}]")
 @click.option("--window", type=float, metavar="S", help="Seconds of a window, at most 4.  [default: 4]")
 @click.option("--smoothing", type=float, metavar="S", help="Time constant of an average over windows.  [default: 0]")
@@ -86,6 +89,7 @@ def command(
     no_vad_filter: bool,
     timeline: bool,
     segments: str | None,
+    plot: str | None,
     hop: float | None,
     window: float | None,
     smoothing: float | None,
@@ -105,6 +109,7 @@ def command(
       speech-emotion-vit predict call.flac --timeline --output call.vtt
       speech-emotion-vit predict call.wav --channel split
       speech-emotion-vit predict call.flac --segments call.rttm
+      speech-emotion-vit predict call.flac --timeline --smoothing 5 --plot call.png
       find . -name '*.wav' | speech-emotion-vit predict --from - --format csv
       cat clip.ogg | speech-emotion-vit predict - --format jsonl
     """
@@ -122,6 +127,8 @@ def command(
     if segments is not None and (misplaced := sorted(set(options) - {"batch_size"})):
         raise click.UsageError(f"--{misplaced[0]} is for windows, not for --segments")
     timeline = timeline or segments is not None
+    if plot is not None and not timeline:
+        raise click.UsageError("--plot goes with --timeline or --segments")
     if not timeline and (misplaced := sorted(set(options) - {"batch_size"})):
         raise click.UsageError(f"--{misplaced[0]} goes with --timeline")
     if resume and output is None:
@@ -138,10 +145,12 @@ def command(
     files = list(sources([*clips, *(name for each in lists for name in listed(each))]))
     read: list[str | int] = [0 if name == "-" else name for name, _ in files]
     read += [] if segments is None else files_of_segments(segments, files)
-    keep_inputs(output, read, model, revision)
+    for written_to in (output, plot):
+        keep_inputs(written_to, read, model, revision)
     found = [piece for name, source in files for piece in split(name, source, channel, track)]
-    if form == "vtt" and len(found) > 1:
-        raise click.UsageError(f"subtitles are of one recording, not of {len(found)}: call once for each")
+    if (form == "vtt" or plot is not None) and len(found) > 1:
+        what = "subtitles are" if form == "vtt" else "a picture is"
+        raise click.UsageError(f"{what} of one recording, not of {len(found)}: call once for each")
     if segments is not None and len(files) > 1 and not os.path.isdir(segments):
         raise click.UsageError("--segments is of one recording: pass a folder with a file for each")
     if form == "table" or (form == "csv" and shown):  # a terminal obeys what JSON escapes
@@ -179,6 +188,8 @@ def command(
                 if isinstance(result, AudioError):
                     click.echo(f"Error: {error_line(result)}", err=True)
                 else:
+                    if plot is not None:
+                        result.plot(plot)  # type: ignore[union-attr]  # a timeline, as said above
                     sink.add(rows.lines(piece.name, cast(Any, result), piece.channel))  # each has its own results
                 tally.add(piece.name, result)
                 bar.update()
