@@ -27,7 +27,7 @@ def hearing_all() -> EmotionClassifier:
     """The bundled model without its speech detector: every sound gets an emotion."""
     from speech_emotion_vit import EmotionClassifier
 
-    return EmotionClassifier(vad_filter=False)
+    return EmotionClassifier("crema-d", vad_filter=False)
 
 
 @pytest.fixture

@@ -341,7 +341,7 @@ def test_the_command_line_writes_a_row_per_segment(classifier: EmotionClassifier
     path = tmp_path / "call.flac"
     soundfile.write(path, np.concatenate((speech(5.0), np.zeros(5 * RATE))), RATE)
     expected = classifier.timeline(path, hop=3.0)
-    result = command(path, tmp_path / "gone.wav", "--timeline", "--hop", 3)
+    result = command(path, tmp_path / "gone.wav", "--timeline", "--hop", 3, "--model", "crema-d")
     assert result.returncode == 1
     failed, closing = result.stderr.splitlines()
     assert failed == f"Error: {tmp_path / 'gone.wav'}: no such file: check the path"

@@ -143,7 +143,7 @@ class EmotionClassifier:
     ) -> Prediction:
         """Return the emotion probabilities of one piece of audio.
 
-        What nobody speaks in is left out but for half a second around the speech. The rest is one window if it is no
+        What nobody speaks in is left out but for a moment around the speech. The rest is one window if it is no
         longer than that, 6 s with the default model and 4 s with the paper's; more is cut into windows that overlap by
         half, the last aligned to the end, and their probabilities are averaged, weighted by the speech in them. Where
         nobody speaks at all the label is None.

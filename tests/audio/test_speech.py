@@ -127,7 +127,7 @@ def test_the_rate_hardly_matters(rate: int) -> None:
     assert same == pytest.approx(seconds, abs=0.4)
 
 
-def test_a_pause_is_cut_to_half_a_second() -> None:
+def test_a_pause_is_cut_short() -> None:
     audio = clip(3)
     audio = audio[: len(audio) // 512 * 512]
     pauses = [np.zeros(512 * outputs, np.float32) for outputs in (60, 600)]

@@ -137,7 +137,7 @@ def backends(request: pytest.FixtureRequest) -> tuple[TorchBackend, OnnxBackend]
 
 @pytest.fixture(scope="module")
 def on_onnx() -> EmotionClassifier:
-    return EmotionClassifier(backend="onnx")
+    return EmotionClassifier("crema-d", backend="onnx")
 
 
 @pytest.mark.parametrize("frontend", FRONTENDS)
@@ -177,7 +177,9 @@ def test_any_batch_and_length_gives_torchs_numbers(
     waveform = speech(batch, samples)
     for one, other in zip(*(backend.infer(waveform) for backend in backends), strict=True):
         assert one.dtype == np.float32
-        np.testing.assert_allclose(one, other, atol=3e-4)  # the deviation of one token is rounding, made large
+        np.testing.assert_allclose(
+            one, other, atol=1e-3
+        )  # of embeddings: the deviation of a token or two is rounding, made large
 
 
 def test_clips_long_clips_and_batches_give_torchs_predictions(
