@@ -355,13 +355,13 @@ def test_the_command_line_writes_a_row_per_segment(classifier: EmotionClassifier
     assert all(row["file"] == str(path) and row["model"] == classifier.name for row in rows)
     assert rows[1]["probabilities"] == pytest.approx(expected.segments[1].probabilities, abs=1e-5)
 
-    result = command(path, "--timeline", "--hop", 3, "--format", "csv")
+    result = command(path, "--timeline", "--hop", 3, "--format", "csv", "--model", "crema-d")
     header, *lines = result.stdout.splitlines()
     assert result.stdout.splitlines()[0] == expected.to_csv().splitlines()[0]
     assert len(lines) == 3
     assert header.startswith("file,start,end,label,score,")
 
-    result = command(path, "--timeline", "--hop", 3, "--format", "table")
+    result = command(path, "--timeline", "--hop", 3, "--format", "table", "--model", "crema-d")
     lines = result.stdout.splitlines()
     assert str(path).endswith(lines[0].removeprefix("..."))
     assert lines[1].split() == ["start", "end", "emotion", "score", "next"]

@@ -187,7 +187,7 @@ def test_what_it_cannot_go_on_with_is_refused_and_stays(tmp_path: Path) -> None:
     job = [CLIPS[0], "--output", output, "--resume"]
     predict(*job)
     before = output.read_text()
-    assert "found answers of crema-d@" in predict(CLIPS[1], *job[1:], "--model", "crema-d-paper", status=1)
+    assert "found answers of large@" in predict(CLIPS[1], *job[1:], "--model", "crema-d-paper", status=1)
     assert "another header" in predict(*job, "--model", "emodb", status=1)
     assert "another header" in predict(*job, "--timeline", status=1)
     assert "--resume cannot go on in a table" in predict(*job, "--format", "table", status=1)
@@ -304,7 +304,7 @@ def test_the_output_says_its_form_by_its_name(tmp_path: Path) -> None:
     assert "of one recording, not of 2" in predict(call, call, "--timeline", "--format", "vtt", status=2)
     predict(call, "--timeline", "--output", tmp_path / "call.json")
     (timeline,) = json.loads((tmp_path / "call.json").read_text())
-    assert (timeline["file"], len(timeline["segments"])) == (str(call), 3)
+    assert (timeline["file"], len(timeline["segments"])) == (str(call), 1)
 
 
 def test_an_answer_for_a_long_recording_says_that_it_is_a_mean(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_an_answer_for_a_long_recording_says_that_it_is_a_mean(tmp_path: Path) -
     soundfile.write(other, speech(40.0), 16_000)
     said = predict(call)
     assert said == (
-        f"Note: {call}: one answer for 1:01.0, the mean over 30 windows; --timeline has an answer for every moment\n"
+        f"Note: {call}: one answer for 1:01.0, the mean over 20 windows; --timeline has an answer for every moment\n"
     )
     note, closing = predict(call, other, CLIPS[0], "--output", tmp_path / "o.csv").splitlines()
     assert note.startswith(f"Note: 2 files are longer than 30 s; {call}: one answer for 1:01.0, the mean over 30")

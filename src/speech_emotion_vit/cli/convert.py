@@ -25,7 +25,7 @@ def command(checkpoint: str, output: str, labels: str | None, dataset: str | Non
     \b
     Examples:
       speech-emotion-vit convert student.ckpt --output models/crema-d-official
-      speech-emotion-vit convert student.ckpt --output models/savee-official --dataset savee
+      speech-emotion-vit convert student.ckpt --output official --dataset savee
       speech-emotion-vit predict clip.wav --model models/savee-official
     """
     from ..errors import ConfigError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..errors import printable
+from ..errors import ConfigError, printable
 from ._corpus import corpus_options
 
 
@@ -67,6 +67,11 @@ def command(
     resolved = resolve_model(model, revision=revision)
     place = find_device(device)
     network, config = load_network(resolved, place)
+    if config.frontend.columns is None:
+        raise ConfigError(
+            f"{resolved.name} hears clips of any length, and evaluate scores networks on windows of one width: its scores "
+            "are those of tools/taught_by_whisper.py; or name another with --model"
+        )
     result = evaluate_model(
         network,
         config,

@@ -109,7 +109,7 @@ def command(
       speech-emotion-vit predict call.flac --timeline --output call.vtt
       speech-emotion-vit predict call.wav --channel split
       speech-emotion-vit predict call.flac --segments call.rttm
-      speech-emotion-vit predict call.flac --timeline --smoothing 5 --plot call.png
+      speech-emotion-vit predict call.flac --timeline --smoothing 5 --plot a.png
       find . -name '*.wav' | speech-emotion-vit predict --from - --format csv
       cat clip.ogg | speech-emotion-vit predict - --format jsonl
     """

@@ -46,7 +46,7 @@ def command(
     \b
     Examples:
       speech-emotion-vit publish my-model org/name --dry-run
-      speech-emotion-vit publish my-model org/name --license mit --language en --onnx
+      speech-emotion-vit publish mine org/name --license mit --language en --onnx
       speech-emotion-vit predict clip.wav --model org/name
     """
     from ..publish import MESSAGE, publish
