@@ -316,7 +316,7 @@ def test_an_answer_for_a_long_recording_says_that_it_is_a_mean(tmp_path: Path) -
         f"Note: {call}: one answer for 1:01.0, the mean over 20 windows; --timeline has an answer for every moment\n"
     )
     note, closing = predict(call, other, CLIPS[0], "--output", tmp_path / "o.csv").splitlines()
-    assert note.startswith(f"Note: 2 files are longer than 30 s; {call}: one answer for 1:01.0, the mean over 30")
+    assert note.startswith(f"Note: 2 files are longer than 30 s; {call}: one answer for 1:01.0, the mean over 20")
     assert closing.startswith("3 files in ")
     assert predict(CLIPS[0]) == ""
     assert "Note" not in predict(call, "--timeline")

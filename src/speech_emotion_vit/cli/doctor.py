@@ -7,7 +7,6 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +65,8 @@ def command() -> None:
 
 
 def _versions() -> Iterator[Check]:
+    from importlib import metadata  # it loads email
+
     yield Check("ok", "python", f"{platform.python_version()} on {platform.platform(terse=True)}")
     needed = ("speech-emotion-vit", "numpy", "soundfile", "soxr", "huggingface-hub", "safetensors", "msgspec")
     for name in (*needed, "click", "tqdm"):
@@ -76,6 +77,8 @@ def _versions() -> Iterator[Check]:
 
 
 def _devices() -> Iterator[Check]:
+    from importlib import metadata  # it loads email
+
     if importlib.util.find_spec("torch") is None:
         found = "not installed: training, explain, GPUs"
         runs = importlib.util.find_spec("onnxruntime") is not None  # else nothing runs a network

@@ -69,7 +69,7 @@ def command(
     network, config = load_network(resolved, place)
     if config.frontend.columns is None:
         raise ConfigError(
-            f"{resolved.name} hears clips of any length, and evaluate scores networks on windows of one width: its scores "
+            f"{resolved.name} hears clips of any length, and evaluate scores windows of one width: its scores "
             "are those of tools/taught_by_whisper.py; or name another with --model"
         )
     result = evaluate_model(
