@@ -113,7 +113,7 @@ def test_no_recording_is_taken_for_something_else(form: str) -> None:
 
 def test_text_without_end_is_refused_at_its_beginning() -> None:
     """`yes | speech-emotion-vit predict -` is the fault of the input, and said before gigabytes of it are kept."""
-    command = f"yes | {sys.executable} -m speech_emotion_vit predict --backend onnx -"
+    command = f"yes | {sys.executable} -m speech_emotion_vit predict -"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr == f"Error: <stdin>: is not audio but text ({'y ' * 28}y...): pass the recording\n"
@@ -128,7 +128,7 @@ class Pipe(io.RawIOBase):
     def readinto(self, buffer): return self.data.readinto(buffer)
 good = open(sys.argv[1], "rb").read()
 large = good[:44] + bytes(30 << 20)
-classifier = EmotionClassifier(backend="onnx")
+classifier = EmotionClassifier("crema-d-paper")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 for result in classifier.predict_batch([good, Pipe(large), good], errors="return"):

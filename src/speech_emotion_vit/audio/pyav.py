@@ -106,7 +106,7 @@ class AvAudio:
                 raise AudioError(f"{self._name}: track {track} has a coding that PyAV does not know: choose another")
             return streams[track]
         # As ffmpeg does: the default flag decides, then the number of channels, then the order.
-        best = max(known, key=lambda stream: (int(stream.disposition) & 1, stream.codec_context.channels))
+        best = max(known, key=lambda stream: (_is_default(stream), stream.codec_context.channels))
         if len(streams) > 1:
             title = best.metadata.get("title") or best.metadata.get("language", "und")
             said = "" if title == "und" else f" ({printable(title[:40])})"  # undetermined
@@ -326,3 +326,9 @@ def tracks(number: int) -> str:
 
 def _places(seconds: list[float]) -> str:
     return f"at {seconds[0]:.2f} s" if len(seconds) == 1 else f"the first at {seconds[0]:.2f} s"
+
+
+def _is_default(stream: Any) -> bool:
+    """Return whether the file calls a track its default; PyAV gives a flag, in newer versions one that is a number."""
+    disposition = stream.disposition
+    return bool(int(getattr(disposition, "value", disposition)) & 1)
