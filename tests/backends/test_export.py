@@ -128,7 +128,7 @@ def test_the_command_writes_the_file_and_says_so(exported: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("seconds", [None, 11.3])
 def test_the_example_needs_onnxruntime_and_soundfile_alone(
-    exported: Path, tmp_path: Path, classifier: EmotionClassifier, seconds: float | None
+    exported: Path, tmp_path: Path, hearing_all: EmotionClassifier, seconds: float | None
 ) -> None:
     clip = CLIPS[0]
     if seconds is not None:
@@ -143,6 +143,6 @@ def test_the_example_needs_onnxruntime_and_soundfile_alone(
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     printed = dict(line.split() for line in result.stdout.splitlines())
-    expected = classifier.predict(clip).probabilities
+    expected = hearing_all.predict(clip).probabilities
     assert list(printed) == sorted(expected, key=lambda label: -expected[label])
     assert {label: float(value) for label, value in printed.items()} == pytest.approx(expected, abs=2e-4)

@@ -26,6 +26,8 @@ Network = Literal["paper", "compact"]
 
 T = TypeVar("T")
 
+PROBED = "crema-d"  # the bundled network that a new head stands on where none is named
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageSettings:

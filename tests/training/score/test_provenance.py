@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from speech_emotion_vit.errors import DatasetError, WeightsError
-from speech_emotion_vit.training.data.corpora import Utterance
+from speech_emotion_vit.training.data.corpora import LABELLED, Utterance
 from speech_emotion_vit.training.data.protocols import Protocol, Split
 from speech_emotion_vit.training.score.provenance import heard_by, require_unheard
 from speech_emotion_vit.weights.manifest import load_manifest
@@ -53,11 +53,8 @@ def test_the_manifest_says_it_of_every_bundled_model() -> None:
     manifest = load_manifest()
     for name, entry in manifest.models.items():
         assert "crema-d" in entry.heard, name
-        corpora = (
-            {"crema-d", "emodb", "savee"}
-            if name == "general"
-            else {"crema-d", name.removesuffix("-paper").removesuffix("-noise")}
-        )
+        several = {"general": {"crema-d", "emodb", "savee"}, "large": {"crema-d", "emodb"}, "research": set(LABELLED)}
+        corpora = several.get(name, {"crema-d", name.removesuffix("-paper").removesuffix("-noise")})
         assert set(entry.heard) == corpora
     assert len(manifest.get("emodb").heard["emodb"]) == 10
     assert len(manifest.get("crema-d").heard["crema-d"]) == 74

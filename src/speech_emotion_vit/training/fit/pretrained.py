@@ -12,9 +12,8 @@ from ...model.config import ClassifierConfig, FrontendConfig, ModelConfig, Pooli
 from ...model.vit import SpectrogramViT
 from ...weights.checkpoint import HEAD, load_network
 from ...weights.resolve import resolve_model
+from ..recipes import PROBED
 from .stages import FrozenTeacher
-
-PROBED = "crema-d"  # the bundled network that a new head stands on where none is named
 
 
 def load_model(model: str | None) -> tuple[SpectrogramViT, ClassifierConfig, str]:

@@ -13,6 +13,7 @@ from ...weights.resolve import ResolvedModel, resolve_model
 from ..data.corpora import Utterance, named
 from ..data.protocols import Protocol, Split
 from ..folder import RUN_FILE, SPLIT_FILE, read_json
+from ..recipes import PROBED
 
 OWN_CLIPS = "folder"  # the corpus of one's own clips: a name that does not say which
 WHAT_COUNTS = {"corpus": "the corpora of ", "speaker": "speakers of ", "random": "", "paper": ""}
@@ -67,7 +68,7 @@ def heard_by(model: str | ResolvedModel | None) -> Heard:
         WeightsError: the model cannot be found or verified.
     """
     heard, read = Heard(), set[Path]()
-    _add(heard, model if isinstance(model, ResolvedModel) else resolve_model(model), read)
+    _add(heard, model if isinstance(model, ResolvedModel) else resolve_model(model or PROBED), read)
     return heard
 
 
