@@ -52,9 +52,6 @@ EIGHT = tuple(sorted({label for name in LABELLED for label in CORPORA[name].labe
 SCALE = 10.0  # of the logits, beside regression on 0 and 1: temperatures are then near 1
 PENALTY = 1.0  # of squared weights, beside standardised values: of 0.3, 1 and 3 the best on corpora left out
 LOUDEST = 1.6  # decades of power of the loudest band of a clip at Whisper's level, the mean over the corpora
-DEFECTS = {f"{name}/{clip}" for name, corpus in CORPORA.items() for clip in corpus.defects} | {
-    clip for corpus in CORPORA.values() for clip in corpus.defects
-}
 CHUNK = 200  # clips between two files of what was computed
 
 
@@ -118,7 +115,7 @@ class Corpora:
         self.target = np.array([labels.index(clip.label) if clip.label in labels else -1 for clip in clips])
         tests = {speaker for corpus in CORPORA.values() for speaker in corpus.test_speakers}
         validation = {speaker for corpus in CORPORA.values() for speaker in corpus.validation_speakers}
-        sound = np.array([clip.id not in DEFECTS and clip.id.split("/")[-1] not in DEFECTS for clip in clips])
+        sound = np.array([clip.id not in CORPORA[clip.corpus].defects for clip in clips])
         self.known = (self.target >= 0) & sound
         self.test = np.array([speaker in tests for speaker in self.speaker])
         self.validation = np.array([speaker in validation for speaker in self.speaker])
