@@ -40,12 +40,13 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_give_the_numbers_of_one_process(tmp_path: Path, classifier: EmotionClassifier, method: str) -> None:
+def test_workers_give_the_numbers_of_one_process(tmp_path: Path, method: str) -> None:
     (tmp_path / "workers.py").write_text(WORKERS)
     command = [sys.executable, tmp_path / "workers.py", method, *CLIPS[:3]]
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}  # with one thread there is nothing to wait for
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
+    classifier = EmotionClassifier()
     for clip, probabilities in zip(CLIPS, json.loads(done.stdout), strict=False):
         assert probabilities == pytest.approx(classifier.predict(clip).probabilities, abs=1e-5)
 

@@ -121,14 +121,13 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         place = Path(os.path.realpath(path))
         replaceable = place.is_file() or not place.exists()
         mode = place.stat().st_mode & 0o777 if place.is_file() else None
-        temporary = place.parent / f".{secrets.token_hex(8)}.part"
-        if replaceable:
-            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else mode | 0o600))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: cannot be written ({one_line(error)}): choose another place") from error
     if not replaceable:
         raise ConfigError(f"{name}: is not a regular file: choose another place")
-    try:
+    temporary = place.parent / f".{secrets.token_hex(8)}.part"
+    try:  # from its first moment on: a signal may come at any time
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else mode | 0o600))
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
