@@ -1,4 +1,4 @@
-"""Networks, clips and jobs so small that a test can train them; pytest loads the fixture from conftest."""
+"""Networks, clips and jobs so small that a test can train them; pytest loads the fixtures from conftest."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from speech_emotion_vit.model.config import ModelConfig
 from speech_emotion_vit.model.vit import SpectrogramViT
 from speech_emotion_vit.training.data.corpora import Utterance
 from speech_emotion_vit.training.data.features import Store
-from speech_emotion_vit.training.data.rows import Rows
-from speech_emotion_vit.training.data.specaugment import Augmentation
+from speech_emotion_vit.training.data.rows import ImageRows, Rows
 from speech_emotion_vit.training.fit.loop import Job
-from speech_emotion_vit.training.recipes import StageSettings
+from speech_emotion_vit.training.recipes import GradientStage, TeacherStage
 from speech_emotion_vit.training.run import make_accelerator
-from speech_emotion_vit.training.score.evaluate import score_rows
+from speech_emotion_vit.training.score.evaluate import score_rows, validation_record
 
 SIZE = 16
 
@@ -43,10 +42,7 @@ STUDENT = ModelConfig(
 TEACHER = dataclasses.replace(STUDENT, depth=2, stem="conv6", coordinates=True)
 
 
-COMPACT = dataclasses.replace(STUDENT, stem="strided", patch_width=2, dropout=0.2)
-
-
-QUICK = StageSettings(epochs=25, batch_size=8, optimizer="adamw", learning_rate=3e-3, clip_norm=1.0)
+QUICK = TeacherStage(epochs=25, batch_size=8, learning_rate=3e-3)
 
 
 def network(config: ModelConfig, seed: int = 0) -> SpectrogramViT:
@@ -71,7 +67,7 @@ def made_up_rows(
     ]
     store = Store(images.astype(np.float16), {clip.id: (i, i + 1) for i, clip in enumerate(clips)}, {}, "made-up")
     names = [str(label) for label in range(max(labels, default=0) + 1)]
-    return Rows(clips, store, names, device=torch.device("cpu"), possible=possible)
+    return ImageRows(clips, store, names, device=torch.device("cpu"), possible=possible)
 
 
 def eight_clips(seed: int = 0) -> Rows:
@@ -82,24 +78,21 @@ def eight_clips(seed: int = 0) -> Rows:
     return made_up_rows(images, [int(i % 3 == 0) for i in range(8)])
 
 
-def job(folder: Path, name: str, settings: StageSettings = QUICK, **options: Any) -> Job:
-    rows = eight_clips()
-    return Job(
-        **{
-            "name": name,
-            "settings": settings,
-            "augmentation": Augmentation(),
-            "num_classes": 2,
-            "seed": 0,
-            "train": rows,
-            "validation": rows,
-            "folder": folder,
-            **options,
-        }
-    )
+def quick(**changes: Any) -> GradientStage:
+    return dataclasses.replace(QUICK, **changes)
 
 
-def digest(tensors: dict[str, Tensor]) -> str:
+def job(folder: Path, settings: GradientStage = QUICK, validated: torch.nn.Module | None = None, **options: Any) -> Job:
+    """A job without validation, or one that validates a network on the eight clips."""
+
+    def validate() -> dict[str, float]:
+        assert validated is not None
+        return validation_record(score_rows(validated, eight_clips()), eight_clips())
+
+    return Job(settings=settings, seed=0, folder=folder, validate=validate if validated else None, **options)
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors))).hexdigest()
 
 

@@ -15,9 +15,14 @@ from speech_emotion_vit.cli import main
 from speech_emotion_vit.training.data.corpora import crema_d, emodb
 from speech_emotion_vit.training.data.corpora import savee as savee_facts
 
+TINY = [
+    *("--set", "frontend.n_mels=32", "--set", "frontend.columns=32", "--set", "model.patch_height=32"),
+    *("--set", 'versions=["original"]', "--device", "cpu"),
+]
+# The paper's student alone, without a teacher.
 SMALL = [
-    *("--set", "frontend.n_mels=32", "--set", "frontend.columns=32", "--set", "patch_height=32", "--device", "cpu"),
-    *("--set", "supervised.epochs=3", "--set", "supervised.batch_size=8", "--set", "supervised.warmup_epochs=0"),
+    *(*TINY, "--stages", "student", "--set", "student.alpha=0", "--set", "student.epochs=3"),
+    *("--set", "student.batch_size=8", "--set", "student.learning_rate=1e-3"),
 ]
 
 
@@ -73,7 +78,7 @@ def savee(place: Path) -> Path:
 @pytest.fixture(scope="session")
 def cross_validated(place: Path, savee: Path) -> Path:
     result = succeed(
-        *("train", "--dataset", "savee", "--data-dir", savee, "--stage", "supervised", "--cache-dir", place / "cache"),
+        *("train", "--dataset", "savee", "--data-dir", savee, "--cache-dir", place / "cache"),
         *("--output", place / "loso", *SMALL),
     )
     assert "424 of 480 utterances are missing: savee/DC_a03, " in result.stderr
@@ -99,8 +104,8 @@ def general(place: Path, savee: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def mixed(place: Path, general: Path) -> Path:
-    common = ("train", "--dataset", THREE, "--data-dir", general, "--stage", "supervised", *SMALL)
-    common += ("--cache-dir", place / "cache", "--set", "repeats=2")
+    common = ("train", "--dataset", THREE, "--data-dir", general, *SMALL)
+    common += ("--cache-dir", place / "cache")
     validation, tested = "student, validation crema-d", [f"student, test {name}" for name in THREE.split("+")]
     for fold, scored in (
         ("0", {validation, *tested, "student, test savee, common sentences"}),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from speech_emotion_vit.training.data.corpora.savee import CODES
-from training_runs import SMALL, fail, succeed
+from training_runs import SMALL, TINY, fail, succeed
 
 
 def test_what_was_trained_predicts(cross_validated: Path, savee: Path) -> None:
@@ -31,11 +31,25 @@ def test_what_was_trained_predicts(cross_validated: Path, savee: Path) -> None:
 
 
 def test_the_teacher_is_needed_for_the_later_stages(place: Path, savee: Path, tmp_path: Path) -> None:
-    error = fail(
-        *("train", "--dataset", "savee", "--data-dir", savee, "--stage", "student", "--fold", "0"),
-        *("--cache-dir", place / "cache", "--output", tmp_path, *SMALL),
+    for stage in ("match", "student"):
+        error = fail(
+            *("train", "--dataset", "savee", "--data-dir", savee, "--stages", stage, "--fold", "0", *TINY),
+            *("--cache-dir", place / "cache", "--output", tmp_path / stage),
+        )
+        assert f"stage {stage} needs stage teacher: name it in --stages, too" in error
+
+
+def test_only_what_the_stages_read_can_be_set(savee: Path, tmp_path: Path) -> None:
+    arguments = ("train", "--dataset", "savee", "--data-dir", savee, "--output", tmp_path, "--stages", "student")
+    for value in ("teacher.epochs=1", "match.learning_rate=1", "frames.epochs=1", "model.image_width=3", "alpha=1"):
+        error = fail(*arguments, "--set", value)
+        assert f"recipe paper reads no value '{value.split('=')[0]}': it reads " in error
+        assert "student.epochs" in error
+        assert "teacher.stem" not in error
+    assert "recipe paper has no stage pupil, frames: it has teacher, match, student" in fail(
+        *arguments[:-1], "pupil,frames"
     )
-    assert "stage student needs stage teacher to be complete" in error
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_corpus_that_is_not_there_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,15 +83,31 @@ def test_what_training_needs_is_said_before_it_begins(
     ("options", "status", "complaint"),
     [
         (["--dataset", "iemocap"], 1, "dataset must be one of crema-d, emodb, savee, emovo, casia, urdu"),
-        (["--dataset", "savee", "--stage", "pupil"], 2, "'supervised'"),
+        ([], 1, "recipe paper names no corpus: pass --dataset"),
         (["--dataset", "savee", "--fold", "first"], 2, "is not a number, all or final"),
-        (["--dataset", "savee", "--set", "alpha"], 2, "is not NAME=VALUE"),
-        (["--dataset", "savee", "--set", "beta=1"], 1, "the recipe has no value 'beta'"),
-        (["--dataset", "savee", "--recipe", "best"], 1, "recipe must be one of paper, robust or a .json file"),
+        (["--dataset", "savee", "--set", "student.alpha"], 2, "is not NAME=VALUE"),
+        (["--dataset", "savee", "--set", "beta=1"], 1, "recipe paper reads no value 'beta'"),
+        (
+            ["--dataset", "savee", "--recipe", "best"],
+            1,
+            "recipe must be one of paper, base, small, research or",
+        ),
         (["--dataset", "savee", "--recipe", "none.json"], 1, "none.json: is no recipe"),
-        (["--dataset", "savee", "--set", f"alpha=1{'0' * 400}"], 1, "alpha must be float, not 1000"),
-        (["--dataset", "savee", "--set", f"alpha={'9' * 5000}"], 1, "alpha must be float, not '9999"),
-        (["--dataset", "savee", "--set", f"alpha={'[' * 100_000}"], 1, "alpha must be float, not '[[["),
+        (
+            ["--dataset", "savee", "--set", f"frontend.top_db=1{'0' * 400}"],
+            1,
+            "top_db must be a number from 1",
+        ),
+        (
+            ["--dataset", "savee", "--set", f"frontend.top_db={'9' * 5000}"],
+            1,
+            "top_db must be a number from 1",
+        ),
+        (
+            ["--dataset", "savee", "--set", f"frontend.top_db={'[' * 100_000}"],
+            1,
+            "top_db must be a number from 1",
+        ),
         (["--dataset", "savee", "--fold", "9"], 1, "has folds 0 to 3"),
         (["--dataset", "savee", "--fold", "9" * 5000], 2, "is not a number, all or final"),
     ],
@@ -92,11 +122,11 @@ def test_wrong_options_are_explained(
 def test_a_recipe_file_is_taken(savee: Path, place: Path, tmp_path: Path) -> None:
     from speech_emotion_vit.training.recipes import RECIPES
 
-    values = RECIPES["robust"].with_values({"supervised.epochs": "1"})
+    values = RECIPES["paper"].only(("student",)).with_values({"student.epochs": "1", "student.alpha": "0"})
     (tmp_path / "mine.json").write_text(json.dumps(values.to_dict() | {"name": "mine"}))
     succeed(
-        *("train", "--dataset", "savee", "--data-dir", savee, "--stage", "supervised", "--fold", "1"),
-        *("--recipe", tmp_path / "mine.json", "--cache-dir", place / "cache", "--output", tmp_path / "run", *SMALL[:8]),
+        *("train", "--dataset", "savee", "--data-dir", savee, "--fold", "1"),
+        *("--recipe", tmp_path / "mine.json", "--cache-dir", place / "cache", "--output", tmp_path / "run", *TINY),
     )
     assert json.loads((tmp_path / "run" / "fold-1" / "run.json").read_text())["recipe"]["name"] == "mine"
 

@@ -23,9 +23,8 @@ from corpus_factory import labelled_csv
 RECIPE = {
     "frontend.n_mels": 32,
     "frontend.columns": 32,
-    "patch_height": 32,
-    "teacher_network": "paper",
-    "student_network": "paper",
+    "model.patch_height": 32,
+    "versions": '["original"]',
     "teacher.epochs": 4,
     "match.epochs": 4,
     "student.epochs": 6,
@@ -41,11 +40,11 @@ def make_corpus(folder: Path) -> Path:
     return labelled_csv(folder, ["anger", "fear"], ["p", "q", "r", "s", "t"], 3)
 
 
-def command(table: Path, output: Path, *more: str) -> list[str]:
-    changes = [word for name, value in RECIPE.items() for word in ("--set", f"{name}={value}")]
+def command(table: Path, output: Path, *more: str, changes: dict[str, Any] = RECIPE) -> list[str]:
+    values = [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
     return [
         *(sys.executable, "-m", "speech_emotion_vit", "train", "--dataset", "folder", "--data-dir", str(table)),
-        *("--cache-dir", str(table.parent / "cache"), "--output", str(output), "--device", "cpu", *changes, *more),
+        *("--cache-dir", str(table.parent / "cache"), "--output", str(output), "--device", "cpu", *values, *more),
     ]
 
 

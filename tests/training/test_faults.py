@@ -9,8 +9,12 @@ import torch
 from click.testing import CliRunner
 
 from faults import limited, unprivileged
-from faults.kill_training import command, finish, make_corpus, torture, weights
+from faults.kill_training import RECIPE, command, finish, make_corpus, torture, weights
 from speech_emotion_vit.cli import main
+
+STUDENT = ("--stages", "student")
+ALONE = {name: value for name, value in RECIPE.items() if not name.startswith(("teacher", "match"))}
+ALONE |= {"student.alpha": 0}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +81,7 @@ def test_a_damaged_feature_cache_is_rebuilt(table: Path, quiet: Path, tmp_path: 
 
 
 def test_features_of_another_front_end_are_never_mixed_in(table: Path, quiet: Path, tmp_path: Path) -> None:
-    other = command(table, tmp_path / "other", "--set", "frontend.top_db=60", "--stage", "supervised")
+    other = command(table, tmp_path / "other", *STUDENT, changes=ALONE | {"frontend.top_db": 60})
     status, text = run(other)
     assert status == 0, text
     status, text = run(command(table, tmp_path / "run"))
@@ -99,10 +103,9 @@ def test_unreadable_files_are_counted_or_stop_a_strict_run(tmp_path: Path) -> No
     clips[0].write_bytes(b"no audio")
     clips[1].write_bytes(b"")
     clips[2].write_bytes(clips[2].read_bytes()[:100])
-    only = ("--stage", "supervised")
-    line = fault(command(table, tmp_path / "strict", "--strict", *only))
+    line = fault(command(table, tmp_path / "strict", "--strict", *STUDENT, changes=ALONE))
     assert clips[0].stem in line
-    status, text = run(command(table, tmp_path / "run", *only))
+    status, text = run(command(table, tmp_path / "run", *STUDENT, changes=ALONE))
     assert status == 0, text
     assert "3 " in text
     assert all(clip.stem in text for clip in clips[:3])

@@ -19,8 +19,7 @@ from speech_emotion_vit.training.folder import (
     write_csv,
     write_json,
 )
-from speech_emotion_vit.training.folds import pooled_temperature
-from speech_emotion_vit.training.recipes import ProbeSettings
+from speech_emotion_vit.training.score.folds import pooled_temperature
 from training_runs import SMALL, fail, results_of, succeed
 
 
@@ -38,26 +37,28 @@ def test_a_run_is_resumed_only_by_the_same_run(tmp_path: Path) -> None:
         "protocol": "speaker",
         "fold": 0,
         "seed": 0,
-        "recipe": {"alpha": 10.0},
-        "mode": "distilled",
+        "recipe": {"start": ""},
+        "stages": {"teacher": {"epochs": 3}},
         "precision": "no",
     }
     open_run(tmp_path, description, resume=False)
     with pytest.raises(TrainingError, match="holds a run already: pass --resume"):
         open_run(tmp_path, description, resume=False)
     open_run(tmp_path, description, resume=True)
-    with pytest.raises(TrainingError, match=r"holds another run \(seed 0 there, 1 now\)"):
-        open_run(tmp_path, description | {"seed": 1}, resume=True)
-    with pytest.raises(TrainingError, match=r"holds another run \(precision 'no' there, 'bf16' now\)"):
-        open_run(tmp_path, description | {"precision": "bf16"}, resume=True)
-    with pytest.raises(TrainingError, match=r"another run \(recipe: alpha differ\)"):
-        open_run(tmp_path, description | {"recipe": {"alpha": 5.0}}, resume=True)
-    open_run(tmp_path, description | {"recipe": {"alpha": 10.0, "repeats": 1}}, resume=True)  # a default of later
-    open_run(tmp_path, description | {"recipe": {"alpha": 10.0, "probe": ProbeSettings().__dict__}}, resume=True)
-    with pytest.raises(TrainingError, match=r"another run \(recipe: probe differ\)"):
-        open_run(tmp_path, description | {"recipe": {"alpha": 10.0, "probe": {"penalties": [1.0]}}}, resume=True)
-    with pytest.raises(TrainingError, match=r"another run \(recipe: repeats differ\)"):
-        open_run(tmp_path, description | {"recipe": {"alpha": 10.0, "repeats": 2}}, resume=True)
+    for change, complaint in (
+        ({"seed": 1}, r"seed 0 there, 1 now"),
+        ({"precision": "bf16"}, r"precision 'no' there, 'bf16' now"),
+        ({"recipe": {"start": "base"}}, r"recipe: start differ"),
+        ({"stages": {"teacher": {"epochs": 4}}}, r"stages: teacher differ"),
+        ({"stages": {"student": {}}}, r"stages: student, teacher differ"),
+    ):
+        with pytest.raises(TrainingError, match=rf"holds another run \({complaint}\)"):
+            open_run(tmp_path, description | change, resume=True)
+    further = {"stages": {"teacher": {"epochs": 3}, "match": {}}}
+    open_run(tmp_path, description | further, resume=True)
+    assert read_json(tmp_path / "run.json")["stages"] == further["stages"]
+    with pytest.raises(TrainingError, match=r"stages: match differ"):
+        open_run(tmp_path, description, resume=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(TrainingError, match="is not empty and holds no run"):
@@ -113,7 +114,7 @@ def test_a_run_folder_describes_itself(cross_validated: Path) -> None:
     }
     described = json.loads((folder / "run.json").read_text())
     assert described["seed"] == 0
-    assert described["recipe"]["supervised"]["epochs"] == 3
+    assert (described["stages"]["student"]["epochs"], list(described["stages"])) == (3, ["student"])
     assert described["split"]["note"] == "leave one speaker out: savee/DC tests, savee/JE validates"
     assert {"torch", "numpy", "python"} <= set(described["versions"])
     with open(folder / "history.csv", newline="") as file:
@@ -131,13 +132,13 @@ def test_a_run_folder_describes_itself(cross_validated: Path) -> None:
 def test_a_second_run_in_the_same_folder_is_refused_and_a_resumed_one_is_not(
     cross_validated: Path, savee: Path, place: Path
 ) -> None:
-    same = ["train", "--dataset", "savee", "--data-dir", savee, "--stage", "supervised", "--cache-dir", place / "cache"]
+    same = ["train", "--dataset", "savee", "--data-dir", savee, "--cache-dir", place / "cache"]
     same += ["--output", cross_validated, *SMALL]
     assert "holds a run already: pass --resume" in fail(*same)
     weights = (cross_validated / "fold-0" / "model.safetensors").stat().st_size
     before = results_of(cross_validated / "fold-2")
     result = succeed(*same, "--resume")
-    assert "supervised: is complete after epoch 3" in result.stderr
+    assert "student: is complete after epoch 3" in result.stderr
     assert (cross_validated / "fold-0" / "model.safetensors").stat().st_size == weights
     assert results_of(cross_validated / "fold-2") == before
     assert "seed 0 there, 5 now" in fail(*same, "--resume", "--seed", "5")
@@ -150,8 +151,6 @@ def test_no_cross_validation_goes_into_the_folder_of_another_run(place: Path, sa
         "savee",
         "--data-dir",
         savee,
-        "--stage",
-        "supervised",
         "--cache-dir",
         place / "cache",
     ]

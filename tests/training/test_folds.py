@@ -29,7 +29,7 @@ def test_a_cross_validation_tests_every_clip_once(cross_validated: Path) -> None
 
 
 def test_final_of_crema_d_is_calibrated_by_the_run_beside_it(place: Path, general: Path) -> None:
-    common = ("train", "--dataset", "crema-d", "--data-dir", general / "crema-d", "--stage", "supervised", *SMALL)
+    common = ("train", "--dataset", "crema-d", "--data-dir", general / "crema-d", *SMALL)
     common += ("--cache-dir", place / "cache", "--output", place / "official")
     assert "6 training, 6 validation, 6 test clips" in succeed(*common).stderr
     assert "12 training, 0 validation, 6 test clips" in succeed(*common, "--fold", "final").stderr
@@ -42,25 +42,9 @@ def test_final_of_crema_d_is_calibrated_by_the_run_beside_it(place: Path, genera
     assert (list(final["scores"]["student"]), final["epochs"]) == (["test"], held_out["epochs"])
 
 
-def test_folds_without_validation_calibrate_each_other(place: Path, savee: Path) -> None:
-    arguments = ("--data-dir", savee, "--stage", "supervised", "--cache-dir", place / "cache", *SMALL)
-    arguments += ("--output", place / "all-in", "--set", "validation=false")
-    result = succeed("train", "--dataset", "savee", *arguments)
-    assert "42 training, 0 validation, 14 test clips" in result.stderr
-    pooled = json.loads((place / "all-in" / "results.json").read_text())
-    folds = [json.loads((place / "all-in" / f"fold-{k}" / "results.json").read_text()) for k in range(4)]
-    assert {fold["temperature"]["student"] for fold in folds} == {1.0}
-    fitted = pooled["cross_fitted_temperature"]["student"]
-    assert fitted != 1.0
-    assert pooled["scores"]["student"]["test"]["nll"] < max(f["scores"]["student"]["test"]["nll"] for f in folds)
-    succeed("train", "--dataset", "savee", *arguments, "--fold", "final")
-    final = json.loads((place / "all-in" / "final" / "config.json").read_text())
-    assert final["temperature"] == pytest.approx(fitted)
-
-
 def test_the_final_model_takes_the_folds_temperature(cross_validated: Path, savee: Path, place: Path) -> None:
     succeed(
-        *("train", "--dataset", "savee", "--data-dir", savee, "--stage", "supervised", "--fold", "final"),
+        *("train", "--dataset", "savee", "--data-dir", savee, "--fold", "final"),
         *("--cache-dir", place / "cache", "--output", cross_validated, *SMALL),
     )
     results = json.loads((cross_validated / "final" / "results.json").read_text())
@@ -72,4 +56,4 @@ def test_the_final_model_takes_the_folds_temperature(cross_validated: Path, save
     card = (cross_validated / "final" / "README.md").read_text()
     assert "No clip was held out" in card
     assert "What it measures" not in card
-    assert "that of the runs that held clips out" in card
+    assert "fitted on the runs that held clips out" in card

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
+
+from ..errors import printable
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -18,7 +22,6 @@ def corpus_options(command: C) -> C:
         (
             click.option(
                 "--dataset",
-                required=True,
                 metavar="NAME",
                 help="crema-d, emodb, savee, emovo, casia or urdu; several joined by +; or folder, recordings of your "
                 "own: a sub-folder per label, or a CSV file path,label,speaker,split.",
@@ -32,10 +35,8 @@ def corpus_options(command: C) -> C:
             click.option(
                 "--protocol",
                 type=click.Choice(PROTOCOL_NAMES),
-                default="speaker",
-                show_default=True,
                 help="corpus: new voices in new rooms; speaker: new voices; random: known voices, new clips; paper: as "
-                "published, with its leak.",
+                "published, with its leak.  [default: speaker; corpus where no --dataset is named]",
             ),
             click.option(
                 "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random."
@@ -51,3 +52,25 @@ def corpus_options(command: C) -> C:
     ):
         command = option(command)
     return command
+
+
+@contextlib.contextmanager
+def log_to_stderr(enabled: bool) -> Iterator[None]:
+    """Let the package's log lines appear on standard error while the block runs."""
+    package = logging.getLogger("speech_emotion_vit")
+    handler, level = _Lines(), package.level
+    if enabled:
+        package.addHandler(handler)
+        package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(level)
+
+
+class _Lines(logging.Handler):
+    """One line of plain text a record."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(printable(record.getMessage()), err=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..errors import ConfigError, printable
+from ..errors import printable
 from ._corpus import corpus_options
 
 
@@ -25,9 +25,9 @@ from ._corpus import corpus_options
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--output", "-o", type=click.Path(file_okay=False), metavar="D", help="Write tables and pictures here.")
 def command(
-    dataset: str,
+    dataset: str | None,
     data_dir: str | None,
-    protocol: str,
+    protocol: str | None,
     seed: int,
     strict: bool,
     cache_dir: str | None,
@@ -40,13 +40,14 @@ def command(
 ) -> None:
     """Score a model on a corpus: WA, UA, macro-F1, calibration error, confusion, 95 % intervals over speakers.
 
-    Labels are mapped by name: clips whose label the model does not know are left out, and said to be.
+    Labels are mapped by name: clips whose label the model does not know are left out, and said to be. Without --dataset
+    every corpus in --data-dir is scored of which the model has heard nothing, and the mean over them is given.
 
     \b
     Examples:
       speech-emotion-vit evaluate --dataset crema-d --data-dir CREMA-D
+      speech-emotion-vit evaluate --data-dir CORPORA --model base
       speech-emotion-vit evaluate --dataset savee --model runs/mine -o scores
-      speech-emotion-vit evaluate --dataset emodb --model crema-d
     """
     import sys
     from pathlib import Path
@@ -55,51 +56,58 @@ def command(
     from ..backends.torch import find_device
     from ..extras import require
     from ..training.data.corpora import find_corpus
-    from ..training.score.evaluate import evaluate_model
-    from ..training.score.report import confusion_table, scores_table, write_evaluation
+    from ..training.score.card import confusion_table, scores_table
+    from ..training.score.evaluate import evaluate_model, unheard_corpora
+    from ..training.score.report import write_evaluation
     from ..weights.checkpoint import load_network
     from ..weights.resolve import resolve_model
     from ._rows import json_line
 
     if output:
         require("matplotlib", "train")  # now, not after the scoring
-    corpus, folder = find_corpus(dataset, Path(data_dir) if data_dir else None)
+    place = Path(data_dir) if data_dir else None
     resolved = resolve_model(model, revision=revision)
-    place = find_device(device)
-    network, config = load_network(resolved, place)
-    if config.frontend.columns is None:
-        raise ConfigError(
-            f"{resolved.name} hears clips of any length, and evaluate scores windows of one width: its scores "
-            "are those of tools/taught_by_whisper.py; or name another with --model"
-        )
-    result = evaluate_model(
-        network,
-        config,
-        resolved,
-        corpus=corpus,
-        data_dir=folder,
-        protocol=cast(Any, protocol),
-        fold=fold,
-        seed=seed,
-        part=part,
-        device=place,
-        strict=strict,
-        cache=Path(cache_dir) if cache_dir else None,
-    )
+    names = [dataset] if dataset else unheard_corpora(resolved, place)
+    chosen = protocol or ("speaker" if dataset else "corpus")
+    where = find_device(device)
+    network, config = load_network(resolved, where)
     name = f"{resolved.name}@{resolved.revision}"
-    for note in result.notes:
-        click.echo(printable(note), err=True)
-    if sys.stdout.isatty():
-        click.echo(scores_table({printable(name): result.scores}))
-        click.echo()
-        click.echo(confusion_table(result.scores))
-    else:
-        click.echo(
-            json_line(
-                {"model": name, "dataset": dataset, "protocol": protocol, "part": part, "heard": result.heard}
-                | result.scores.to_dict()
-            )
+    found = {}
+    for each in names:
+        corpus, folder = find_corpus(each, place if dataset or place is None else place / each)
+        result = evaluate_model(
+            network,
+            config,
+            resolved,
+            corpus=corpus,
+            data_dir=folder,
+            protocol=cast(Any, chosen),
+            fold=fold,
+            seed=seed,
+            part=part,
+            device=where,
+            strict=strict,
+            cache=Path(cache_dir) if cache_dir else None,
         )
+        for note in result.notes:
+            click.echo(printable(note), err=True)
+        for title, scores in result.scores.items():
+            found[f"{'' if dataset else each} {title}".strip()] = scores
+            if not sys.stdout.isatty():
+                about = {"model": name, "dataset": each, "scores": title or each, "protocol": chosen, "part": part}
+                click.echo(json_line({**about, "heard": result.heard, **scores.to_dict()}))
+        if output:
+            write_evaluation(Path(output) if dataset else Path(output) / each, name, corpus, result)
+    if sys.stdout.isatty():
+        click.echo(scores_table({printable(title or name): scores for title, scores in found.items()}))
+        if len(found) == 1:
+            click.echo()
+            click.echo(confusion_table(next(iter(found.values()))))
+    if not dataset:
+        mean = sum(found[each].ua for each in names) / len(names)
+        if sys.stdout.isatty():
+            click.echo(f"\nmean UA over {len(names)} corpora never heard: {100 * mean:.1f} %")
+        else:
+            click.echo(json_line({"model": name, "scores": "mean", "corpora": names, "ua": mean}))
     if output:
-        write_evaluation(Path(output), name, corpus, result)
         click.echo(f"written to {printable(output)}", err=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from reprlib import repr as shown
+from reprlib import repr as cut
 
 import click
 
-from ._corpus import corpus_options
+from ._corpus import corpus_options, log_to_stderr
 
 
 @click.command("train", short_help="Train teacher and student on a corpus.")
@@ -14,18 +14,20 @@ from ._corpus import corpus_options
 @click.option(
     "--recipe",
     "preset",
-    default="robust",
+    default="paper",
     show_default=True,
     metavar="R",
-    help="robust, paper, or a JSON file.",
+    help="base, small, research, paper, or a JSON file.",
 )
-@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change one value of the recipe.")
 @click.option(
-    "--stage",
-    type=click.Choice(["all", "teacher", "match", "student", "supervised", "probe"]),
-    default="all",
-    show_default=True,
-    help="How far to go; supervised: the student alone; probe: a new head for a trained network, for few clips.",
+    "--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change one value that the stages of the recipe read."
+)
+@click.option("--stages", metavar="A,B", help="Only these stages of the recipe.  [default: all]")
+@click.option(
+    "--teacher",
+    type=click.Path(file_okay=False, exists=True),
+    metavar="D",
+    help="Folder of the speech encoder that base and small learn from.  [default: openai/whisper-base on the Hub]",
 )
 @click.option(
     "--fold", metavar="K", help="A fold of a cross-validation, all, or final: all but test data.  [default: all]"
@@ -35,9 +37,8 @@ from ._corpus import corpus_options
 @click.option(
     "--precision",
     type=click.Choice(["no", "bf16"]),
-    default="no",
-    show_default=True,
-    help="bf16 trains in mixed precision, which pays on a GPU and on processors with AVX512-BF16 or AMX.",
+    help="bf16 trains in mixed precision, which pays on a GPU and on processors with AVX512-BF16 or AMX.  [default: "
+    "bf16 for base and small, no for paper]",
 )
 @click.option(
     "--device",
@@ -47,33 +48,35 @@ from ._corpus import corpus_options
     help="auto: a GPU where there is one.",
 )
 def command(
-    dataset: str,
+    dataset: str | None,
     data_dir: str | None,
-    protocol: str,
+    protocol: str | None,
     seed: int,
     strict: bool,
     cache_dir: str | None,
     preset: str,
     changes: tuple[str, ...],
-    stage: str,
+    stages: str | None,
+    teacher: str | None,
     fold: str | None,
     output: str | None,
     resume: bool,
-    precision: str,
+    precision: str | None,
     device: str,
 ) -> None:
-    """Train on a corpus, score on its test items, and write one folder that describes itself.
+    """Train on a corpus, score on its test clips, and write one folder that describes itself.
 
-    Without --output the folder is runs/DATASET-PROTOCOL-RECIPE-STAGE-SEED. After an interruption the same command
-    with --resume goes on from the last whole epoch.
+    base, small and research name the corpora they learn from: these are folders in --data-dir, and all other corpora
+    that are there only test. Without --output the folder is runs/DATASET-PROTOCOL-RECIPE-SEED. After an interruption
+    the same command with --resume goes on.
 
     \b
     Examples:
       speech-emotion-vit train --dataset savee --data-dir SAVEE
-      speech-emotion-vit train --dataset crema-d --stage supervised --output runs/student
-      speech-emotion-vit train --dataset crema-d --set student.epochs=30 --set alpha=5
+      speech-emotion-vit train --recipe base --data-dir CORPORA --teacher WHISPER
+      speech-emotion-vit train --recipe base --data-dir CORPORA --protocol speaker --stages frames,head
+      speech-emotion-vit train --dataset crema-d --set student.epochs=30 --set student.alpha=5
       speech-emotion-vit train --dataset folder --data-dir my.csv --protocol random
-      speech-emotion-vit train --dataset emodb --stage probe
       accelerate launch --multi_gpu --num_processes 2 -m speech_emotion_vit train --dataset emodb
     """
     import sys
@@ -82,14 +85,12 @@ def command(
 
     from ..errors import ConfigError, WeightsError, one_line, printable
     from ..files import read_text
-    from ..training.data.corpora import find_corpus
     from ..training.recipes import RECIPES, Recipe
     from ..training.run import make_accelerator, train_corpus
-    from ..training.score.report import flat_scores, scores_table
+    from ..training.score.card import flat_scores, scores_table
     from ..weights.manifest import MAX_JSON_BYTES, parse_json
     from ._rows import json_line
 
-    corpus, folder = find_corpus(dataset, Path(data_dir) if data_dir else None)
     if preset in RECIPES:
         recipe = RECIPES[preset]
     elif preset.endswith(".json"):
@@ -98,40 +99,44 @@ def command(
         except (OSError, ValueError, WeightsError) as error:
             raise ConfigError(f"{preset}: is no recipe ({one_line(error)}): correct the file") from error
     else:
-        raise ConfigError(f"recipe must be one of {', '.join(RECIPES)} or a .json file, not {preset!r}")
+        raise ConfigError(f"recipe must be one of {', '.join(RECIPES)} or a .json file, not {cut(preset)}")
+    if stages is not None:
+        recipe = recipe.only(tuple(stages.split(",")))
     recipe = recipe.with_values(_assignments(changes))
-    accelerator = make_accelerator(device, cast(Any, precision))
-    target = Path(output) if output else Path("runs") / f"{dataset}-{protocol}-{recipe.name}-{stage}-{seed}"
-    results = train_corpus(
-        corpus=corpus,
-        data_dir=folder,
-        protocol=cast(Any, protocol),
-        recipe=recipe,
-        stages=cast(Any, stage),
-        fold=cast(Any, _fold(fold)),
-        seed=seed,
-        output=target,
-        accelerator=accelerator,
-        resume=resume,
-        strict=strict,
-        cache=Path(cache_dir) if cache_dir else None,
-        say=lambda line: click.echo(printable(line), err=True),
-    )
+    chosen = protocol or ("speaker" if dataset or not recipe.corpora else "corpus")
+    accelerator = make_accelerator(device, cast(Any, precision or recipe.precision))
+    name = "-".join(part for part in (dataset, chosen, recipe.name, str(seed)) if part)
+    target = Path(output) if output else Path("runs") / name
+    with log_to_stderr(accelerator.is_main_process):
+        results = train_corpus(
+            recipe,
+            dataset=dataset,
+            data_dir=Path(data_dir) if data_dir else None,
+            protocol=cast(Any, chosen),
+            fold=cast(Any, _fold(fold)),
+            seed=seed,
+            output=target,
+            accelerator=accelerator,
+            teacher=Path(teacher) if teacher else None,
+            resume=resume,
+            strict=strict,
+            cache=Path(cache_dir) if cache_dir else None,
+        )
     if not accelerator.is_main_process:
         return
     scores = flat_scores(results)
     if sys.stdout.isatty():
         click.echo(scores_table(scores))
     else:
-        for name, values in scores.items():
-            click.echo(json_line({"scores": name, **values.to_dict()}))
+        for part, values in scores.items():
+            click.echo(json_line({"scores": part, **values.to_dict()}))
     click.echo(f"written to {printable(str(target))}", err=True)
 
 
 def _assignments(changes: tuple[str, ...]) -> dict[str, str]:
     for change in changes:
         if "=" not in change:
-            raise click.BadParameter(f"{change!r} is not NAME=VALUE", param_hint="--set")
+            raise click.BadParameter(f"{cut(change)} is not NAME=VALUE", param_hint="--set")
     return {name: value for name, _, value in (change.partition("=") for change in changes)}
 
 
@@ -140,4 +145,4 @@ def _fold(text: str | None) -> int | str | None:
         return text or "all"
     if text.isdecimal() and len(text) < 10:  # Python refuses to read thousands of digits
         return int(text)
-    raise click.BadParameter(f"{shown(text)} is not a number, all or final", param_hint="--fold")
+    raise click.BadParameter(f"{cut(text)} is not a number, all or final", param_hint="--fold")

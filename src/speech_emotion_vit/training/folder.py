@@ -17,7 +17,6 @@ from filelock import FileLock, Timeout
 
 from ..errors import TrainingError, one_line
 from ..files import read_text, whole_file
-from .recipes import Recipe
 
 PACKAGES = ("speech-emotion-vit", "torch", "numpy", "soundfile", "soxr", "audiomentations", "accelerate")
 RUN_FILE = "run.json"
@@ -29,7 +28,7 @@ COMPARED = (
     "fold",
     "seed",
     "recipe",
-    "mode",
+    "stages",
     "data",
     "features",
     "precision",
@@ -98,6 +97,8 @@ def versions() -> dict[str, str]:
 def open_run(folder: Path, description: Mapping[str, Any], *, resume: bool) -> None:
     """Make the folder of a new run, or check that it holds the run that is to be resumed.
 
+    A resumed run may have more stages than before; those that it had must be the same.
+
     Raises:
         TrainingError: there is a run already and `resume` is false, or it is another run.
     """
@@ -109,16 +110,21 @@ def open_run(folder: Path, description: Mapping[str, Any], *, resume: bool) -> N
         given = json.loads(json.dumps(dict(description)))
         if damaged := _damaged(stored, given):
             raise TrainingError(f"{path}: is damaged ({', '.join(damaged)}): pass another --output")
-        defaults = Recipe(name="default").to_dict()
-        for each in (stored, given):  # a run may have begun before recipes had all the values they have now
-            each["recipe"] = _filled(each.get("recipe"), defaults)
-        differing = [key for key in COMPARED if key in stored and stored[key] != given.get(key)]
+        if "stages" in given:
+            stages = stored["stages"]
+            given_before = {name: values for name, values in given["stages"].items() if name in stages}
+            compared = {**given, "stages": given_before or given["stages"]}
+        else:
+            compared = given
+        differing = [key for key in COMPARED if key in stored and stored[key] != compared.get(key)]
         if differing:
-            details = "; ".join(_difference(key, stored.get(key), given.get(key)) for key in differing)
+            details = "; ".join(_difference(key, stored.get(key), compared.get(key)) for key in differing)
             raise TrainingError(f"{folder}: holds another run ({details}): repeat its options or pass another --output")
+        if stored.get("stages") != given.get("stages"):
+            write_json(path, description)
         return
     # Folds may have been run one by one, and the network of all clips first.
-    expected = ("fold-", ".") if description["fold"] == "all" else (".",)
+    expected = ("fold-", "state", ".") if description["fold"] == "all" else (".",)
     there = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     if any(name != "final" and not name.startswith(expected) for name in there):
         raise TrainingError(f"{folder}: is not empty and holds no run: pass another --output")
@@ -136,13 +142,6 @@ def _damaged(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
         if key in given and key not in wrong:
             wrong += [f"{key}.{name}" for name in names if name not in stored[key]]
     return wrong
-
-
-def _filled(values: Any, defaults: Any) -> Any:
-    """Return `values` with the `defaults` of what they lack, also further down."""
-    if not isinstance(values, dict) or not isinstance(defaults, dict):
-        return values
-    return {**defaults, **{name: _filled(value, defaults.get(name)) for name, value in values.items()}}
 
 
 def _difference(key: str, stored: Any, given: Any) -> str:

@@ -1,27 +1,34 @@
-"""An experiment: one run, or all folds of a cross-validation with their pooled score."""
+"""A training run: one split, or all folds of a cross-validation, through the stages of a recipe into a folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..errors import ConfigError, TrainingError
 from ..extras import TRAINING, require
-from .data.corpora import Corpus
-from .data.dataset import load_data
-from .data.protocols import Fold, Protocol, number_of_folds
-from .fit.stage_runner import Run, Stages
-from .folder import locked, open_run
-from .folds import pool_folds, pooled_temperature
-from .pipeline import describe, run_training
-from .recipes import Recipe
+from .data.corpora import CORPORA, LABELLED, Utterance, find_corpus
+from .data.dataset import load_data, read_audio
+from .data.protocols import Fold, Protocol, Split, check_contents, make_split, number_of_folds, split_corpora
+from .data.rows import make_rows
+from .fit.stages import Run, Stages
+from .fit.teacher import CREDIT, ENCODER_SHA256, LICENSE, REPOSITORY, REVISION
+from .folder import SPLIT_FILE, hardware, locked, open_run, read_results, versions, write_csv
+from .recipes import FramesStage, Precision, Recipe
+from .score.folds import pool_folds, pooled_temperature
+from .score.provenance import require_unheard, versions_of
+from .score.report import write_results
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+logger = logging.getLogger(__name__)
 
-def make_accelerator(device: str, precision: Literal["no", "bf16"]) -> Accelerator:
+
+def make_accelerator(device: str, precision: Precision) -> Accelerator:
     """Return the accelerator for this process: device, precision and, under ``accelerate launch``, its companions.
 
     Raises:
@@ -35,68 +42,272 @@ def make_accelerator(device: str, precision: Literal["no", "bf16"]) -> Accelerat
 
 
 def train_corpus(
-    *,
-    corpus: Corpus,
-    data_dir: Path,
-    protocol: Protocol,
     recipe: Recipe,
-    stages: Stages,
+    *,
+    dataset: str | None,
+    data_dir: Path | None,
+    protocol: Protocol,
     fold: Fold | Literal["all"],
     seed: int,
     output: Path,
     accelerator: Accelerator,
+    teacher: Path | None = None,
     resume: bool = False,
     strict: bool = False,
     cache: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Train on one corpus and return the results, as ``results.json`` in `output` holds them.
+    """Train by a recipe and return the results, as ``results.json`` in `output` holds them.
 
     Where the protocol has folds, ``all`` runs each into a folder of its own and pools their test clips. ``final`` goes
     into a folder inside `output`, trains on everything but a published test set, for all epochs of the recipe, and
     takes the temperature from the run or the folds in `output`, which held speakers out.
 
+    Args:
+        recipe: what is done.
+        dataset: name of a corpus, or of several joined by ``+``; None: those of the recipe.
+        data_dir: where they are; None: where corpora are kept.
+        protocol: how they are split.
+        fold: which fold.
+        seed: of everything random.
+        output: folder of the run.
+        accelerator: device, precision and processes.
+        teacher: folder of the speech encoder; None: on the Hub.
+        resume: go on with the run in `output`.
+        strict: refuse a corpus with anything missing, extra or unreadable.
+        cache: of features.
+
     Raises:
-        DatasetError: the corpus is not there or cannot be split so.
+        ConfigError: neither recipe nor `dataset` names a corpus.
+        DatasetError: a corpus is not there or cannot be split so.
         TrainingError: the output folder is in use or holds another run, or training cannot go on.
     """
     main = accelerator.is_main_process
-    quiet: Callable[[str], None] = lambda line: None  # noqa: E731
+    corpus, folder = find_corpus(_corpora(recipe, dataset, data_dir, protocol), data_dir)
     with accelerator.main_process_first():
         data = load_data(
             corpus,
-            data_dir,
+            folder,
             frontend=recipe.frontend,
             versions=recipe.versions,
-            network=recipe.student_model,
+            network=recipe.network,
+            only=recipe.labels,
             cache=cache,
             strict=strict,
-            say=say if main else quiet,
         )
-    folds = number_of_folds(data.utterances, protocol)
     run = Run(
         data=data,
+        data_dir=folder,
+        recipe=recipe,
         protocol=protocol,
         fold=None,
-        recipe=recipe,
-        stages=stages,
         seed=seed,
         folder=output,
+        shared=output,
+        teacher=teacher,
+        cache=cache,
         resume=resume,
-        say=say if main else quiet,
     )
+    folds = 0 if _strangers(run) else number_of_folds(data.utterances, protocol)
     if fold == "final":
         temperature = pooled_temperature(output)
-        return run_training(replace(run, fold="final", folder=output / "final", temperature=temperature), accelerator)
-    if fold == "all" or fold is None:
-        if not folds:
-            return run_training(run, accelerator)
-        if main:
-            with locked(output):
-                open_run(output, describe(run, accelerator) | {"fold": "all"}, resume=resume)
-        for index in range(folds):
-            folder = output / f"fold-{index}"
-            going_on = resume and (folder / "run.json").is_file()
-            run_training(replace(run, fold=index, folder=folder, resume=going_on), accelerator)
-        return pool_folds(output, data, folds) if main else {}
-    return run_training(replace(run, fold=fold, folder=output / f"fold-{fold}"), accelerator)
+        return _run_split(replace(run, fold="final", folder=output / "final", temperature=temperature), accelerator)
+    if isinstance(fold, int):
+        return _run_split(replace(run, fold=fold, folder=output / f"fold-{fold}"), accelerator)
+    if not folds:
+        return _run_split(run, accelerator)
+    if main:
+        with locked(output):
+            open_run(output, _describe(run, accelerator) | {"fold": "all"}, resume=resume)
+    for index in range(folds):
+        place = output / f"fold-{index}"
+        going_on = resume and (place / "run.json").is_file()
+        _run_split(replace(run, fold=index, folder=place, resume=going_on), accelerator)
+    return pool_folds(output, data, folds) if main else {}
+
+
+def _corpora(recipe: Recipe, dataset: str | None, data_dir: Path | None, protocol: Protocol) -> str:
+    """Return the names of all corpora that are needed: under ``corpus`` also those that are there to be tested."""
+    if dataset is not None:
+        return dataset
+    if not recipe.corpora:
+        raise ConfigError(f"recipe {recipe.name} names no corpus: pass --dataset")
+    names = list(recipe.corpora)
+    if protocol == "corpus":
+        place = data_dir or find_corpus("+".join(names), None)[1]
+        names += [name for name in LABELLED if name not in names and (place / name).is_dir()]
+    return "+".join(names)
+
+
+def _strangers(run: Run) -> list[str]:
+    """Return the corpora that only test, because the recipe learns from others."""
+    there = {utterance.corpus for utterance in run.data.utterances}
+    learnt = set(run.recipe.corpora) or there
+    return sorted(there - learnt) if run.protocol == "corpus" and there > learnt else []
+
+
+def _split(run: Run) -> Split:
+    if (strangers := _strangers(run)) and run.fold != "final":
+        return split_corpora(run.data.utterances, train=run.recipe.corpora, test=strangers)
+    utterances = run.data.utterances
+    if strangers:
+        utterances = tuple(utterance for utterance in utterances if utterance.corpus in run.recipe.corpora)
+    return make_split(utterances, protocol=run.protocol, versions=run.recipe.versions, fold=run.fold, seed=run.seed)
+
+
+def _run_split(run: Run, accelerator: Accelerator) -> dict[str, Any]:
+    """Run the stages, score the kept weights, and write everything to the folder.
+
+    Returns:
+        What ``results.json`` holds; nothing in processes other than the main one.
+
+    Raises:
+        DatasetError: the split leaks, or a model that the run starts from has heard its test clips.
+        TrainingError: the folder holds another run or is in use, or training cannot go on.
+    """
+    split = _split(run)
+    contents = run.data.features.contents
+    check_contents(split, contents)
+    remarks = require_unheard(_learnt_from(run.recipe), split, run.data.utterances, contents)
+    for remark in remarks:
+        logger.info("%s", remark)
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+        return _train(run, split, accelerator)
+    about = {
+        "train": len(split.train),
+        "validation": len(split.validation),
+        "test": len(split.test),
+        "left_out": list(split.left_out),
+        "leakage": split.leakage,
+        "note": split.note,
+    }
+    labels = sorted({utterance.label for utterance in split.train})
+    description = _describe(run, accelerator) | {
+        "labels": labels,
+        "split": about,
+        "remarks": [*run.data.remarks, *remarks],
+    }
+    with locked(run.folder):
+        _require_no_later_stage(run)
+        open_run(run.folder, description, resume=run.resume)
+        _write_split(run, split)
+        accelerator.wait_for_everyone()
+        return _train(run, split, accelerator)
+
+
+def _describe(run: Run, accelerator: Accelerator) -> dict[str, Any]:
+    """Return what a run's record says of it but for its split."""
+    recipe = run.recipe.to_dict()
+    heard = recipe.pop("stages")
+    teacher = {
+        "repository": REPOSITORY,
+        "revision": REVISION,
+        "encoder_sha256": ENCODER_SHA256,
+        "credit": CREDIT,
+        "license": LICENSE,
+    }
+    return {
+        "corpus": run.data.corpus.name,
+        "protocol": run.protocol,
+        "fold": run.fold,
+        "seed": run.seed,
+        "recipe": recipe,
+        "stages": {stage["stage"]: stage for stage in heard},
+        "learnt_from": versions_of(_learnt_from(run.recipe)),
+        "teacher": teacher if run.recipe.stage(FramesStage) else None,
+        "data": run.data.digest,
+        "features": run.data.features.key,
+        "labels": list(run.data.labels),
+        "versions": versions(),
+        "hardware": hardware(str(accelerator.device)) | {"processes": accelerator.num_processes},
+        "precision": accelerator.mixed_precision,
+    }
+
+
+def _learnt_from(recipe: Recipe) -> list[str]:
+    return [recipe.start] if recipe.start else []
+
+
+def _require_no_later_stage(run: Run) -> None:
+    """Refuse to put the results of an earlier stage in the place of a later one's."""
+    asked = [stage.name for stage in run.recipe.stages]
+    later = [stage for stage in read_results(run.folder).get("epochs", ()) if stage not in asked]
+    if later:
+        raise TrainingError(
+            f"{run.folder}: its network has been through stage {later[-1]}, which --stages {','.join(asked)} would "
+            "undo: name it, too, or pass another --output"
+        )
+
+
+def _write_split(run: Run, split: Split) -> None:
+    contents = run.data.features.contents
+    rows = [
+        (part, clip.recording, clip.version, clip.label, clip.speaker, contents.get(clip.recording, ""))
+        for part, clips in (("train", split.train), ("validation", split.validation), ("test", split.test))
+        for clip in clips
+    ]
+    if stage := run.recipe.stage(FramesStage):
+        rows += [
+            ("unlabelled", clip.id, clip.version, "", clip.speaker, "")
+            for clip in read_audio(stage.audio, run.data_dir)
+        ]
+    write_csv(run.folder / SPLIT_FILE, ("part", "utterance", "version", "label", "speaker", "content"), rows)
+
+
+def _train(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
+    started = time.monotonic()
+    labels = tuple(sorted({utterance.label for utterance in split.train}))
+    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    if run.protocol == "corpus":
+        parts["speaker"] = _official(run, split)
+    rows = {
+        part: make_rows(
+            clips,
+            run.data.features,
+            labels,
+            run.recipe.frontend,
+            device=accelerator.device,
+            possible=split.labels,
+        )
+        for part, clips in parts.items()
+    }
+    logger.info(
+        "%s, protocol %s%s, recipe %s, seed %d: %d training, %d validation, %d test clips (%s)",
+        run.data.corpus.title,
+        run.protocol,
+        "" if run.fold is None else f", fold {run.fold}",
+        run.recipe.name,
+        run.seed,
+        *(len(rows[part].utterances) for part in ("train", "validation", "test")),
+        split.note,
+    )
+    stages = Stages(run, rows, len(labels), accelerator)
+    history = stages.run()
+    results: dict[str, Any] = {}
+    if accelerator.is_main_process:
+        results = write_results(
+            run.folder,
+            run.data.corpus,
+            labels,
+            frontend=run.recipe.frontend,
+            networks=stages.networks,
+            history=history,
+            rows={part: each for part, each in rows.items() if part != "train"},
+            possible=split.labels,
+            temperature=run.temperature,
+            seconds=time.monotonic() - started,
+        )
+    accelerator.wait_for_everyone()
+    return results
+
+
+def _official(run: Run, split: Split) -> tuple[Utterance, ...]:
+    """Return the clips of official test speakers, which ``corpus`` leaves out, of the corpora that train."""
+    learnt = {utterance.corpus for utterance in split.train}
+    return tuple(
+        utterance
+        for utterance in run.data.utterances
+        if utterance.corpus in learnt
+        and utterance.speaker in CORPORA[utterance.corpus].test_speakers
+        and utterance.id not in CORPORA[utterance.corpus].defects
+    )

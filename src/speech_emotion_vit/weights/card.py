@@ -19,7 +19,7 @@ CARD_FILE = "README.md"
 PLACE = "path/to/this/folder"  # stands in a card for where the model is; the name on the Hub takes its place
 
 _MAX_BYTES = 2**20  # of a card
-_LANGUAGES = {  # ISO 639-1, of the corpora that are spoken in one
+LANGUAGES = {  # ISO 639-1, of the corpora that are spoken in one
     "casia": "zh",
     "crema-d": "en",
     "emodb": "de",
@@ -107,7 +107,7 @@ def _facts_of(model: ResolvedModel) -> CardFacts:
         license_text=None if known else entry.license,
         base_model=entry.repo_id,
         datasets=corpora,
-        language=tuple(dict.fromkeys(_LANGUAGES[name] for name in corpora if name in _LANGUAGES)),
+        language=tuple(dict.fromkeys(LANGUAGES[name] for name in corpora if name in LANGUAGES)),
         metrics=entry.metrics,
         scored_on=entry.trained_on.partition(" (")[0],
         trained_on=entry.trained_on,

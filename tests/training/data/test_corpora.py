@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 from collections import Counter
@@ -327,26 +328,26 @@ def test_names_that_are_no_utf_8_have_ids_that_are(tmp_path: Path) -> None:
 
 
 def wanted(recipe: Recipe) -> dict[str, Any]:
-    return {"frontend": recipe.frontend, "versions": recipe.versions, "network": recipe.student_model}
+    return {"frontend": recipe.frontend, "versions": recipe.versions, "network": recipe.network}
 
 
 @pytest.mark.parametrize("label", ["joy\u200b", "an\nger", "fr\udcf6h", "label", "speaker"])
 def test_a_label_that_no_model_can_have_is_refused_first(tmp_path: Path, label: str) -> None:
     touch(tmp_path, "anger/a.wav", f"{label}/a.wav")
     with pytest.raises(DatasetError, match=r"a label must .*a\.wav: rename it") as error:
-        load_data(CORPORA["folder"], tmp_path, **wanted(RECIPES["robust"]), cache=tmp_path / "cache", say=print)
+        load_data(CORPORA["folder"], tmp_path, **wanted(RECIPES["paper"]), cache=tmp_path / "cache")
     assert str(error.value).isprintable()
 
 
-def test_labels_without_a_clip_that_can_be_read_are_none(tmp_path: Path) -> None:
+def test_labels_without_a_clip_that_can_be_read_are_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     labelled_folder(tmp_path / "own", ["anger", "fear"], 2)
     touch(tmp_path / "own", "notes/empty.wav")
-    said: list[str] = []
-    recipe = RECIPES["robust"].with_values({"frontend.n_mels": "32", "frontend.columns": "32"})
-    options = {**wanted(recipe), "cache": tmp_path / "cache", "say": said.append}
-    data = load_data(CORPORA["folder"], tmp_path / "own", **options)
+    changes = {"frontend.n_mels": "32", "frontend.columns": "32", "model.patch_height": "32"}
+    options = {**wanted(RECIPES["paper"].with_values(changes)), "versions": ("original",), "cache": tmp_path / "cache"}
+    with caplog.at_level(logging.INFO, logger="speech_emotion_vit"):
+        data = load_data(CORPORA["folder"], tmp_path / "own", **options)
     assert data.labels == ("anger", "fear")
-    assert any("1 labels are left out because none of their clips can be read: notes" in line for line in said)
+    assert "1 labels are left out because none of their clips can be read: notes" in caplog.text
     for clip in (tmp_path / "own" / "fear").iterdir():
         clip.write_bytes(b"")
     with pytest.raises(DatasetError, match="only one label is there, anger"):

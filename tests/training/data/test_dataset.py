@@ -17,7 +17,7 @@ def test_a_table_that_names_its_parts_is_split_so(tmp_path: Path) -> None:
     rows = [f"{line},{part_of[line.split(',')[2]]}" for line in lines[1:]]
     table.write_text("\n".join([f"{lines[0]},split", *rows]))
     common = ("--dataset", "folder", "--data-dir", table, "--cache-dir", tmp_path / "cache")
-    result = succeed("train", *common, *SMALL, "--stage", "supervised", "--output", tmp_path / "own")
+    result = succeed("train", *common, *SMALL, "--output", tmp_path / "own")
     assert "2 training, 4 validation, 0 test clips (the parts are those of the table)" in result.stderr
     with open(tmp_path / "own" / "split.csv", newline="") as file:
         assert all(row["part"] == part_of[row["speaker"]] for row in csv.DictReader(file))
@@ -34,15 +34,13 @@ def test_a_folder_of_ones_own_trains_under_random(place: Path, tmp_path: Path) -
             "folder",
             "--data-dir",
             folder,
-            "--stage",
-            "supervised",
             "--cache-dir",
             place / "cache",
         ),
         *("--output", tmp_path / "run", *SMALL),
     ]
     assert "--protocol random" in fail(*arguments)
-    result = succeed(*arguments, "--protocol", "random", "--set", "supervised.epochs=12")
+    result = succeed(*arguments, "--protocol", "random", "--set", "student.epochs=12")
     assert [json.loads(line)["clips"] for line in result.stdout.splitlines()] == [2, 4]
     card = (tmp_path / "run" / "README.md").read_text()
     assert "known voices, new clips" in card
@@ -52,8 +50,8 @@ def test_a_folder_of_ones_own_trains_under_random(place: Path, tmp_path: Path) -
 def test_the_paper_protocol_prints_its_leak(place: Path, savee: Path, tmp_path: Path) -> None:
     result = succeed(
         *("train", "--dataset", "savee", "--data-dir", savee, "--protocol", "paper", "--recipe", "paper"),
-        *("--stage", "supervised", "--cache-dir", place / "cache", "--output", tmp_path / "run", *SMALL),
-        *("--set", "supervised.epochs=1"),
+        *("--cache-dir", place / "cache", "--output", tmp_path / "run", *SMALL),
+        *("--set", "student.epochs=1", "--set", 'versions=["original", "noise", "shift", "speed"]'),
     )
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert described["split"]["test"] == 45  # a fifth of 4 x 56, rounded up
@@ -69,8 +67,8 @@ def test_unreadable_files_are_named_and_strict_stops(place: Path, tmp_path: Path
     folder = labelled_folder(tmp_path / "mine", ["anger", "neutral"], 6)
     (folder / "anger" / "broken.wav").write_bytes(b"RIFF")
     arguments = [
-        *("train", "--dataset", "folder", "--data-dir", folder, "--stage", "supervised", "--protocol", "random"),
-        *("--cache-dir", place / "cache", "--output", tmp_path / "run", *SMALL, "--set", "supervised.epochs=1"),
+        *("train", "--dataset", "folder", "--data-dir", folder, "--protocol", "random"),
+        *("--cache-dir", place / "cache", "--output", tmp_path / "run", *SMALL, "--set", "student.epochs=1"),
     ]
     error = fail(*arguments, "--strict")
     assert "1 files cannot be read" in error
@@ -83,7 +81,7 @@ def test_one_recording_under_two_names_is_a_leak(tmp_path: Path) -> None:
     folder = labelled_folder(tmp_path / "mine", ["anger", "neutral"], 6)
     (folder / "neutral" / "again.wav").write_bytes(next(iter(sorted((folder / "anger").iterdir()))).read_bytes())
     arguments = ("train", "--dataset", "folder", "--data-dir", folder, "--cache-dir", tmp_path / "cache", *SMALL)
-    arguments += ("--stage", "supervised", "--protocol", "random")
+    arguments += ("--protocol", "random")
     found = [run(*arguments, "--seed", seed, "--output", tmp_path / str(seed)) for seed in range(4)]
     refused = [result for result in found if result.exit_code]
     assert refused  # with some seeds both train

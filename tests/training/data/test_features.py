@@ -18,7 +18,7 @@ from speech_emotion_vit.model.frontend import LogMel
 from speech_emotion_vit.training.data import features
 from speech_emotion_vit.training.data.corpora import Utterance, read_folder
 from speech_emotion_vit.training.data.features import load_features, load_waveforms, make_images, read_waveform
-from speech_emotion_vit.training.data.rows import Rows
+from speech_emotion_vit.training.data.rows import ImageRows, Rows
 
 CONFIG = FrontendConfig(n_mels=32, columns=32)
 DEVICE = torch.device("cpu")
@@ -171,7 +171,7 @@ def rows_of(tmp_path: Path, count: int = 12) -> Rows:
     write_clip(root.parent / "audio" / "p_fear_0.flac", "fear", seconds=5.0)
     utterances = read_folder(root)
     both = [u.altered(version) for u in utterances for version in ("original", "shift")]
-    return Rows(both, load_features(both, CONFIG, cache=tmp_path / "cache"), ["anger", "fear"], device=DEVICE)
+    return ImageRows(both, load_features(both, CONFIG, cache=tmp_path / "cache"), ["anger", "fear"], device=DEVICE)
 
 
 def test_rows_know_their_clips_targets_and_lengths(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_rows_know_their_clips_targets_and_lengths(tmp_path: Path) -> None:
     assert all(
         ("fear" in rows.utterances[clip].id) == target for clip, target in zip(rows.owners, rows.targets, strict=True)
     )
-    images = rows.images(np.arange(len(rows)))
+    images = rows.inputs(np.arange(len(rows)))[0]
     assert images.shape == (26, 1, 32, 32)
     assert rows.lengths.tolist() == (images.amax(dim=(1, 2)) > 0).sum(dim=1).tolist()
 
@@ -205,9 +205,9 @@ def test_unreadable_items_are_left_out_of_rows(tmp_path: Path, utterances: list[
     utterances[0].path.write_bytes(b"")
     store = load_features(utterances, CONFIG, cache=tmp_path / "cache")
     labels = ["anger", "neutral"]
-    assert Rows(utterances, store, labels, device=DEVICE).utterances == utterances[1:]
+    assert ImageRows(utterances, store, labels, device=DEVICE).utterances == utterances[1:]
     with pytest.raises(DatasetError, match="none of 1 clips"):
-        Rows(utterances[:1], store, labels, device=DEVICE)
+        ImageRows(utterances[:1], store, labels, device=DEVICE)
 
 
 def test_the_index_is_plain_json(tmp_path: Path, utterances: list[Utterance]) -> None:

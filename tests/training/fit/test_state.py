@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +8,19 @@ from safetensors.torch import load_file, save_file
 
 from speech_emotion_vit.errors import TrainingError
 from speech_emotion_vit.training.fit.loop import fit
-from speech_emotion_vit.training.fit.stages import Supervised
+from speech_emotion_vit.training.fit.objectives import Supervised
 from speech_emotion_vit.training.fit.state import load_state, save_state
-from tiny_networks import QUICK, STUDENT, TEACHER, job, network
+from tiny_networks import STUDENT, TEACHER, eight_clips, job, network, quick
 
 
 def test_a_state_of_another_network_is_refused(tmp_path: Path, accelerator: Any) -> None:
-    short = dataclasses.replace(QUICK, epochs=1)
-    fit(Supervised(network(STUDENT)), job(tmp_path, "x", short), accelerator)
+    short, rows = quick(epochs=1), eight_clips()
+    fit(Supervised(network(STUDENT), rows), job(tmp_path, short), accelerator)
     with pytest.raises(TrainingError, match=r"does not fit this run .*remove it to repeat this stage"):
-        fit(Supervised(network(TEACHER)), job(tmp_path, "x", short), accelerator)
-    (tmp_path / "x.state.safetensors").write_bytes(b"garbage")
+        fit(Supervised(network(TEACHER), rows), job(tmp_path, short), accelerator)
+    (tmp_path / "teacher.state.safetensors").write_bytes(b"garbage")
     with pytest.raises(TrainingError, match="cannot be resumed from"):
-        fit(Supervised(network(STUDENT)), job(tmp_path, "x", short), accelerator)
+        fit(Supervised(network(STUDENT), rows), job(tmp_path, short), accelerator)
 
 
 @pytest.mark.parametrize(
@@ -35,13 +34,13 @@ def test_a_state_of_another_network_is_refused(tmp_path: Path, accelerator: Any)
     ],
 )
 def test_a_damaged_state_is_refused(tmp_path: Path, accelerator: Any, change: dict[str, Any]) -> None:
-    short = dataclasses.replace(QUICK, epochs=1)
-    fit(Supervised(network(STUDENT)), job(tmp_path, "x", short), accelerator)
-    path = tmp_path / "x.state.safetensors"
+    short, rows = quick(epochs=1), eight_clips()
+    fit(Supervised(network(STUDENT), rows), job(tmp_path, short), accelerator)
+    path = tmp_path / "teacher.state.safetensors"
     groups, progress = load_state(path)
     save_state(path, groups, progress | change)
     with pytest.raises(TrainingError, match=r"does not fit this run .*remove it to repeat this stage"):
-        fit(Supervised(network(STUDENT)), job(tmp_path, "x", short), accelerator)
+        fit(Supervised(network(STUDENT), rows), job(tmp_path, short), accelerator)
     for metadata in ({}, {"progress": "{"}, {"progress": "[]"}):
         save_file(load_file(path), path, metadata={"format": "1"} | metadata)
         with pytest.raises(TrainingError, match=r"does not say how far .*remove it to repeat this stage"):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from speech_emotion_vit.training.folds import cross_fitted
 from speech_emotion_vit.training.score.metrics import (
     Scores,
+    cross_fitted,
     expected_calibration_error,
     fit_temperature,
     mean_probabilities,
@@ -50,7 +50,9 @@ def test_scores_by_hand() -> None:
 def test_a_perfect_prediction_scores_one_and_a_class_without_clips_does_not_count() -> None:
     scores = score_clips(sure(TARGETS, 5), TARGETS, list("ppqqqrr"), list("abcde"))
     assert scores.wa == scores.ua == scores.macro_f1 == 1
-    assert scores.wa_interval == scores.ua_interval == (1, 1)
+    # Seven clips that are right do not prove that all are.
+    for low, high in (scores.wa_interval or (9, 9), scores.ua_interval or (9, 9)):
+        assert (low < 0.9, high) == (True, 1)
 
 
 def test_a_prediction_of_a_class_without_clips_is_wrong_and_no_more() -> None:
@@ -130,6 +132,9 @@ def test_the_interval_of_equally_long_speakers_is_students_of_their_scores() -> 
     assert found == pytest.approx(expected)
     assert found[1] - found[0] > 0.6  # four speakers tell little
     assert speaker_interval(weighted_accuracy, targets, predictions, ["a"] * 40) is None
+    # Two speakers who agree by chance tell no more than their clips.
+    agree = speaker_interval(weighted_accuracy, targets[:4], np.array([0, 1, 0, 1]), ["a", "a", "b", "b"])
+    assert agree == (0, 1)
     # One all right, one all wrong: nothing is known, and no share is below 0 or above 1.
     assert speaker_interval(weighted_accuracy, targets, predictions > 0, ["a"] * 20 + ["b"] * 20) == (0, 1)
 
@@ -154,13 +159,27 @@ def test_folds_are_calibrated_by_each_other() -> None:
     targets = np.array([rng.choice(3, p=row) for row in mean_probabilities(truth, np.arange(600))])
     folds = np.repeat([0, 1, 2], 200)
     overconfident = truth * 4
-    probabilities, temperature = cross_fitted(overconfident, targets, folds)
+    probabilities, temperature = cross_fitted(overconfident, np.arange(600), targets, folds)
     assert temperature == pytest.approx(4, rel=0.15)
     for fold in range(3):
         others = folds != fold
         expected = fit_temperature(overconfident[others], np.arange(400), targets[others])
         assert probabilities[folds == fold] == pytest.approx(
-            mean_probabilities(overconfident[folds == fold], np.arange(200), expected)
+            mean_probabilities(overconfident[folds == fold], np.arange(200), expected), abs=1e-4
         )
-    alone, own = cross_fitted(overconfident, targets, np.zeros(600))
+    alone, own = cross_fitted(overconfident, np.arange(600), targets, np.zeros(600))
     assert alone == pytest.approx(mean_probabilities(overconfident, np.arange(600), own))
+
+
+def test_corpora_of_different_size_weigh_the_same_in_a_temperature() -> None:
+    """In the large one the answers are right as often as they say, in the small one they say far too much."""
+    rng = np.random.default_rng(0)
+    logits = np.log(np.tile([0.8, 0.2], (1100, 1)))
+    targets = (rng.random(1100) > 0.8).astype(np.int64)
+    targets[1000:] = rng.random(100) > 0.5
+    corpora = np.array(["large"] * 1000 + ["small"] * 100)
+    _, fitted = cross_fitted(logits, np.arange(1100), targets, corpora)
+    assert fit_temperature(logits, np.arange(1100), targets) < 1.3
+    assert fitted > 1.8
+    windows = np.repeat(np.arange(1100), 2)  # two windows a clip tell the same
+    assert cross_fitted(logits[windows], windows, targets, corpora)[1] == pytest.approx(fitted, rel=1e-3)

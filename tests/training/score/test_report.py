@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
+from speech_emotion_vit.training.score.card import with_interval
 from speech_emotion_vit.training.score.metrics import score_clips
-from speech_emotion_vit.training.score.report import with_interval, write_confusion
+from speech_emotion_vit.training.score.report import write_confusion
 from training_runs import results_of
 
 
@@ -41,11 +42,17 @@ def test_the_model_card_says_what_the_score_measures(cross_validated: Path) -> N
     assert f"| {ua:.1f} |" in card
     assert "never heard in training: a new voice. leave one speaker out: savee/DC tests, savee/JE validates." in card
     assert "research use, by registration" in card
-    assert '"frequency_warp"' in card
+    assert '"learning_rate": 0.001' in card
+    assert "| student | 3 |" in card
+    assert "teacher |" not in card  # which did not run
     assert "424 of 480 utterances are missing" in card
     pooled = (cross_validated / "README.md").read_text()
     assert "| student, test | 56 | 4 | " in pooled
-    assert "fitted on the validation clips" in card
+    assert "fitted on the 14 validation clips" in card
+    front = card.split("---")[1]
+    for line in ("license: other", "- savee", "- en", "pipeline_tag: audio-classification", "split: test"):
+        assert line in front
+    assert f"value: {ua / 100:.4f}".rstrip("0") in front
     assert 'EmotionClassifier("path/to/this/folder")' in card
     assert "of 4 networks, in the folders `fold-0` to `fold-3`" in pooled
     assert 'EmotionClassifier("path/to/this/folder/final")' in pooled

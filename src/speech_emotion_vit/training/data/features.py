@@ -108,7 +108,7 @@ def load_features(
         "frontend": frontend.to_dict(),
         "versions": {name: dataclasses.asdict(VERSIONS[name]) for name in sorted(used)},
     }
-    return _load(utterances, about, compute, cache or default_cache(), workers, title)
+    return load_values(utterances, about, compute, cache=cache, workers=workers, title=title)
 
 
 def load_waveforms(
@@ -141,17 +141,32 @@ def load_waveforms(
         samples: Values = np.round(waveform * (FULL_SCALE / peak if peak else 0.0)).astype(np.int16)
         return samples
 
-    return _load(utterances, {"sampling_rate": sampling_rate}, compute, cache or default_cache(), workers, title)
+    return load_values(utterances, {"sampling_rate": sampling_rate}, compute, cache=cache, workers=workers, title=title)
 
 
-def _load(
+def load_values(
     utterances: Sequence[Utterance],
     about: Mapping[str, object],
     compute: Callable[[Utterance], Values],
-    cache: Path,
-    workers: int | None,
-    title: str,
+    *,
+    cache: Path | None = None,
+    workers: int | None = None,
+    title: str = "values",
 ) -> Store:
+    """Return what `compute` makes of `utterances`, from the cache or computed into it.
+
+    Args:
+        utterances: what to compute it of.
+        about: all that decides what `compute` makes of a file, JSON-ready: part of the store's name.
+        compute: makes an array of an utterance, of one type and shape but for the first axis; it runs in threads.
+        cache: folder of the stores; `default_cache` if None.
+        workers: threads; the number of cores if None.
+        title: of the progress bar, which is shown on a terminal only.
+
+    Raises:
+        DatasetError: nothing could be computed, or the cache cannot be written.
+    """
+    cache = cache or default_cache()
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         paths = list(dict.fromkeys(utterance.path for utterance in utterances))
         digests = dict(zip(paths, pool.map(_digest, paths), strict=True))

@@ -1,8 +1,9 @@
-"""The rows a stage trains on or is scored on: images of utterances, their labels, and the order they are seen in."""
+"""The rows a stage trains on or is scored on: windows of utterances, their labels, and the order they are seen in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +11,16 @@ import torch
 from torch import Tensor
 
 from ...errors import DatasetError
+from ...model.config import FrontendConfig
+from ...model.frontend import LogMel
+from .augment import change_speed, degrade
 from .corpora import Utterance
-from .features import Store
+from .features import FULL_SCALE, Store
 
 BUCKET_BATCHES = 8  # batches whose rows are sorted by length together: enough to save padding, little enough to mix
+
+SPEED_SHARE, SPEEDS = 0.7, (0.85, 1.18)  # of labelled clips: beyond it another emotion may be heard
+WIDTH_SAMPLES = 8000  # batches of waveforms are multiples of this, half a second
 
 IMPOSSIBLE = -1e4  # a logit whose exponential is 0, and that gives no NaN in a difference or a product with 0
 
@@ -21,13 +28,11 @@ Indices = npt.NDArray[np.int64]
 
 
 class Rows:
-    """Images of utterances, one row per window.
-
-    On a GPU the images are kept on the device; on the CPU they stay memory-mapped.
+    """Utterances, one row per window; of a front-end with columns `ImageRows`, of one without `WaveformRows`.
 
     Args:
         utterances: what to take; one that could not be read is left out.
-        features: the images of at least these.
+        store: of at least these: what a row is made of.
         labels: of the network, in the order of its head.
         device: where batches are wanted.
         possible: by corpus, the labels that its clips can have, as `Split.labels` has them. Nobody was asked whether a
@@ -40,22 +45,22 @@ class Rows:
     def __init__(
         self,
         utterances: Sequence[Utterance],
-        features: Store,
+        store: Store,
         labels: Sequence[str],
         *,
         device: torch.device,
         possible: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        readable = [utterance for utterance in utterances if utterance.id in features.rows]
+        readable = [utterance for utterance in utterances if utterance.id in store.rows]
         if utterances and not readable:
             raise DatasetError(f"none of {len(utterances)} clips can be read: see the faults named above")
         self.utterances = readable
         """The clips; `owners` points into this list."""
         self.device = device
-        self._images = features.values
-        rows = [(row, clip) for clip, each in enumerate(readable) for row in range(*features.rows[each.id])]
-        self._row: Indices = np.array([row for row, _ in rows], dtype=np.int64)
-        self.owners: Indices = np.array([clip for _, clip in rows], dtype=np.int64)
+        self._values = store.values
+        places = [(place, clip) for clip, each in enumerate(readable) for place in self._windows(*store.rows[each.id])]
+        self._places: Indices = np.array([place for place, _ in places], dtype=np.int64).reshape(-1, 2)
+        self.owners: Indices = np.array([clip for _, clip in places], dtype=np.int64)
         """The clip of each row `[rows]`."""
         classes = {label: index for index, label in enumerate(labels)}
         self.clip_targets: Indices = np.array([classes[utterance.label] for utterance in readable], dtype=np.int64)
@@ -63,20 +68,27 @@ class Rows:
         self.targets: Indices = self.clip_targets[self.owners]
         """The true class of each row `[rows]`."""
         self._masks = _masks([utterance.corpus for utterance in readable], labels, possible)
-        self.lengths: Indices = _lengths(self._images, self._row)
-        """Columns of each row that are not padding `[rows]`."""
-        self._resident: Tensor | None = None
-        if device.type != "cpu" and len(rows):
-            self._resident = torch.from_numpy(self._images[self._row]).to(device)
+        self.lengths: Indices = self._lengths()
+        """How long each row is `[rows]`, in columns or samples."""
+
+    def _windows(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Return where the rows of a clip begin and end, given where its values do."""
+        raise NotImplementedError
+
+    def _lengths(self) -> Indices:
+        raise NotImplementedError
+
+    def inputs(self, rows: Indices, seed: int | None = None) -> tuple[Tensor, ...]:
+        """Return what a network's `embed` takes of some rows, on the device.
+
+        Args:
+            rows: which.
+            seed: of alterations, as by other rooms and microphones; None: the rows as they are.
+        """
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.owners)
-
-    def images(self, rows: Indices) -> Tensor:
-        """Return the images `[len(rows), 1, n_mels, columns]` in float32 on the device."""
-        if self._resident is not None:
-            return self._resident[torch.from_numpy(rows).to(self.device)].float().unsqueeze(1)
-        return torch.from_numpy(self._images[self._row[rows]]).float().unsqueeze(1)
 
     def mask(self, rows: Indices) -> Tensor | None:
         """Return whether each row can have each label `[len(rows), classes]`; None where all can have all."""
@@ -113,10 +125,106 @@ def _masks(
     return np.array([[label in possible[corpus] for label in labels] for corpus in corpora])
 
 
-def _lengths(images: npt.NDArray[np.float16], rows: Indices) -> Indices:
-    """Return the columns of each of `rows` that are not zero throughout `[rows]`."""
-    parts = [images[rows[i : i + 256]].view(np.uint16) for i in range(0, len(rows), 256)]
-    return np.concatenate([np.zeros(0), *((part != 0).any(axis=1).sum(axis=1) for part in parts)]).astype(np.int64)
+class ImageRows(Rows):
+    """Rows that are images in a store. On a GPU they are kept on the device; on the CPU they stay memory-mapped."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._resident: Tensor | None = None
+        if self.device.type != "cpu" and len(self):
+            self._resident = torch.from_numpy(self._values[self._places[:, 0]]).to(self.device)
+
+    def _windows(self, first: int, last: int) -> list[tuple[int, int]]:
+        return [(row, row + 1) for row in range(first, last)]
+
+    def _lengths(self) -> Indices:
+        """Return the columns of each row that are not zero throughout `[rows]`."""
+        rows = self._places[:, 0]
+        parts = [self._values[rows[i : i + 256]].view(np.uint16) for i in range(0, len(rows), 256)]
+        return np.concatenate([np.zeros(0), *((part != 0).any(axis=1).sum(axis=1) for part in parts)]).astype(np.int64)
+
+    def inputs(self, rows: Indices, seed: int | None = None) -> tuple[Tensor, ...]:
+        """Return images `[len(rows), 1, n_mels, columns]`; images are not altered."""
+        if self._resident is not None:
+            return (self._resident[torch.from_numpy(rows).to(self.device)].float().unsqueeze(1),)
+        return (torch.from_numpy(self._values[self._places[rows, 0]]).float().unsqueeze(1),)
+
+
+class WaveformRows(Rows):
+    """Rows that are stretches of waveforms; their images are as wide as the longest clip of a batch.
+
+    Args:
+        arguments: those of `Rows`.
+        frontend: makes the images; its window is the longest row.
+        options: those of `Rows`.
+    """
+
+    def __init__(self, *arguments: Any, frontend: FrontendConfig, **options: Any) -> None:
+        self.frontend = LogMel(frontend)
+        super().__init__(*arguments, **options)
+        self.frontend.to(self.device)
+
+    def _windows(self, first: int, last: int) -> list[tuple[int, int]]:
+        c = self.frontend.config
+        starts = [*range(first, last - c.window_samples, c.hop_samples), max(first, last - c.window_samples)]
+        return [(start, min(last, start + c.window_samples)) for start in starts]
+
+    def _lengths(self) -> Indices:
+        return self._places[:, 1] - self._places[:, 0]
+
+    def inputs(self, rows: Indices, seed: int | None = None) -> tuple[Tensor, ...]:
+        """Return images `[len(rows), 1, n_mels, frames]` and how many frames belong to each clip `[len(rows)]`."""
+        waveforms = [self._waveform(row) for row in rows]
+        if seed is not None:
+            generators = [np.random.default_rng((seed, int(row))) for row in rows]
+            waveforms = [self._altered(rng, waveform) for rng, waveform in zip(generators, waveforms, strict=True)]
+        return images_of(waveforms, self.frontend, self.device)
+
+    def _waveform(self, row: int) -> npt.NDArray[np.float32]:
+        first, last = self._places[row]
+        return np.asarray(self._values[first:last] / np.float32(FULL_SCALE), np.float32)
+
+    def _altered(self, rng: np.random.Generator, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if rng.random() < SPEED_SHARE:
+            waveform = change_speed(waveform, rng.uniform(*SPEEDS))[: self.frontend.config.window_samples]
+        return degrade(waveform, rng, bank=self._another)
+
+    def _another(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        return self._waveform(int(rng.integers(len(self))))
+
+
+@torch.no_grad()
+def images_of(
+    waveforms: Sequence[npt.NDArray[np.float32]], frontend: LogMel, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return images `[batch, 1, n_mels, frames]` of clips of any lengths, and how many frames each has `[batch]`.
+
+    The batch is as wide as its longest clip, rounded up to half a second: kernels are made, and kept, for each width.
+    """
+    samples = np.array([len(waveform) for waveform in waveforms])
+    hop = frontend.config.hop_length
+    width = -(-int(samples.max()) // WIDTH_SAMPLES) * WIDTH_SAMPLES
+    padded = np.zeros((len(waveforms), width), np.float32)
+    for row, waveform in zip(padded, waveforms, strict=True):
+        row[: len(waveform)] = waveform
+    frames = torch.from_numpy(samples // hop + 1).to(device)
+    power = frontend.mel_power(torch.from_numpy(padded).to(device))
+    return frontend.image(power, frames), frames
+
+
+def make_rows(
+    utterances: Sequence[Utterance],
+    store: Store,
+    labels: Sequence[str],
+    frontend: FrontendConfig,
+    *,
+    device: torch.device,
+    possible: Mapping[str, Sequence[str]] | None = None,
+) -> Rows:
+    """Return rows of what the front-end asks for: images with columns, else waveforms; the arguments are `Rows`'s."""
+    if frontend.columns is None:
+        return WaveformRows(utterances, store, labels, frontend=frontend, device=device, possible=possible)
+    return ImageRows(utterances, store, labels, device=device, possible=possible)
 
 
 def restrict(logits: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,252 +1,247 @@
-"""Stages: each maps a batch to a dict of losses, whose sum is minimised. One loop runs them all.
-
-======== ================================== ==================================
-Teacher  `Supervised`                       cross-entropy
-Matching `Matching`                         L1 between the CLS features
-Student  `Distillation`                     cross-entropy + alpha L1
-======== ================================== ==================================
-"""
+"""The stages of a run, in order: what each needs, what it is given, and what it hands on."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
-from typing import NamedTuple
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ...model.vit import SpectrogramViT
-from ..data.rows import restrict
-from .losses import cross_entropy, feature_distance, soft_cross_entropy
+from ...errors import ConfigError
+from ...model.build import Network, build_network
+from ...model.frame_vit import FrameViT
+from ...weights.checkpoint import HEAD, load_network
+from ...weights.resolve import resolve_model
+from ..data.dataset import Dataset, read_audio
+from ..data.protocols import Fold, Protocol
+from ..data.rows import Rows
+from ..recipes import (
+    FramesStage,
+    GradientStage,
+    HeadStage,
+    MatchStage,
+    Recipe,
+    StudentStage,
+    TeacherStage,
+    TuningStage,
+)
+from ..score.evaluate import Record, score_rows, validation_record
+from .frames import FrameMatching, listen, warm_start
+from .head import balanced_weights, embed_rows, fit_head
+from .loop import Job, fit, seed_of
+from .objectives import Distillation, FeatureMatching, Supervised
+from .state import load_state, restoring, save_state
+from .teacher import SpeechEncoder, read_teacher
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
 
 
-class Batch(NamedTuple):
-    """What a stage sees of the training data; tensors on one device."""
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one split was asked for."""
 
-    images: Tensor
-    """`[batch, 1, n_mels, columns]`."""
-    targets: Tensor
-    """Class probabilities `[batch, classes]`."""
-    order: Tensor | None = None
-    """Random numbers `[batch, patches]`: the patches with the highest ones survive dropping."""
-    reference: Tensor | None = None
-    """The teacher's features `[batch, dim]` of these images where they are known already."""
-    mask: Tensor | None = None
-    """Which classes each clip can have `[batch, classes]`; None: all can have all."""
-    clean: Tensor | None = None
-    """`images` without noise; None: there is none in them."""
-
-    @property
-    def teacher_images(self) -> Tensor:
-        """The images that a teacher sees `[batch, 1, n_mels, columns]`: each clip without the noise."""
-        return self.images if self.clean is None else self.clean
-
-    def share(self, index: int, number: int) -> Batch:
-        """Return every `number`-th row from `index` on."""
-        return Batch(*(None if value is None else value[index::number] for value in self))  # type: ignore[arg-type]
-
-
-def encode(network: SpectrogramViT, images: Tensor, *, drop: float = 0.0, order: Tensor | None = None) -> Tensor:
-    """Return the CLS features `[batch, dim]` of `images`, computed on the fewest tokens.
-
-    Padding is collapsed where the network allows it. Of the patches a share `drop` is left out at random: those
-    with the lowest `order` `[batch, patches]`; padding keeps its share among what is left.
-    """
-    if not drop or order is None:
-        return network.embed(images)
-    if network.config.collapsible:
-        return network.forward_patches(*_thin(network.patches(images), drop, order)).embedding
-    patches, key_bias = network.tokenize(images)
-    kept = max(1, round(patches.shape[1] * (1.0 - drop)))
-    order = order[:, : patches.shape[1]]
-    if key_bias is not None:  # padding goes first
-        order = torch.where(key_bias.isfinite(), order, -1.0)
-    chosen = order.topk(kept, dim=1).indices
-    key_bias = None if key_bias is None else key_bias.gather(1, chosen)
-    patches = patches.gather(1, chosen.unsqueeze(-1).expand(-1, -1, patches.shape[2]))
-    return network.forward_patches(patches, key_bias).embedding
+    data: Dataset
+    """The corpus and its features."""
+    data_dir: Path
+    """Where it is; what is heard without labels lies there, too."""
+    recipe: Recipe
+    """How it is trained."""
+    protocol: Protocol
+    """How it is split."""
+    fold: Fold
+    """Which fold, where the protocol has some."""
+    seed: int
+    """Of everything random."""
+    folder: Path
+    """Where the results go."""
+    shared: Path
+    """Where folds keep what no label decides, so that it is done once."""
+    teacher: Path | None
+    """Where the speech encoder is; None: on the Hub."""
+    cache: Path | None
+    """Of features."""
+    resume: bool = False
+    """Whether a run that is there is gone on with."""
+    temperature: float | None = None
+    """Used where there is nothing to fit it on."""
 
 
-def _thin(patches: Tensor, drop: float, order: Tensor) -> tuple[Tensor, Tensor]:
-    """Return fewer patches and their `key_bias`: the real ones that come first, and one for all the padding."""
-    real = patches.any(dim=-1)
-    total = patches.shape[1]
-    count = real.sum(dim=1, keepdim=True)
-    kept = (count * (1.0 - drop)).ceil().long()
-    padding = (total - count) * (1.0 - drop)
-    length = min(total, int(kept.max()) + 1)
-    best = torch.where(real, order, -1.0).topk(length, dim=1).indices
-    position = torch.arange(length, device=patches.device)
-    key_bias = torch.where(position < kept, 0.0, float("-inf"))
-    key_bias = torch.where((position == kept) & (padding > 0), padding.clamp(min=1e-6).log(), key_bias)
-    chosen = patches.gather(1, best.unsqueeze(-1).expand(-1, -1, patches.shape[2]))
-    return chosen.masked_fill((position >= kept).unsqueeze(-1), 0.0), key_bias.to(patches.dtype)
-
-
-class FrozenTeacher:
-    """A copy of a network that nothing can train: no module registers it, so no optimiser or ``train()`` finds it.
+class Stages:
+    """The stages of a run, in order, each handing its networks to the next.
 
     Args:
-        network: the teacher; it is copied, so that the caller's own keeps its state.
+        run: what is asked for.
+        rows: ``train`` and ``validation``.
+        classes: number of labels.
+        accelerator: device, precision and processes.
     """
 
-    def __init__(self, network: SpectrogramViT) -> None:
-        self._network = copy.deepcopy(network).eval().requires_grad_(False)
+    def __init__(self, run: Run, rows: Mapping[str, Rows], classes: int, accelerator: Accelerator) -> None:
+        self.of, self.rows, self.classes, self.accelerator = run, rows, classes, accelerator
+        self.networks: dict[str, Network] = {}
+        self.history: dict[str, list[Record]] = {}
+        self.features: Tensor | None = None  # the teacher's, of all training rows
 
-    def to(self, device: torch.device) -> FrozenTeacher:
-        """Move it to `device` and return it."""
-        self._network.to(device)
-        return self
-
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """Return the CLS features `[batch, dim]` of all of the image."""
-        return encode(self._network, images)
-
-    @torch.no_grad()
-    def logits(self, embedding: Tensor) -> Tensor:
-        """Return the logits `[batch, classes]` of features `[batch, dim]`."""
-        logits: Tensor = self._network.head(embedding)
-        return logits
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the weights."""
-        return self._network.state_dict()
-
-
-class Supervised(nn.Module):
-    """Cross-entropy of a network: the teacher's stage, and a student's without a teacher of its own.
-
-    Args:
-        network: what is trained.
-        drop: share of the patches left out in training.
-        label_smoothing: share of the target spread over all classes.
-        class_weights: `[classes]` or None.
-        teachers: networks whose mean softened answer is a further target; they see all patches.
-        soft_weight: weight of that target.
-        soft_temperature: what softens answers.
-    """
-
-    class_weights: Tensor | None
-
-    def __init__(
-        self,
-        network: SpectrogramViT,
-        *,
-        drop: float = 0.0,
-        label_smoothing: float = 0.0,
-        class_weights: Tensor | None = None,
-        teachers: Sequence[FrozenTeacher] = (),
-        soft_weight: float = 0.0,
-        soft_temperature: float = 2.0,
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.teachers = tuple(teachers)
-        self.soft_weight = soft_weight
-        self.soft_temperature = soft_temperature
-        self.drop = drop
-        self.label_smoothing = label_smoothing
-        self.register_buffer("class_weights", class_weights, persistent=False)
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of `batch`."""
-        embedding = encode(self.network, batch.images, drop=self.drop, order=batch.order)
-        losses = {"cross_entropy": self._cross_entropy(embedding, batch)}
-        if self.teachers:
-            losses["soft_labels"] = self._soft_labels(
-                embedding, [teacher.logits(teacher.features(batch.teacher_images)) for teacher in self.teachers], batch
-            )
-        return losses
-
-    def _soft_labels(self, embedding: Tensor, answers: Sequence[Tensor], batch: Batch) -> Tensor:
-        """Return the weighted loss against the mean of the teachers' logits `[batch, classes]`, softened first."""
-        softened = torch.stack(
-            [(restrict(logits.float(), batch.mask) / self.soft_temperature).softmax(dim=1) for logits in answers]
-        )
-        logits = restrict(self.network.head(embedding), batch.mask)
-        return self.soft_weight * soft_cross_entropy(logits, softened.mean(dim=0), temperature=self.soft_temperature)
-
-    def _cross_entropy(self, embedding: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(
-            self.network.head(embedding),
-            batch.targets,
-            label_smoothing=self.label_smoothing,
-            class_weights=self.class_weights,
-            mask=batch.mask,
-        )
-
-
-class Matching(nn.Module):
-    """L1 distance of the student's CLS feature to the teacher's; the student's head is not trained.
-
-    Args:
-        network: the student.
-        teacher: what it is to imitate.
-        drop: share of the student's patches left out in training; the teacher sees all.
-    """
-
-    def __init__(self, network: SpectrogramViT, teacher: FrozenTeacher, *, drop: float = 0.0) -> None:
-        super().__init__()
-        self.network = network
-        self.teacher = teacher
-        self.drop = drop
-        network.head.requires_grad_(False)
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of `batch`."""
-        embedding = encode(self.network, batch.images, drop=self.drop, order=batch.order)
-        reference = self.teacher.features(batch.teacher_images) if batch.reference is None else batch.reference
-        return {"matching": feature_distance(embedding, reference)}
-
-
-class Distillation(Supervised):
-    """Cross-entropy and L1 to the teacher's feature, and, where asked for, the teacher's soft labels.
-
-    Args:
-        network: the student.
-        teacher: what it is to imitate.
-        alpha: weight of the L1 distance.
-        soft_weight: weight of the cross-entropy against the teacher's probabilities.
-        soft_temperature: what softens these probabilities.
-        drop: share of the student's patches left out in training; the teacher sees all.
-        label_smoothing: share of the target spread over all classes.
-        class_weights: `[classes]` or None.
-    """
-
-    def __init__(
-        self,
-        network: SpectrogramViT,
-        teacher: FrozenTeacher,
-        *,
-        alpha: float,
-        soft_weight: float = 0.0,
-        soft_temperature: float = 2.0,
-        drop: float = 0.0,
-        label_smoothing: float = 0.0,
-        class_weights: Tensor | None = None,
-    ) -> None:
-        super().__init__(
-            network,
-            drop=drop,
-            label_smoothing=label_smoothing,
-            class_weights=class_weights,
-            soft_weight=soft_weight,
-            soft_temperature=soft_temperature,
-        )
-        self.teacher = teacher
-        self.alpha = alpha
-        network.head.requires_grad_(True)
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of `batch`."""
-        embedding = encode(self.network, batch.images, drop=self.drop, order=batch.order)
-        reference = self.teacher.features(batch.teacher_images) if batch.reference is None else batch.reference
-        losses = {
-            "cross_entropy": self._cross_entropy(embedding, batch),
-            "matching": self.alpha * feature_distance(embedding, reference),
+    def run(self) -> dict[str, list[Record]]:
+        """Go through all stages and return their records."""
+        steps: dict[type[Any], Callable[[Any], None]] = {
+            TeacherStage: self._teacher,
+            MatchStage: self._match,
+            StudentStage: self._distil,
+            FramesStage: self._frames,
+            HeadStage: self._head,
+            TuningStage: self._tune,
         }
-        if self.soft_weight:
-            losses["soft_labels"] = self._soft_labels(embedding, [self.teacher.logits(reference)], batch)
-        return losses
+        self.log, close = _tensorboard(self.of.folder, self.accelerator)
+        try:
+            for settings in self.of.recipe.stages:
+                steps[type(settings)](settings)
+        finally:
+            close()
+        return self.history
+
+    def _teacher(self, settings: TeacherStage) -> None:
+        shape = self.of.recipe.teacher(self.classes)
+        network = self.networks["teacher"] = self._initial(shape, "teacher")
+        self._fit(Supervised(network, self.rows["train"]), settings)
+
+    def _match(self, settings: MatchStage) -> None:
+        reference = self._reference(settings.name)
+        self._student().head.load_state_dict(self.networks["teacher"].head.state_dict())  # whose feature it is to have
+        # The last epoch is kept: nothing but the distance is learnt, and a head that rests cannot choose.
+        self._fit(FeatureMatching(self._student(), self.rows["train"], reference), settings, validated=False)
+
+    def _distil(self, settings: StudentStage) -> None:
+        if not settings.alpha:
+            self._fit(Supervised(self._student(), self.rows["train"]), settings)
+            return
+        reference = self._reference(settings.name)
+        if MatchStage not in map(type, self.of.recipe.stages):
+            self._student().head.load_state_dict(self.networks["teacher"].head.state_dict())
+        self._fit(Distillation(self._student(), self.rows["train"], reference, alpha=settings.alpha), settings)
+
+    def _frames(self, settings: FramesStage) -> None:
+        run, network = self.of, self._student()
+        assert isinstance(network, FrameViT)
+        folder = run.shared / "state"
+        path = folder / f"{settings.name}.state.safetensors"
+        if path.is_file():
+            groups, progress = load_state(path)
+            if progress.get("done"):
+                with restoring(path):
+                    network.load_state_dict(groups["kept"])
+                    self.history[settings.name] = list(progress["history"])
+                logger.info("%s: is complete", settings.name)
+                return
+        layers = sorted({layer for _, layer in settings.targets})
+        tensors = read_teacher(run.teacher)
+        encoder = SpeechEncoder(tensors, layers=max(layers), positions=settings.positions)
+        if settings.warm_start:
+            logger.info("%s: %d parts start as the teacher's", settings.name, warm_start(network, tensors))
+        with self.accelerator.main_process_first():
+            listening = listen(encoder, read_audio(settings.audio, run.data_dir), layers, cache=run.cache)
+        stage = FrameMatching(network, listening, run.recipe.frontend, settings.targets, device=self.accelerator.device)
+        self._fit(stage, settings, folder=folder, validated=False)
+
+    def _head(self, settings: HeadStage) -> None:
+        run, network = self.of, self._student()
+        path = run.folder / "state" / f"{settings.name}.state.safetensors"
+        if path.is_file():
+            groups, record = load_state(path)
+            with restoring(path):
+                network.head.load_state_dict(groups["head"])
+                if not all(map(math.isfinite, record.values())) or "seconds" not in record:
+                    raise ValueError(f"no record of a head: {record}")
+        else:
+            # What is left out in turn is what the score will be about: voices, or clips of known voices.
+            known = run.protocol not in ("speaker", "corpus")
+            left_out = [clip.recording if known else clip.speaker for clip in self.rows["train"].utterances]
+            record = fit_head(network, self.rows["train"], left_out, settings, run.seed)
+            if self.accelerator.is_main_process:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                save_state(path, {"head": network.head.state_dict()}, record)
+        self.history[settings.name] = [record]
+        for key, value in record.items():
+            self.log(f"{settings.name}/{key}", value, 1)
+        logger.info("%s: UA %.1f %% on training clips left out", settings.name, 100 * record["left_out_ua"])
+
+    def _tune(self, settings: TuningStage) -> None:
+        network, train = self._student().eval(), self.rows["train"]
+        reference = embed_rows(network, train, accelerator=self.accelerator)
+        weights = balanced_weights(train)
+        self._fit(Distillation(network, train, reference, alpha=settings.alpha, weights=weights), settings)
+
+    def _fit(
+        self, stage: nn.Module, settings: GradientStage, *, folder: Path | None = None, validated: bool = True
+    ) -> None:
+        rows = self.rows["validation"]
+
+        def validate() -> Record:
+            return validation_record(score_rows(stage.network, rows, self.accelerator), rows)  # type: ignore[arg-type]
+
+        job = Job(
+            settings=settings,
+            seed=self.of.seed,
+            folder=folder or self.of.folder / "state",
+            validate=validate if validated and len(rows) else None,
+            log=self.log,
+        )
+        self.history[settings.name] = fit(stage, job, self.accelerator)
+
+    def _student(self) -> Network:
+        if "student" not in self.networks:
+            recipe = self.of.recipe
+            network = self._initial(recipe.network(self.classes), "student")
+            if recipe.start:
+                start_from(network, recipe.start)
+            self.networks["student"] = network
+        return self.networks["student"]
+
+    def _reference(self, name: str) -> Tensor:
+        """Return the teacher's features of all training rows `[rows, dim]`, which nothing can train."""
+        if "teacher" not in self.networks:
+            raise ConfigError(f"stage {name} needs stage teacher: name it in --stages, too")
+        if self.features is None:
+            self.features = embed_rows(self.networks["teacher"], self.rows["train"], accelerator=self.accelerator)
+        return self.features
+
+    def _initial(self, shape: Any, role: str) -> Network:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(self.of.seed, role))
+            return build_network(shape).to(self.accelerator.device)
+
+
+def start_from(network: Network, model: str) -> None:
+    """Give a network the weights of a model, except those of the head.
+
+    Raises:
+        WeightsError: the model cannot be found, verified or read.
+        ConfigError: it has another shape.
+    """
+    source, config = load_network(resolve_model(model))
+    wanted = {**network.config.to_dict(), "num_classes": 0}
+    if {**config.model.to_dict(), "num_classes": 0} != wanted:
+        raise ConfigError(
+            f"{model}: its network is {config.model}, that of the recipe {network.config}: set start anew"
+        )
+    tensors = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith(HEAD)}
+    network.load_state_dict(network.state_dict() | tensors)
+
+
+def _tensorboard(
+    folder: Path, accelerator: Accelerator
+) -> tuple[Callable[[str, float, int], None], Callable[[], None]]:
+    if not accelerator.is_main_process:
+        return (lambda name, value, epoch: None), (lambda: None)
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder / "tensorboard"))
+    return (lambda name, value, epoch: writer.add_scalar(name, value, epoch)), writer.close

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +16,21 @@ from ...errors import DatasetError
 from ...model.build import Network
 from ...model.config import ClassifierConfig
 from ...weights.resolve import ResolvedModel
-from ..data.corpora import ORIGINAL, Corpus, Utterance, named, remarks
-from ..data.dataset import describe_faults
-from ..data.features import load_features
+from ..data.corpora import LABELLED, ORIGINAL, Corpus, Utterance, find_corpus, named, remarks
+from ..data.dataset import describe_faults, load_inputs
 from ..data.labels import map_labels
 from ..data.paper import VERSIONS
-from ..data.protocols import FEWEST_LABELS, Fold, Protocol, Split, make_split, number_of_folds, score_all
-from ..data.rows import Rows, restrict
+from ..data.protocols import (
+    FEWEST_LABELS,
+    Fold,
+    Protocol,
+    Split,
+    make_split,
+    number_of_folds,
+    parts_to_score,
+    score_all,
+)
+from ..data.rows import Rows, make_rows, restrict
 from .metrics import (
     Floats,
     Scores,
@@ -35,7 +45,6 @@ from .provenance import WHAT_COUNTS, Heard, heard_by
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-LEAST = 1e-200  # of a sum that can still be divided by
 SCORE_BATCH = 128  # rows that are scored at once
 
 Record = dict[str, float]
@@ -51,14 +60,16 @@ def score_rows(network: Network, rows: Rows, accelerator: Accelerator | None = N
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     for batch in rows.by_length(SCORE_BATCH)[rank::world]:
         index = torch.from_numpy(batch).to(rows.device)
-        logits[index] = restrict(network.head(network.embed(rows.images(batch))).float(), rows.mask(batch))
+        logits[index] = restrict(network.head(network.embed(*rows.inputs(batch))).float(), rows.mask(batch))
     if accelerator is not None and world > 1:
         logits = accelerator.reduce(logits, reduction="sum")
     return logits.double().cpu().numpy()
 
 
 def validation_record(logits: Floats, rows: Rows) -> Record:
-    """Return WA, UA and negative log likelihood of the clips of `rows`."""
+    """Return WA, UA and negative log likelihood of the clips of `rows`; NaN of answers that are none."""
+    if not np.isfinite(logits).all():
+        return dict.fromkeys(("validation_wa", "validation_ua", "validation_nll"), math.nan)
     probabilities = mean_probabilities(logits, rows.owners)
     predictions = probabilities.argmax(axis=1)
     return {
@@ -72,12 +83,14 @@ def validation_record(logits: Floats, rows: Rows) -> Record:
 class Evaluation:
     """The result of `evaluate_model`."""
 
-    scores: Scores
-    """Scores on the clips that could be scored."""
+    scores: dict[str, Scores]
+    """Scores by what was scored: each corpus, over its own labels."""
     clips: tuple[Utterance, ...]
-    """These clips."""
+    """The clips that could be scored."""
+    labels: tuple[str, ...]
+    """Labels that the model and some corpus have in common, in the model's order."""
     probabilities: Floats
-    """Their probabilities `[clips, labels]`, in the order of ``scores.labels``."""
+    """Probabilities of the clips `[clips, labels]`; 0 for what nobody was asked in a corpus."""
     heard: int
     """How many of these clips, or of their speakers (``speaker``) or corpora (``corpus``), the model has heard."""
     notes: tuple[str, ...]
@@ -99,10 +112,11 @@ def evaluate_model(
     strict: bool = False,
     cache: Path | None = None,
 ) -> Evaluation:
-    """Score a network on the items of one part of a split.
+    """Score a network on the clips of one part of a split.
 
-    Clips whose label the model does not know are left out. Labels the corpus does not have are taken out of the
-    model's answer and the rest is made to sum to 1: the question is which of the corpus's emotions it is.
+    Labels are the same if they mean the same, see `map_labels`. Clips whose label the model does not know are left out.
+    Labels the corpus does not have are taken out of the model's answer and the rest is made to sum to 1: the question
+    is which of the corpus's emotions it is.
 
     Args:
         network: the model, in eval mode.
@@ -119,12 +133,13 @@ def evaluate_model(
         cache: of features.
 
     Raises:
-        DatasetError: the corpus is not there, is not as published with `strict`, or shares no label with the model.
+        DatasetError: the corpus is not there, is not as published with `strict`, or shares no two labels with the
+            model.
     """
-    utterances = corpus.read(data_dir)
+    utterances, renamed = _by_its_names(corpus.read(data_dir), config.labels)
     split = _split(utterances, protocol, fold, seed)
     clips: tuple[Utterance, ...] = {"test": split.test, "validation": split.validation, "train": split.train}[part]
-    notes = [f"{protocol} protocol, {part} clips: {split.note}"]
+    notes = [f"{protocol} protocol, {part} clips: {split.note}", *renamed]
     if split.left_out:
         notes.append(
             f"{len(split.left_out)} known defects are in no part: "
@@ -132,23 +147,18 @@ def evaluate_model(
         )
     frontend = replace(config.frontend, long_clips="truncate") if protocol == "paper" else config.frontend
     wanted = {utterance.id: utterance for utterance in (*utterances, *clips)}
-    features = load_features(list(wanted.values()), frontend, cache=cache, title=corpus.title)
+    features = load_inputs(list(wanted.values()), frontend, cache=cache, title=corpus.title)
     wrong = remarks(corpus, data_dir, utterances) + describe_faults(features)
     if strict and wrong:
         raise DatasetError(f"{data_dir}: {'; '.join(wrong)}: repair it, or leave out --strict")
     notes += wrong
     there = {label for labels in split.labels.values() for label in labels}
-    same = map_labels(sorted(there), config.labels)
-    if renamed := {label: name for label, name in same.items() if label != name}:
-        notes.append("labels taken for the model's own: " + ", ".join(f"{a} is {b}" for a, b in renamed.items()))
-        clips = tuple(replace(clip, label=same.get(clip.label, clip.label)) for clip in clips)
-    asked = {name: tuple({same.get(label, label) for label in labels}) for name, labels in split.labels.items()}
-    common = [label for label in config.labels if label in same.values()]
+    common = tuple(label for label in config.labels if label in there)
     if len(common) < FEWEST_LABELS:
         raise DatasetError(
-            f"the model and {corpus.title} share {len(common)} labels, which is no score: it knows "
-            f"{', '.join(config.labels)}; the corpus has {', '.join(sorted(there))}: rename the labels that mean the "
-            "same, or choose another model"
+            f"the model and {corpus.title} share {', '.join(common) or 'no label'}, and a score needs {FEWEST_LABELS} "
+            f"labels: the model knows {', '.join(config.labels)}; the corpus has {', '.join(sorted(there))}: rename "
+            "these, or choose another model"
         )
     notes += _label_notes(config.labels, [clip.label for clip in clips], common)
     clips = tuple(clip for clip in clips if clip.label in common)
@@ -159,25 +169,62 @@ def evaluate_model(
     if not clips:
         remedy = "pass --fold: without one every clip is tested" if not split.train else "choose another part or fold"
         raise DatasetError(f"{corpus.title}, {protocol}: there is no {part} clip to score: {remedy}")
-    possible = asked if len(asked) > 1 else None
-    rows = Rows(clips, features, config.labels, device=device, possible=possible)
-    chosen = [config.labels.index(label) for label in common]
+    rows = make_rows(clips, features, config.labels, frontend, device=device, possible=split.labels)
     logits = score_rows(network, rows)
     if not np.isfinite(logits).all():
         raise DatasetError(f"{model.name}: its answers on {corpus.title} are not finite: choose another model")
-    probabilities = mean_probabilities(logits, rows.owners, config.temperature)[:, chosen]
-    sums = probabilities.sum(axis=1, keepdims=True)
-    # Of an answer that is all another label's nothing is left to divide: then these labels alone are asked.
-    alone = mean_probabilities(logits[:, chosen], rows.owners, config.temperature)
-    probabilities = np.where(sums > LEAST, probabilities / np.maximum(sums, LEAST), alone)
-    targets = np.array([common.index(clip.label) for clip in rows.utterances], dtype=np.int64)
+    probabilities = mean_probabilities(logits, rows.owners, config.temperature)
+    chosen = [config.labels.index(label) for label in common]
     return Evaluation(
-        scores=score_clips(probabilities, targets, [clip.speaker for clip in rows.utterances], common),
+        scores=scores_by_corpus("", rows.utterances, probabilities, config.labels, split.labels),
         clips=tuple(rows.utterances),
-        probabilities=probabilities,
+        labels=common,
+        probabilities=probabilities[:, chosen],
         heard=count,
         notes=tuple(notes),
     )
+
+
+def _by_its_names(utterances: Sequence[Utterance], labels: Sequence[str]) -> tuple[list[Utterance], list[str]]:
+    """Return utterances with the model's names for labels that mean the same, and what is to be said of that."""
+    same = map_labels(sorted({utterance.label for utterance in utterances}), labels)
+    renamed = {label: name for label, name in same.items() if label != name}
+    if not renamed:
+        return list(utterances), []
+    listed = ", ".join(f"{label} is {name}" for label, name in renamed.items())
+    notes = [f"labels taken for the model's own: {listed}"]
+    return [replace(u, label=renamed.get(u.label, u.label)) for u in utterances], notes
+
+
+def unheard_corpora(model: ResolvedModel, data_dir: Path | None) -> list[str]:
+    """Return the labelled corpora that are there and of which a model has heard nothing.
+
+    Args:
+        model: of which the record is asked.
+        data_dir: what holds a folder for each; None: where corpora are kept.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    heard = heard_by(model).corpora
+    names = [name for name in LABELLED if name not in heard]
+    there = [name for name in names if _is_there(name, data_dir)]
+    if not there:
+        raise DatasetError(
+            f"{data_dir or 'the data folder'}: has none of the corpora that {model.name} has never heard: "
+            f"{', '.join(names) or 'it has heard them all'}: pass --dataset and its --data-dir"
+        )
+    return there
+
+
+def _is_there(name: str, data_dir: Path | None) -> bool:
+    if data_dir is not None:
+        return (data_dir / name).is_dir()
+    try:
+        find_corpus(name, None)
+    except DatasetError:
+        return False
+    return True
 
 
 def _split(utterances: list[Utterance], protocol: Protocol, fold: Fold, seed: int) -> Split:
@@ -196,7 +243,7 @@ def _heard_notes(heard: Heard, count: int, total: int, protocol: Protocol) -> li
     return []
 
 
-def _label_notes(known: tuple[str, ...], labels: list[str], common: list[str]) -> list[str]:
+def _label_notes(known: tuple[str, ...], labels: list[str], common: tuple[str, ...]) -> list[str]:
     notes = []
     outside = Counter(label for label in labels if label not in known)
     if outside:
@@ -206,3 +253,34 @@ def _label_notes(known: tuple[str, ...], labels: list[str], common: list[str]) -
     if unused:
         notes.append(f"taken out of the model's answer because the corpus has none: {', '.join(unused)}")
     return notes
+
+
+def scores_by_corpus(
+    part: str,
+    clips: Sequence[Utterance],
+    probabilities: Floats,
+    labels: Sequence[str],
+    possible: Mapping[str, Sequence[str]],
+) -> dict[str, Scores]:
+    """Return the scores of clips, of several corpora one by one, each over its own labels.
+
+    Args:
+        part: what was scored; the name of the scores, with that of the corpus behind it if `possible` knows several.
+        clips: what was scored.
+        probabilities: `[clips, classes]`, 0 where a clip cannot have a label.
+        labels: of the classes.
+        possible: by corpus, the labels that its clips can have: `Split.labels`.
+    """
+    found = {}
+    several = len(possible) > 1
+    for name, scored in parts_to_score(clips).items():
+        ids, corpus = {clip.id for clip in scored}, scored[0].corpus
+        names = [label for label in labels if label in possible[corpus]]
+        rows = [row for row, clip in enumerate(clips) if clip.id in ids]  # a clip is there once per fold that tests it
+        columns = [labels.index(label) for label in names]
+        targets = np.array([names.index(clips[row].label) for row in rows], dtype=np.int64)
+        title = name if several else name.removeprefix(corpus).strip(", ")
+        found[f"{part} {title}".strip()] = score_clips(
+            probabilities[np.ix_(rows, columns)], targets, [clips[row].speaker for row in rows], names
+        )
+    return found

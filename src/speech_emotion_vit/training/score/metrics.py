@@ -130,12 +130,12 @@ def expected_calibration_error(targets: Indices, probabilities: Floats, *, bins:
     return float(np.abs(gap).sum() / len(targets))
 
 
-def negative_log_likelihood(targets: Indices, probabilities: Floats) -> float:
-    """Return the mean of minus the logarithm of the true class's probability, in nats."""
+def negative_log_likelihood(targets: Indices, probabilities: Floats, weights: Floats | None = None) -> float:
+    """Return the mean of minus the logarithm of the true class's probability, in nats, by `weights` `[clips]`."""
     from sklearn.metrics import log_loss
 
     _require_probabilities(targets, probabilities)
-    return float(log_loss(targets, probabilities, labels=np.arange(probabilities.shape[1])))
+    return float(log_loss(targets, probabilities, labels=np.arange(probabilities.shape[1]), sample_weight=weights))
 
 
 def _require_probabilities(targets: Indices, probabilities: Floats) -> None:
@@ -162,7 +162,8 @@ def speaker_interval(
 
     Clips of one speaker are not independent, so each speaker is left out once (the jackknife), and Student's t with as
     many degrees of freedom as there are speakers, less one, makes the interval of four speakers as wide as it must be:
-    a percentile bootstrap covers the truth in 80 % of the cases there.
+    a percentile bootstrap covers the truth in 80 % of the cases there. Few speakers may agree by chance, so it is never
+    narrower than that of independent clips.
 
     Args:
         metric: of true and predicted classes.
@@ -178,9 +179,21 @@ def speaker_interval(
         return None
     left_out = [metric(targets[owners != index], predictions[owners != index]) for index in range(count)]
     deviation = math.sqrt((count - 1) ** 2 / count * np.var(left_out, ddof=1))
+    deviation = max(deviation, _chance_deviation(metric, targets, predictions))
     reach = float(stats.t.ppf((1.0 + CONFIDENCE_LEVEL) / 2.0, count - 1)) * deviation
     value = metric(targets, predictions)
     return max(0.0, value - reach), min(1.0, value + reach)
+
+
+def _chance_deviation(metric: Metric, targets: Indices, predictions: Indices) -> float:
+    """Return the standard deviation that `metric` of independent clips would have; one right and one wrong are added.
+
+    Without these a class that is always right would seem to be known for certain.
+    """
+    groups = targets if metric is unweighted_average_recall else np.zeros_like(targets)
+    index, counts = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+    shares = (np.bincount(index, weights=targets == predictions) + 1.0) / (counts + 2.0)
+    return float(np.sqrt(np.sum(shares * (1.0 - shares) / counts)) / len(counts))
 
 
 def mean_probabilities(logits: Floats, owners: Indices, temperature: float = 1.0) -> Floats:
@@ -198,19 +211,46 @@ def mean_probabilities(logits: Floats, owners: Indices, temperature: float = 1.0
     return sums / np.bincount(owners)[:, None]
 
 
-def fit_temperature(logits: Floats, owners: Indices, targets: Indices) -> float:
+def fit_temperature(logits: Floats, owners: Indices, targets: Indices, weights: Floats | None = None) -> float:
     """Return the temperature, within `TEMPERATURES`, that makes the clips' negative log likelihood smallest.
 
     Args:
-        logits: of validation windows `[windows, classes]`.
+        logits: of windows that nothing was trained on `[windows, classes]`.
         owners: the clip of each window `[windows]`.
         targets: true classes of the clips `[clips]`.
+        weights: of the clips `[clips]`; None: all the same.
     """
     from scipy.optimize import minimize_scalar
 
     def cost(logarithm: float) -> float:
-        return negative_log_likelihood(targets, mean_probabilities(logits, owners, math.exp(logarithm)))
+        probabilities = mean_probabilities(logits, owners, math.exp(logarithm))
+        return negative_log_likelihood(targets, probabilities, weights)
 
     low, high = map(math.log, TEMPERATURES)
     found = minimize_scalar(cost, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
     return math.exp(found.x)
+
+
+def cross_fitted(logits: Floats, owners: Indices, targets: Indices, groups: npt.NDArray[Any]) -> tuple[Floats, float]:
+    """Return probabilities `[clips, classes]` at the temperature that fits the other groups, and what fits all.
+
+    So a score of calibration is of clips that the temperature has not seen. All groups weigh the same.
+
+    Args:
+        logits: of windows `[windows, classes]`.
+        owners: the clip of each window `[windows]`.
+        targets: true classes of the clips `[clips]`.
+        groups: fold or corpus of each clip `[clips]`; of a single one the temperature is its own.
+    """
+    names, index, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    weights = 1.0 / counts[index]
+    probabilities = np.zeros((len(targets), logits.shape[1]))
+
+    def fit(chosen: npt.NDArray[np.bool_]) -> float:
+        windows, number = chosen[owners], np.cumsum(chosen) - 1
+        return fit_temperature(logits[windows], number[owners[windows]], targets[chosen], weights[chosen])
+
+    for name in range(len(names)):
+        others = index != name if len(names) > 1 else index == name
+        probabilities[index == name] = mean_probabilities(logits, owners, fit(others))[index == name]
+    return probabilities, fit(np.ones(len(targets), dtype=bool))

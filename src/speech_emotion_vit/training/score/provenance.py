@@ -13,7 +13,6 @@ from ...weights.resolve import ResolvedModel, resolve_model
 from ..data.corpora import Utterance, named
 from ..data.protocols import Protocol, Split
 from ..folder import RUN_FILE, SPLIT_FILE, read_json
-from ..recipes import PROBED
 
 OWN_CLIPS = "folder"  # the corpus of one's own clips: a name that does not say which
 WHAT_COUNTS = {"corpus": "the corpora of ", "speaker": "speakers of ", "random": "", "paper": ""}
@@ -21,7 +20,10 @@ WHAT_COUNTS = {"corpus": "the corpora of ", "speaker": "speakers of ", "random":
 
 @dataclass
 class Heard:
-    """Training clips of a network and of all that it started from or was taught by, as ``corpus/name``."""
+    """Training clips of a network and of the one that it started from, as ``corpus/name``.
+
+    What was heard without labels does not count: nothing about an emotion can be learnt from it.
+    """
 
     speakers: set[str] = field(default_factory=set)
     """Speakers any of whose clips may have been heard."""
@@ -31,6 +33,11 @@ class Heard:
     """SHA-256 of the files of clips, where these are on record."""
     unknown: list[str] = field(default_factory=list)
     """Models among them that nobody says it of."""
+
+    @property
+    def corpora(self) -> set[str]:
+        """Published corpora of which anything was heard."""
+        return {name.split("/", 1)[0] for name in (*self.speakers, *self.clips)}
 
     def among(self, utterances: Sequence[Utterance], protocol: Protocol, contents: Mapping[str, str]) -> set[str]:
         """Return the recordings among `utterances` that were heard.
@@ -68,7 +75,7 @@ def heard_by(model: str | ResolvedModel | None) -> Heard:
         WeightsError: the model cannot be found or verified.
     """
     heard, read = Heard(), set[Path]()
-    _add(heard, model if isinstance(model, ResolvedModel) else resolve_model(model or PROBED), read)
+    _add(heard, model if isinstance(model, ResolvedModel) else resolve_model(model), read)
     return heard
 
 
@@ -90,7 +97,7 @@ def _add(heard: Heard, model: ResolvedModel, read: set[Path]) -> None:
             raise TrainingError("nobody says what it was trained on")
         read.add(folder)
         run = read_json(folder / RUN_FILE)
-        corpus, recipe = run["corpus"], run["recipe"]
+        corpus, before = run["corpus"], str(run["recipe"]["start"])
         with open(folder / SPLIT_FILE, newline="", encoding="utf-8") as file:
             train = [row for row in csv.DictReader(file) if row["part"] == "train"]
         if corpus == OWN_CLIPS:
@@ -98,26 +105,17 @@ def _add(heard: Heard, model: ResolvedModel, read: set[Path]) -> None:
         else:
             heard.clips |= {row["utterance"]: row["speaker"] for row in train}
             heard.contents |= {row["content"] for row in train if row.get("content")}
-        before = learnt_from(run["mode"], recipe.get("initial_weights", ""), recipe.get("teachers", ()))
     except (SpeechEmotionError, OSError, KeyError, TypeError, ValueError, AttributeError, csv.Error):
         heard.unknown.append(model.name)  # files of another program, or of a hand that changed them
         return
-    for name in before:
+    if before:
         try:
-            _add(heard, resolve_model(name, local_files_only=True), read)
+            _add(heard, resolve_model(before, local_files_only=True), read)
         except SpeechEmotionError:  # not on this machine any more
-            heard.unknown.append(str(name))
+            heard.unknown.append(before)
 
 
-def learnt_from(mode: str, initial_weights: str, teachers: Sequence[str]) -> list[str | None]:
-    """Return the models that a run starts from or is taught by; a probe without one is of the default model."""
-    models: list[str | None] = list(teachers) if mode == "supervised" else []
-    if initial_weights or mode == "probe":
-        models.append(initial_weights or None)
-    return models
-
-
-def versions_of(models: Sequence[str | None]) -> list[str]:
+def versions_of(models: Sequence[str]) -> list[str]:
     """Return what a run's record says it learnt from: a name may stand for another file tomorrow.
 
     Raises:
@@ -127,7 +125,7 @@ def versions_of(models: Sequence[str | None]) -> list[str]:
 
 
 def require_unheard(
-    models: Sequence[str | None],
+    models: Sequence[str],
     split: Split,
     utterances: Sequence[Utterance],
     contents: Mapping[str, str],
@@ -135,7 +133,7 @@ def require_unheard(
     """Refuse models that have heard test clips, under ``speaker`` test speakers, and return what else is to be said.
 
     Args:
-        models: what a run starts from or is taught by.
+        models: what a run starts from.
         split: of the run.
         utterances: of its corpus.
         contents: SHA-256 of its files by recording.
@@ -147,16 +145,15 @@ def require_unheard(
     remarks = []
     for model in models:
         heard = heard_by(model)
-        name = model or "the default model"
         known = heard.among(utterances, split.protocol, contents)
         what = WHAT_COUNTS[split.protocol]
         if shared := _names(split.test, known):
             raise DatasetError(
-                f"the {split.protocol} split leaks: {name} was trained on {what}{len(shared)} test clips: "
+                f"the {split.protocol} split leaks: {model} was trained on {what}{len(shared)} test clips: "
                 f"{named(shared)}: start from a model that was not"
             )
         if shared := _names(split.validation, known):
-            remarks.append(f"{name} was trained on {what}{len(shared)} validation clips, so they flatter the run")
+            remarks.append(f"{model} was trained on {what}{len(shared)} validation clips, so they flatter the run")
         if heard.unknown:
             remarks.append(f"what {named(heard.unknown)} was trained on is not on record, so leaks cannot be ruled out")
     return remarks

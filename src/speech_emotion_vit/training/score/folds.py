@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import TrainingError, one_line
-from .data.corpora import Utterance
-from .data.dataset import Dataset
-from .data.protocols import Protocol, make_split
-from .data.rows import IMPOSSIBLE
-from .folder import RESULTS_FILE, RUN_FILE, locked, read_json, write_json
-from .score.metrics import Floats, Indices, Scores, fit_temperature, mean_probabilities
-from .score.report import scores_by_corpus, write_report
+from ...errors import TrainingError, one_line
+from ..data.corpora import Utterance
+from ..data.dataset import Dataset
+from ..data.protocols import Protocol, make_split
+from ..data.rows import IMPOSSIBLE
+from ..folder import RESULTS_FILE, RUN_FILE, locked, read_json, write_json
+from .evaluate import scores_by_corpus
+from .metrics import Floats, Indices, Scores, cross_fitted, mean_probabilities
+from .report import write_report
 
 LEAST = 1e-7  # of a probability: tables have six decimals
 
@@ -71,7 +72,7 @@ def pool_folds(output: Path, data: Dataset, folds: int) -> dict[str, Any]:
         probabilities = mean_probabilities(logits / temperatures[:, None], np.arange(len(clips)))
         if protocol == "corpus" or not any(part.startswith("validation") for part in found):
             targets = np.array([data.labels.index(clip.label) for clip in clips])
-            probabilities, fitted[role] = cross_fitted(logits, targets, owners)
+            probabilities, fitted[role] = cross_fitted(logits, np.arange(len(clips)), targets, owners)
         pooled: dict[str, Scores] = scores_by_corpus("test", clips, probabilities, data.labels, possible)
         scores[role] = {part: values.to_dict() for part, values in pooled.items()}
     stages = each[0]["seconds"]
@@ -107,26 +108,6 @@ def _can_have(clip: Utterance, labels: Sequence[str], possible: Mapping[str, Seq
     return [label in possible[clip.corpus] for label in labels]
 
 
-def cross_fitted(logits: Floats, targets: Indices, folds: Indices) -> tuple[Floats, float]:
-    """Return probabilities `[clips, classes]` at the temperature that fits the other folds, and what fits all.
-
-    Args:
-        logits: of clips `[clips, classes]`.
-        targets: their true classes `[clips]`.
-        folds: which fold tested each `[clips]`; of a single fold the temperature is its own.
-    """
-    probabilities = np.zeros_like(logits)
-
-    def fit(chosen: Any) -> float:
-        return fit_temperature(logits[chosen], np.arange(int(chosen.sum())), targets[chosen])
-
-    for fold in np.unique(folds):
-        others = folds != fold if (folds != fold).any() else folds == fold
-        here = folds == fold
-        probabilities[here] = mean_probabilities(logits[here], np.arange(int(here.sum())), fit(others))
-    return probabilities, fit(np.ones(len(logits), dtype=bool))
-
-
 def _test_logits(
     output: Path, each: Sequence[Mapping[str, Any]], role: str, place: str, labels: tuple[str, ...]
 ) -> tuple[list[str], Indices, Floats]:
@@ -143,7 +124,7 @@ def _test_logits(
             for row in csv.DictReader(file):
                 clips.append(row["utterance"])
                 owners.append(index)
-                probabilities = np.maximum([float(row[label]) for label in labels], LEAST)
+                probabilities = np.maximum([float(row.get(label, 0)) for label in labels], LEAST)
                 values.append((np.log(probabilities) * result["temperature"][role]).tolist())
     return clips, np.array(owners, dtype=np.int64), np.array(values)
 
