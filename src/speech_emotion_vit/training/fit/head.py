@@ -90,7 +90,7 @@ def fit_head(network: Network, train: Rows, left_out: npt.ArrayLike, settings: H
     plain = (plain - centre) / spread
     targets = torch.nn.functional.one_hot(torch.from_numpy(train.targets), classes).float()
     folds = inner_folds(train, np.asarray(left_out))
-    sums = [_Sums(plain.shape[1], classes) for _ in range(folds.max() + 1)]
+    sums = [RidgeSums(plain.shape[1], classes) for _ in range(folds.max() + 1)]
     for copy in range(settings.copies + 1):
         embeddings = plain
         if copy:
@@ -102,7 +102,7 @@ def fit_head(network: Network, train: Rows, left_out: npt.ArrayLike, settings: H
         "head: %d clips, %d of them left out in turn %d times", len(train.clip_targets), *_left_out(train, folds)
     )
     penalty, temperature, record = best_penalty(sums, folds, plain, train, settings.penalties)
-    ((_, (weight, bias)),) = _heads(sums, [penalty])
+    ((_, (weight, bias)),) = ridge_heads(sums, [penalty])
     weight = weight / spread
     bias = bias - weight @ centre.double()
     with torch.no_grad():
@@ -122,13 +122,13 @@ def _left_out(train: Rows, folds: Indices) -> tuple[int, int]:
 
 
 def best_penalty(
-    sums: Sequence[_Sums], folds: Indices, plain: Tensor, train: Rows, penalties: Sequence[float]
+    sums: Sequence[RidgeSums], folds: Indices, plain: Tensor, train: Rows, penalties: Sequence[float]
 ) -> tuple[float, float, Record]:
     """Return the penalty of the likeliest answers to what is left out in turn, their temperature, and their scores."""
     answers = {penalty: np.zeros((len(train), sums[0].classes)) for penalty in penalties}
     for fold in tqdm(range(len(sums)), desc="clips left out", leave=False, disable=None):
         unseen = folds == fold
-        for penalty, (weight, bias) in _heads([part for part in sums if part is not sums[fold]], penalties):
+        for penalty, (weight, bias) in ridge_heads([part for part in sums if part is not sums[fold]], penalties):
             answers[penalty][unseen] = (plain[unseen].double() @ weight.T + bias).numpy()
     mask = train.mask(np.arange(len(train)))
     found = []
@@ -166,7 +166,7 @@ def inner_folds(train: Rows, left_out: npt.NDArray[np.str_]) -> Indices:
     return folds
 
 
-class _Sums:
+class RidgeSums:
     """Weighted sums over embeddings and targets: all that ridge regression needs to know of its data."""
 
     def __init__(self, dim: int, classes: int) -> None:
@@ -188,7 +188,7 @@ class _Sums:
             value += addend
 
 
-def _heads(sums: Sequence[_Sums], penalties: Sequence[float]) -> Iterator[tuple[float, Head]]:
+def ridge_heads(sums: Sequence[RidgeSums], penalties: Sequence[float]) -> Iterator[tuple[float, Head]]:
     """Yield, for every penalty, weight `[classes, dim]` and bias `[classes]` of ridge regression on all of `sums`.
 
     A penalty that is lost in the rounding of the sums is raised.

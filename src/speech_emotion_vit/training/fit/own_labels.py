@@ -316,7 +316,7 @@ class _Ridge:
     """
 
     def __init__(self, embeddings: Floats, owners: Indices, targets: Indices, folds: Indices) -> None:
-        from .head import _Sums  # with what it imports, it needs the extra that `fit_head` has asked for
+        from .head import RidgeSums  # with what it imports, it needs the extra that `fit_head` has asked for
 
         self._owners, self._targets, self._folds = owners, targets, folds
         self._classes = int(targets.max()) + 1
@@ -337,7 +337,7 @@ class _Ridge:
         self._sums = []
         for fold in self._all:
             part = torch.from_numpy(folds[owners] == fold)
-            self._sums.append(_Sums(self._rows.shape[1], self._classes))
+            self._sums.append(RidgeSums(self._rows.shape[1], self._classes))
             self._sums[-1].add(self._rows[part], answers[part], weights[part])
 
     def head(self) -> tuple[Tensor, Tensor]:
@@ -380,9 +380,9 @@ class _Ridge:
         return min(found)[1:]
 
     def _heads(self, folds: Sequence[int], penalties: Sequence[float]) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
-        from .head import _heads
+        from .head import ridge_heads
 
-        return _heads([self._sums[fold] for fold in folds], penalties)
+        return ridge_heads([self._sums[fold] for fold in folds], penalties)
 
     def _answers(self, head: tuple[Tensor, Tensor], part: npt.NDArray[np.bool_]) -> Floats64:
         weight, bias = head
