@@ -134,9 +134,9 @@ def spectrogram(waveform: Samples) -> Samples:
     frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::HOP]
     level = np.empty((len(frames), BANDS), np.float32)
     for start in range(0, len(frames), _AT_ONCE):
-        spectrum = np.fft.rfft(frames[start : start + _AT_ONCE] * _window())
+        spectrum = np.fft.rfft(frames[start : start + _AT_ONCE] * analysis_window())
         power = (np.square(spectrum.real) + np.square(spectrum.imag)).astype(np.float32)
-        level[start : start + _AT_ONCE] = np.log10(power @ _filterbank() + np.float32(1e-25))
+        level[start : start + _AT_ONCE] = np.log10(power @ filterbank() + np.float32(1e-25))
     loudest = _running_max(level.max(axis=1, initial=-25.0), LOUDEST_REACH)
     image = np.maximum(level - loudest[:, None] + np.float32(DECADES), np.float32(0)) / np.float32(3)
     image[loudest < SILENCE] = 0
@@ -267,13 +267,13 @@ def _running_max(values: Samples, reach: int) -> Samples:
 
 
 @lru_cache(maxsize=1)
-def _window() -> Samples:
+def analysis_window() -> Samples:
     """Return a periodic Hann window, under which an offset leaks into two bins and no further."""
     return (0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(FRAME) / FRAME)).astype(np.float32)
 
 
 @lru_cache(maxsize=1)
-def _filterbank() -> Samples:
+def filterbank() -> Samples:
     """Return triangular Mel filters `[bins, bands]` (HTK's scale), with the emphasis of upper bands in them."""
     lowest, highest = (2595.0 * math.log10(1.0 + frequency / 700.0) for frequency in (F_MIN, F_MAX))
     mel = np.linspace(lowest, highest, BANDS + 2)

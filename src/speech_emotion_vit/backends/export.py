@@ -10,7 +10,7 @@ from ..files import refuse_inputs, whole_file
 from ..model.config import CONFIG_FILE, ClassifierConfig
 from ..weights.checkpoint import load_arrays
 from ..weights.resolve import ResolvedModel, resolve_model, sha256_file
-from .onnx_graph import build_model
+from .onnx_clip import build_clip_model
 
 
 def export_onnx(
@@ -24,24 +24,25 @@ def export_onnx(
 ) -> Path:
     """Write a model as one self-contained ONNX file, whole or not at all, and return its path.
 
-    The graph takes ``waveform``, float32 `[batch, samples]` at the rate in its metadata, 1 to ``window_samples``
-    samples, and gives calibrated ``probabilities`` `[batch, classes]` and the ``embedding`` `[batch, dim]`. Front-end
-    and temperature are inside; only standard operators of opset 20 are used. The metadata has ``labels`` (JSON),
-    ``sampling_rate`` (Hz), ``window_samples``, ``hop_samples``, ``temperature``, the ``model`` with its ``revision``
-    and ``sha256``, and the whole ``config`` (JSON).
+    The graph does all that `EmotionClassifier.predict` does: it takes ``waveform``, float32 `[samples]` of any length,
+    mono at the rate in its metadata, and gives the calibrated ``probabilities`` `[classes]`, the ``embedding`` `[dim]`
+    and ``speech``, how many seconds of it somebody speaks: where that is 0, so are the probabilities. Speech detector,
+    windows, front-end and temperature are inside; only standard operators of opset 20 are used. The metadata has
+    ``labels`` (JSON), ``sampling_rate`` (Hz), ``window_samples``, ``hop_samples``, ``temperature``, the ``model`` with
+    its ``revision`` and ``sha256``, and the whole ``config`` (JSON).
 
     Args:
         model: as in `EmotionClassifier`.
         output: the file to write.
-        int8: store matrices with 8 bits a value: less than half of the size, slightly different probabilities, the
-            same speed.
+        int8: store matrices with 8 bits a value: half of the size, slightly different probabilities, the same speed.
         revision: as in `EmotionClassifier`.
         cache_dir: as in `EmotionClassifier`.
         local_files_only: as in `EmotionClassifier`.
 
     Raises:
         WeightsError: the model cannot be found, fetched, verified or read.
-        ConfigError: nothing can be written there, or `output` is a file of the model.
+        ConfigError: nothing can be written there, `output` is a file of the model, or the model hears another rate
+            than 16 kHz.
     """
     resolved = resolve_model(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     refuse_inputs(output, model_files(resolved))
@@ -56,9 +57,10 @@ def onnx_bytes(model: ResolvedModel, *, int8: bool = False) -> bytes:
 
     Raises:
         WeightsError: the model cannot be read.
+        ConfigError: the model hears another rate than 16 kHz.
     """
     weights, config = load_arrays(model)
-    return build_model(config, weights, int8=int8, metadata=_metadata(model, config, int8=int8))
+    return build_clip_model(config, weights, int8=int8, metadata=_metadata(model, config, int8=int8))
 
 
 def model_files(resolved: ResolvedModel) -> list[Path]:

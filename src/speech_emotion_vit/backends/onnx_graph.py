@@ -8,7 +8,8 @@ of more than the front-end's window its beginning is taken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +40,7 @@ _BANDS = 32  # multiplied at a time: neighbours need only a part of the spectrum
 def build_model(
     config: ClassifierConfig, weights: Weights, *, int8: bool = False, metadata: Mapping[str, str] | None = None
 ) -> bytes:
-    """Return the content of an ONNX file: waveform `[batch, samples]` to probabilities and embedding.
+    """Return the content of an ONNX file: windows `[batch, samples]` to probabilities and embedding.
 
     Args:
         config: labels, temperature, front-end and network.
@@ -49,23 +50,10 @@ def build_model(
         metadata: properties of the file.
     """
     graph = Graph(int8=int8)
-    mel_power, n_frames = _mel_power(graph, config.frontend)
-    if isinstance(config.model, FrameViTConfig):
-        frames = _real_frames(graph, config.frontend)
-        level = _level(graph, config.frontend, _inside(graph, mel_power, frames, config.frontend.n_frames))
-        embedding = _FrameNetwork(graph, config.model, weights).embedding(level, frames, config.frontend.n_frames)
-    else:
-        network = _Network(graph, config.model, weights)
-        embedding = network.embedding(_image(graph, config.frontend, mel_power, n_frames, network.column_step))
-    head = (weights["head.weight"].T / config.temperature, weights["head.bias"] / config.temperature)
-    # In float32 with int8 too: what it reads has many scales, so its weights have, and it is small.
-    logits = graph("Add", graph("MatMul", embedding, head[0]), head[1])
-    graph("Softmax", logits, outputs=[PROBABILITIES], axis=-1)
+    probabilities, embedding = answer(graph, config, weights, INPUT)
+    graph("Identity", probabilities, outputs=[PROBABILITIES])
     graph("Identity", embedding, outputs=[EMBEDDING])
-    return onnx_proto.model(
-        name="speech_emotion_vit",
-        nodes=graph.nodes,
-        initializers=graph.initializers,
+    return graph.model(
         inputs=[onnx_proto.value(INPUT, ["batch", "samples"])],
         outputs=[
             onnx_proto.value(PROBABILITIES, ["batch", len(config.labels)]),
@@ -75,32 +63,84 @@ def build_model(
     )
 
 
+def answer(graph: Graph, config: ClassifierConfig, weights: Weights, waveform: str) -> tuple[str, str]:
+    """Return calibrated probabilities `[batch, labels]` and embeddings `[batch, dim]` of windows `[batch, samples]`."""
+    window = graph.first(waveform, [config.frontend.window_samples], 1)  # the last frames would hear what comes behind
+    mel_power, n_frames = _mel_power(graph, config.frontend, window)
+    if isinstance(config.model, FrameViTConfig):
+        frames = _real_frames(graph, config.frontend, window)
+        level = _level(graph, config.frontend, _inside(graph, mel_power, frames, config.frontend.n_frames))
+        embedding = _FrameNetwork(graph, config.model, weights).embedding(level, frames, config.frontend.n_frames)
+    else:
+        network = _Network(graph, config.model, weights)
+        embedding = network.embedding(_image(graph, config.frontend, mel_power, n_frames, network.column_step))
+    head = (weights["head.weight"].T / config.temperature, weights["head.bias"] / config.temperature)
+    # In float32 with int8 too: what it reads has many scales, so its weights have, and it is small.
+    logits = graph("Add", graph("MatMul", embedding, head[0]), head[1])
+    return graph("Softmax", logits, axis=-1), embedding
+
+
 class Graph:
     """Nodes in the order they run, and the constants they use.
 
     Calling it adds a node and returns the name of its output. Inputs are names, or arrays and numbers, which become
     constants: integers of 64 bits, or float32.
+
+    Args:
+        int8: store weights with 8 bits a value.
+        half: store weights that float16 holds exactly so, which is half of the size.
     """
 
-    def __init__(self, *, int8: bool) -> None:
+    def __init__(self, *, int8: bool, half: bool = False) -> None:
         self.int8 = int8
+        self.half = half
         self.nodes: list[bytes] = []
         self.initializers: list[bytes] = []
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._names = itertools.count()  # of nodes, those of loops too
 
     def __call__(
         self, kind: str, *inputs: str | npt.ArrayLike, outputs: list[str] | None = None, **attributes: Attribute
     ) -> str:
         """Add a node and return the name of its first output."""
         names = [each if isinstance(each, str) else self.constant(each) for each in inputs]
-        outputs = outputs or [f"{kind}_{len(self.nodes)}"]
+        outputs = outputs or [f"{kind}_{next(self._names)}"]
         self.nodes.append(onnx_proto.node(kind, names, outputs, attributes))
         return outputs[0]
+
+    def each(self, numbers: str, body: Callable[[str], Sequence[str]]) -> list[str]:
+        """Return what `body` makes of every number `[1]` from 0 on, stacked along a new first axis.
+
+        It is a loop, so memory is needed for one number at a time.
+
+        Args:
+            numbers: how many there are, `[1]`.
+            body: adds its nodes and returns the names of its outputs, whose shapes are the same every time.
+        """
+        outer, self.nodes = self.nodes, []
+        number, before, after = (f"{name}_{next(self._names)}" for name in ("number", "before", "after"))
+        found = body(self("Reshape", number, [1]))
+        self("Identity", before, outputs=[after])
+        content = onnx_proto.graph(
+            "body",
+            self.nodes,
+            [onnx_proto.value(number, [], onnx_proto.INT64), onnx_proto.value(before, [], onnx_proto.BOOL)],
+            [onnx_proto.value(after, [], onnx_proto.BOOL), *(onnx_proto.value(name, None) for name in found)],
+        )
+        self.nodes = outer
+        stacked = [f"Loop_{next(self._names)}" for _ in found]
+        self("Loop", numbers, "", outputs=stacked, body=content)
+        return stacked
+
+    def model(self, inputs: Sequence[bytes], outputs: Sequence[bytes], metadata: Mapping[str, str]) -> bytes:
+        """Return all of it as the content of an ONNX file."""
+        content = onnx_proto.graph("speech_emotion_vit", self.nodes, inputs, outputs, self.initializers)
+        return onnx_proto.model(content, metadata)
 
     def constant(self, value: npt.ArrayLike) -> str:
         """Return the name of a constant; equal ones are stored once."""
         array = np.asarray(value)
-        if array.dtype != np.int8:
+        if array.dtype not in (np.int8, np.float16):
             array = array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
         key = (array.dtype.char, array.shape, array.tobytes())
         if key not in self._known:
@@ -112,7 +152,7 @@ class Graph:
         """Return the name of weights `[..., inputs, outputs]`; with int8, every output has a scale of its own."""
         array = np.asarray(value)
         if not self.int8:
-            return self.constant(array)
+            return self._exact(array)
         scale = np.maximum(np.abs(array).max(axis=-2, keepdims=True), 1e-12) / 127
         values = self("Cast", np.round(array / scale).astype(np.int8), to=onnx_proto.FLOAT)
         return self("Mul", values, scale)
@@ -121,8 +161,17 @@ class Graph:
         """Return the name of a convolution's weights `[outputs, inputs, height, width]`, stored as `matrix` does."""
         array = np.asarray(value)
         if not self.int8:
-            return self.constant(array)
+            return self._exact(array)
         return self.reshape(self.transpose(self.matrix(array.reshape(len(array), -1).T), 1, 0), *array.shape)
+
+    def _exact(self, array: npt.NDArray[np.floating]) -> str:
+        """Return the name of weights that are no other for being stored."""
+        if self.half:
+            with np.errstate(over="ignore"):
+                half = array.astype(np.float16)
+            if (half == array).all():
+                return self("Cast", half, to=onnx_proto.FLOAT)
+        return self.constant(array)
 
     def size(self, tensor: str, axis: int) -> str:
         """Return one size of a tensor, `[1]`."""
@@ -141,15 +190,14 @@ class Graph:
         return self("Transpose", tensor, perm=axes)
 
 
-def _mel_power(graph: Graph, c: FrontendConfig) -> tuple[str, str]:
-    """Return Mel powers `[batch, n_mels, frames]` and the number of frames that touch audio, `[1]`.
+def _mel_power(graph: Graph, c: FrontendConfig, window: str) -> tuple[str, str]:
+    """Return Mel powers `[batch, n_mels, frames]` of windows and the number of frames that touch audio, `[1]`.
 
     With n = block * n1 + n2 and k = k1 + order * k2, the sum over n1 is a convolution with all n2 as groups, and the
     sum over n2 a matrix product for every k1: the first step of Cooley and Tukey's algorithm, with the window and
     the rotations between the two in the constants.
     """
     half = c.win_length // 2
-    window = graph.first(INPUT, [c.window_samples], 1)  # else the last frames would hear what comes behind it
     extra = c.hop_length if c.columns is None else half + c.hop_length - 1  # as in `FrontendConfig.frames_of`
     frames = graph("Div", graph("Add", graph.size(window, 1), [extra]), [c.hop_length])
     n_frames = graph("Min", frames, [c.n_frames])
@@ -225,9 +273,8 @@ def _level(graph: Graph, c: FrontendConfig, mel_power: str) -> str:
     return graph("ThresholdedRelu", level, alpha=FLOOR_LEVEL)
 
 
-def _real_frames(graph: Graph, c: FrontendConfig) -> str:
+def _real_frames(graph: Graph, c: FrontendConfig, window: str) -> str:
     """Return how many frames belong to each clip, `[batch, 1, 1]`; zeros at its end are padding."""
-    window = graph.first(INPUT, [c.window_samples], 1)
     places = graph.first(graph.constant(np.arange(1, c.window_samples + 1)), graph.size(window, 1), 0)
     length = graph("ReduceMax", graph("Where", graph("Equal", window, 0.0), [0], places), [1], keepdims=1)
     return graph("Unsqueeze", graph("Add", graph("Div", length, [c.hop_length]), [1]), [2])

@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 IR_VERSION = 10
 OPSET = 20  # the first with Gelu; ONNX Runtime 1.17 and later
-Attribute: TypeAlias = "int | float | str | Sequence[int]"
-Array: TypeAlias = "npt.NDArray[np.float32] | npt.NDArray[np.int64] | npt.NDArray[np.int8]"
+Attribute: TypeAlias = "int | float | str | bytes | Sequence[int]"  # bytes are a graph
+Array: TypeAlias = "npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.int64] | npt.NDArray[np.int8]"
 
-FLOAT = 1  # of TensorProto.DataType
-_TYPES = {np.dtype(np.float32): FLOAT, np.dtype(np.int8): 3, np.dtype(np.int64): 7}
+FLOAT, INT64, BOOL, FLOAT16, DOUBLE = 1, 7, 9, 10, 11  # of TensorProto.DataType
+_TYPES = {np.dtype(np.float32): FLOAT, np.dtype(np.float16): FLOAT16, np.dtype(np.int8): 3, np.dtype(np.int64): INT64}
 _VARINT, _BYTES, _FIXED32 = 0, 2, 5  # wire types
 
 
@@ -43,7 +43,7 @@ def _chunk(field: int, value: bytes | str) -> bytes:
 
 
 def tensor(name: str, array: Array) -> bytes:
-    """Return a TensorProto of float32, int8 or int64 values."""
+    """Return a TensorProto of float32, float16, int8 or int64 values."""
     dims = b"".join(_integer(1, size) for size in array.shape)
     values = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
     return dims + _integer(2, _TYPES[array.dtype]) + _chunk(8, name) + _chunk(9, values)
@@ -57,6 +57,8 @@ def node(kind: str, inputs: Iterable[str], outputs: Sequence[str], attributes: M
 
 
 def _attribute(name: str, value: Attribute) -> bytes:
+    if isinstance(value, bytes):
+        return _chunk(1, name) + _chunk(6, value) + _integer(20, 5)
     if isinstance(value, int):
         return _chunk(1, name) + _integer(3, value) + _integer(20, 2)
     if isinstance(value, float):
@@ -66,27 +68,30 @@ def _attribute(name: str, value: Attribute) -> bytes:
     return _chunk(1, name) + b"".join(_integer(8, each) for each in value) + _integer(20, 7)
 
 
-def value(name: str, dims: Sequence[int | str]) -> bytes:
-    """Return the ValueInfoProto of a float32 input or output; a dimension is a size or a name."""
-    shape = b"".join(_chunk(1, _chunk(2, dim) if isinstance(dim, str) else _integer(1, dim)) for dim in dims)
-    kind = _integer(1, FLOAT) + _chunk(2, shape)
-    return _chunk(1, name) + _chunk(2, _chunk(1, kind))
+def value(name: str, dims: Sequence[int | str] | None, kind: int = FLOAT) -> bytes:
+    """Return the ValueInfoProto of an input or output; a dimension is a size or a name, None says nothing of them."""
+    shape = b"".join(_chunk(1, _chunk(2, dim) if isinstance(dim, str) else _integer(1, dim)) for dim in dims or ())
+    tensor_type = _integer(1, kind) + (b"" if dims is None else _chunk(2, shape))
+    return _chunk(1, name) + _chunk(2, _chunk(1, tensor_type))
 
 
-def model(
-    *,
+def graph(
     name: str,
     nodes: Iterable[bytes],
-    initializers: Iterable[bytes],
     inputs: Iterable[bytes],
     outputs: Iterable[bytes],
-    metadata: Mapping[str, str],
+    initializers: Iterable[bytes] = (),
 ) -> bytes:
-    """Return a ModelProto: the content of an ``.onnx`` file."""
+    """Return a GraphProto: that of a model, or the body of a loop."""
     parts = [*(_chunk(1, each) for each in nodes), _chunk(2, name), *(_chunk(5, each) for each in initializers)]
     parts += [_chunk(11, each) for each in inputs]
     parts += [_chunk(12, each) for each in outputs]
+    return b"".join(parts)
+
+
+def model(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Return a ModelProto, the content of an ``.onnx`` file, of a graph."""
     opset = _chunk(1, "") + _integer(2, OPSET)
     properties = b"".join(_chunk(14, _chunk(1, key) + _chunk(2, text)) for key, text in metadata.items())
     header = _integer(1, IR_VERSION) + _chunk(2, "speech-emotion-vit")
-    return header + _chunk(7, b"".join(parts)) + _chunk(8, opset) + properties
+    return header + _chunk(7, content) + _chunk(8, opset) + properties

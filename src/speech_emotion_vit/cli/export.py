@@ -10,20 +10,20 @@ from ._rows import echo_record, format_option
 @click.command("export", short_help="Write a model as one ONNX file.")
 @click.argument("model", metavar="M")
 @click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), metavar="F", help="File to write.")
-@click.option("--int8", is_flag=True, help="Store matrices with 8 bits a value: less than half of the size.")
+@click.option("--int8", is_flag=True, help="Store matrices with 8 bits a value: half of the size.")
 @click.option("--revision", metavar="R", help="Branch, tag or commit of a Hub repository.")
 @click.option("--cache-dir", metavar="D", help="Folder of downloads.  [default: the Hub client's cache]")
 @format_option
 def command(model: str, output: str, int8: bool, revision: str | None, cache_dir: str | None, form: str | None) -> None:
-    """Write a model as one ONNX file: waveform [batch, samples] in, probabilities and embedding out.
+    """Write a model as one ONNX file: a clip of any length in, probabilities and seconds of speech out.
 
-    M is a published name, a folder, a .safetensors file, or a Hub repository org/repo. Labels, sampling rate and window
-    length are in the file's metadata; of longer audio the graph hears the first window. Neither torch nor onnx is
-    needed, and any ONNX runtime can run the file: examples/onnx_predict.py shows how.
+    M is a published name, a folder, a .safetensors file, or a Hub repository org/repo. The file does all that predict
+    does of mono samples at 16 kHz, speech detector and windows too, in any ONNX runtime; labels are in its metadata.
+    Neither torch nor onnx is needed. examples/onnx_predict.py shows how.
 
     \b
     Examples:
-      speech-emotion-vit export crema-d --output crema-d.onnx
+      speech-emotion-vit export large --output large.onnx
       speech-emotion-vit export models/my-model --output small.onnx --int8
     """
     from ..backends.export import export_onnx
