@@ -500,7 +500,7 @@ def test_values_that_are_no_samples_are_named(value: float) -> None:
         (torch.zeros(16_000, dtype=torch.int64), 16_000, "cannot take a tensor of torch.int64"),
         (CLIPS[0], 16_000, "files carry their own rate"),
         (encoded(TONE), 16_000, "files carry their own rate"),
-        (b"", None, "is not audio"),
+        (b"", None, "is not audio but empty"),
         (3.5, None, "cannot read audio from float"),
         (io.StringIO("text"), None, "mode 'rb'"),
     ],

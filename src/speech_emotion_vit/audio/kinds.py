@@ -51,6 +51,8 @@ def what_it_is(head: bytes) -> str | None:
 
 def what_it_may_be(head: bytes) -> str | None:
     """Return what a file seems to be that no decoder knows; None if that cannot be said."""
+    if not head:
+        return "empty, without a single byte: fetch or record it again"
     if not head.strip(b"\0"):
         return "zeros alone, as a copy or a download that was broken off leaves them: fetch it again"
     if head[4:8] == b"ftyp":
