@@ -157,9 +157,19 @@ def test_a_refused_chunk_is_one_line_and_leaves_no_trace(
 
 def test_a_chunk_the_wrong_way_round_is_refused(classifier: EmotionClassifier) -> None:
     stream = classifier.stream(48_000)
-    with pytest.raises(AudioError, match=r"480 channels of 1 samples: pass chunk\.T"):
-        stream.push(np.zeros((480, 1)))
+    with pytest.raises(AudioError, match=r"480 channels of 20 samples: pass chunk\.T"):
+        stream.push(np.zeros((480, 20)))
     assert stream.push(np.zeros((1, 480))) == []
+
+
+def test_chunks_come_as_sounddevice_gives_them(classifier: EmotionClassifier) -> None:
+    audio = np.stack((speech(9.0), 0.5 * speech(9.0)))
+    streams = [classifier.stream(16_000) for _ in range(2)]
+    for start in range(0, audio.shape[1], 1600):
+        chunk = audio[:, start : start + 1600]
+        assert streams[0].push(chunk) == streams[1].push(chunk.T)
+    assert streams[0].flush() == streams[1].flush()
+    assert streams[1].duration == 9.0
 
 
 def test_chunks_of_nothing_and_of_less_samples_than_channels_are_chunks(classifier: EmotionClassifier) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .audio.reader import AudioInput, AudioReader, Channel, check_channel, check_track, is_encoded
+from .audio.reader import AudioInput, AudioReader, Channel, check_channel, check_track
 from .backends.base import Backend, Floats
 from .errors import AudioError
 from .windows import ClipWindows, Window, padded
@@ -150,9 +150,12 @@ class Batcher:
                 source: Any = clip.source
                 clip.source = None
                 frontend = self._backend.config.frontend
-                rate = None if self._skip_rate and is_encoded(source) else self._sampling_rate
                 clip.reader = AudioReader(
-                    source, sampling_rate=rate, target_rate=frontend.sampling_rate, **self._selection
+                    source,
+                    sampling_rate=self._sampling_rate,
+                    target_rate=frontend.sampling_rate,
+                    skip_rate=self._skip_rate,
+                    **self._selection,
                 )
                 clip.cut = ClipWindows(clip.reader, frontend, vad_filter=self._vad_filter)
                 clip.windows = iter(clip.cut)

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from .audio.reader import AudioInput, AudioReader, Channel, describe, is_encoded
+from .audio.inputs import several
+from .audio.reader import AudioInput, AudioReader, Channel
 from .backends.base import Backend, Floats
 from .backends.load import BackendName, Device, DType, load_backend
 from .batch import Batcher, Clip
-from .errors import AudioError, ConfigError
+from .errors import AudioError, ConfigError, shown
 from .explain import Explanation, explain
 from .files import whole_file
 from .model.config import TIMELINE_HOP, ClassifierConfig
@@ -251,9 +252,8 @@ class EmotionClassifier:
     ) -> Iterator[Prediction | AudioError]:
         """Yield what `predict_batch` returns, in order, as it becomes known; memory does not grow with their number."""
         if errors not in ("raise", "return"):
-            raise ConfigError(f"errors must be 'raise' or 'return', not {errors!r}")
-        if is_encoded(audios) or getattr(audios, "ndim", 2) < 2:  # the rows of a matrix are clips
-            raise ConfigError(f"{describe(audios)} is one piece of audio: pass a list of such, or call predict")
+            raise ConfigError(f"errors must be 'raise' or 'return', not {shown(errors)}")
+        audios = several(audios)
         batch_size = require_batch_size(batch_size)
         batcher = Batcher(
             self.backend,
@@ -388,7 +388,7 @@ class EmotionClassifier:
         else:
             found += segmenter.finish()
         nobody = (NOBODY,) if segmenter.heard_nobody else ()
-        return Timeline(tuple(found), reader.name, reader.duration, self.name, (*fault, *nobody, *reader.warnings))
+        return Timeline(tuple(found), reader.file, reader.duration, self.name, (*fault, *nobody, *reader.warnings))
 
     def _given(
         self,
@@ -398,7 +398,7 @@ class EmotionClassifier:
         progress: Callable[[float], object] | None,
     ) -> Timeline:
         """Return the timeline of segments that others have cut."""
-        turns = read_segments(source, reader.name)
+        turns = read_segments(source, reader.file)
         answers = TurnAnswers(self.backend, turns, batch_size=batch_size, vad_filter=self.vad_filter)
         segments = answers.run(reader, progress)
         fault = () if answers.fault is None else (str(answers.fault).removeprefix(f"{reader.name}: "),)
@@ -406,7 +406,7 @@ class EmotionClassifier:
             raise answers.fault
         nobody = () if any(segment.speech for segment in segments) else (NOBODY,)
         warnings = (*fault, *nobody, *remarks(turns, reader.duration), *reader.warnings)
-        return Timeline(segments, reader.name, reader.duration, self.name, warnings, given=True)
+        return Timeline(segments, reader.file, reader.duration, self.name, warnings, given=True)
 
     def stream(
         self,

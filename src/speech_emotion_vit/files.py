@@ -8,10 +8,12 @@ import io
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 from .errors import ConfigError, one_line, printable
+
+_OF_SYSTEMS = frozenset({"Thumbs.db", "desktop.ini", "Icon\r"})
 
 
 def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
@@ -43,14 +45,15 @@ def read_text(path: str | os.PathLike[str], limit: int) -> str:
     return data.decode("utf-8")
 
 
-def find_files(folder: str | os.PathLike[str], suffixes: frozenset[str]) -> tuple[list[str], list[OSError]]:
-    """Return all names in `folder` with one of `suffixes`, however deep, and why other folders cannot be searched.
+def find_files(folder: str | os.PathLike[str], suffixes: Set[str]) -> tuple[list[str], list[OSError], list[str]]:
+    """Return all names in `folder`, however deep: those with one of `suffixes`, why folders are closed, and the others.
 
     Links are followed, once: what is both a folder and linked from elsewhere is read in its own place, so the system's
-    order decides nothing. What macOS adds to archives is left out.
+    order decides nothing. What systems add by themselves, and hidden files of other kinds, are left out.
     """
     found: list[str] = []
     closed: list[OSError] = []
+    others: list[str] = []
     seen = set()
     folders, links = [os.fspath(folder)], list[str]()
     while folders or links:
@@ -72,7 +75,9 @@ def find_files(folder: str | os.PathLike[str], suffixes: frozenset[str]) -> tupl
                 (links if os.path.islink(path) else folders).append(path)
             elif os.path.splitext(name)[1].lower() in suffixes:
                 found.append(path)
-    return sorted(found), closed
+            elif not name.startswith(".") and name not in _OF_SYSTEMS:
+                others.append(path)
+    return sorted(found), closed, others
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .audio.reader import Channel, Intake, as_array, check_rate, describe, pcm_blocks
+from .audio.inputs import as_array, describe
+from .audio.reader import Channel, Intake, check_rate, pcm_blocks
 from .backends.base import Backend
-from .errors import AudioError, ConfigError
+from .errors import AudioError, ConfigError, shown
 from .model.config import TIMELINE_HOP
 from .prediction import Segment
 from .windows import NOBODY, Segmenter, seconds
@@ -103,8 +104,8 @@ class EmotionStream:
         self._check_open()
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise AudioError(
-                f"stream: a chunk at {sampling_rate!r} Hz in a stream at {self.sampling_rate} Hz: flush it and start "
-                "another, or resample the chunk"
+                f"stream: a chunk at {shown(sampling_rate)} Hz in a stream at {self.sampling_rate} Hz: flush it and "
+                "start another, or resample the chunk"
             )
         frames = self._frames(chunk)
         if not frames.size:
@@ -125,7 +126,7 @@ class EmotionStream:
         self._check_open()
         if seconds("gap", duration) > MAX_GAP:
             raise ConfigError(
-                f"gap must be at most {MAX_GAP:,.0f} seconds, not {duration!r}: call reset() to begin anew"
+                f"gap must be at most {MAX_GAP:,.0f} seconds, not {shown(duration)}: call reset() to begin anew"
             )
         missing = round(duration * self.sampling_rate)
         segments: list[Segment] = []
@@ -162,7 +163,13 @@ class EmotionStream:
             )
         if array.ndim not in (1, 2):
             raise AudioError(f"stream: a chunk must be [samples] or [channels, samples], not {describe(array)}")
-        frames = array[:, None] if array.ndim == 1 else array.T
+        if array.ndim == 1:
+            frames = array[:, None]
+        else:
+            rows, columns = array.shape
+            # sounddevice gives [samples, channels]. The first chunk that can only be so, or the layout so far, tells.
+            turned = rows > MAX_CHANNELS >= columns if self._channels is None else rows != self._channels == columns
+            frames = array if turned else array.T
         channels = frames.shape[1]
         if not array.size:
             return frames

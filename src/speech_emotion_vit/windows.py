@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from reprlib import repr as shown
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from .audio.reader import Samples, windows, without_offset
 from .audio.speech import keep_speech, spoken_blocks
 from .backends.base import Backend, Floats
-from .errors import ConfigError
+from .errors import ConfigError, shown
 from .model.config import TIMELINE_HOP, FrontendConfig
 from .prediction import Segment
 
@@ -280,7 +279,7 @@ def require_batch_size(batch_size: int) -> int:
         ConfigError: it is not a whole number of at least 1.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ConfigError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
+        raise ConfigError(f"batch_size must be a whole number of at least 1, not {shown(batch_size)}")
     return int(batch_size)
 
 
@@ -291,7 +290,7 @@ def seconds(name: str, value: float) -> float:
         ConfigError: it is not a number from 0 to 1e9.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise ConfigError(f"{name} must be a number of seconds, not {value!r}")
+        raise ConfigError(f"{name} must be a number of seconds, not {shown(value)}")
     if not 0 <= value <= MAX_SECONDS:  # also true for NaN
         raise ConfigError(f"{name} must be from 0 to {MAX_SECONDS:,.0f} seconds, not {shown(value)}")
     return float(value)
@@ -300,7 +299,9 @@ def seconds(name: str, value: float) -> float:
 def _hop_samples(hop: float, rate: int) -> int:
     samples = round(seconds("hop", hop) * rate)
     if samples < 1:
-        raise ConfigError(f"hop must be at least one sample, {1 / rate:g} s, not {hop!r}: 1.0 is a segment per second")
+        raise ConfigError(
+            f"hop must be at least one sample, {1 / rate:g} s, not {shown(hop)}: 1.0 is a segment per second"
+        )
     return samples
 
 
@@ -310,7 +311,11 @@ def _window_samples(window: float | None, frontend: FrontendConfig) -> int:
     samples = round(seconds("window", window) * frontend.sampling_rate)
     if samples < frontend.win_length:
         frame = frontend.win_length / frontend.sampling_rate
-        raise ConfigError(f"window of {window!r} s is shorter than one frame of {frame:g} s: give seconds, such as 2.0")
+        raise ConfigError(
+            f"window of {shown(window)} s is shorter than one frame of {frame:g} s: give seconds, such as 2.0"
+        )
     if samples > frontend.window_samples:
-        raise ConfigError(f"window of {window!r} s is longer than the {frontend.window_seconds:g} s the model sees")
+        raise ConfigError(
+            f"window of {shown(window)} s is longer than the {frontend.window_seconds:g} s the model sees"
+        )
     return samples

@@ -405,7 +405,7 @@ def test_a_memory_mapped_array(tmp_path: Path) -> None:
     [
         (np.array(0.5), r"shape must be"),
         (np.array([object()] * 100), "cannot take an array of object"),
-        (np.array(["text"] * 100), "cannot take an array of"),
+        (np.array(["text"] * 100), "holds 100 paths: call predict_batch"),
         (np.zeros(100, [("left", "f4")]), "cannot take an array of"),
         (np.zeros(100, "datetime64[s]"), "cannot take an array of"),
         (np.zeros((2, 3, 4)), "shape must be"),

@@ -341,7 +341,7 @@ def test_names_arrive_whole_and_harmless(tmp_path: Path, form: str) -> None:
         assert text.replace("\n", "").isprintable()
     missing, summary = result.stderr.decode("ascii").splitlines()
     assert missing.isprintable()
-    assert missing.endswith("gone\\n\\x1b[2J.wav: no such file: check the path")
+    assert missing.endswith("gone\\n\\x1b[2J.wav: no such file: it is a link to what is not there")
     assert summary.endswith(" s: 4 answered, 1 failed, 0 without speech")
 
 

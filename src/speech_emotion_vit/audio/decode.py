@@ -7,6 +7,7 @@ file, no network.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -23,8 +24,10 @@ import soundfile
 from ..errors import AudioError, one_line
 from ..files import open_regular
 from .containers import ogg_pages, unwritten_sizes
-from .kinds import HEAD, what_it_is, what_it_may_be
+from .inputs import missing
+from .kinds import HEAD, is_base64, what_it_is, what_it_may_be
 from .sndfile import BLOCK_VALUES, SndAudio
+from .suffixes import AV_SUFFIXES
 
 if TYPE_CHECKING:
     from .pyav import AvAudio
@@ -33,11 +36,6 @@ _LARGEST_READ = 8 * BLOCK_VALUES  # bytes, what a block of the widest samples ta
 SPOOL_BYTES = 1 << 24  # of a stream that cannot seek are kept in memory, the rest in a temporary file
 _LONG_TEXT = 1 << 15  # bytes; more than any audio format begins with
 MAX_STREAM_BYTES = 1 << 31  # of such a stream are read at all: 18 hours of 16-bit mono at 16 kHz
-
-AV_SUFFIXES = frozenset(
-    f".{name}" for name in ("m4a", "m4b", "aac", "mp4", "webm", "wma", "mka", "mkv", "3gp", "amr", "ac3", "ape", "wv")
-)
-"""Of files that need PyAV."""
 
 _FULL_SCALE = {"ULAW": 32_124 / 32_768, "ALAW": 32_256 / 32_768, "PCM_U8": 127 / 128, "PCM_S8": 127 / 128}
 
@@ -90,6 +88,11 @@ class EncodedAudio:
         return _FULL_SCALE.get(self._audio.subtype, 1.0)
 
     @property
+    def holds_floats(self) -> bool:
+        """Whether its samples are stored as floats, on whatever scale."""
+        return self._audio.subtype in ("FLOAT", "DOUBLE")
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """Why what came out is not all that was recorded; complete at the end."""
         return tuple(self._audio.remarks)
@@ -105,8 +108,10 @@ class EncodedAudio:
                 file = self._stack.enter_context(open_regular(source))
                 empty = not file.peek(1)
             except FileNotFoundError as error:
-                raise AudioError(f"{self.name}: no such file: check the path") from error
+                raise AudioError(f"{self.name}: {missing(os.fsdecode(source))}") from error
             except (OSError, ValueError) as error:
+                if getattr(error, "errno", None) == errno.ENAMETOOLONG and is_base64(os.fsdecode(source)):
+                    raise AudioError(f"{self.name}: {missing(os.fsdecode(source))}") from error
                 raise AudioError(f"{self.name}: cannot be opened: {one_line(error)}") from error
             if empty:
                 raise AudioError(f"{self.name}: the file is empty")
@@ -303,10 +308,22 @@ def beginning(file: Any) -> bytes:
 
 
 def _reason(fault: str, source: Any, head: bytes) -> str:
+    if isinstance(source, (bytes, bytearray)) and len(source) < 4096 and _is_name(bytes(source)):
+        return "holds the name of a file: pass os.fsdecode(name)"
     if what := what_it_may_be(head):
         return f"is not audio but {what}"
     if isinstance(source, (str, os.PathLike)) and "av" not in sys.modules:
         suffix = Path(os.fsdecode(source)).suffix.lower()
         if suffix in AV_SUFFIXES:
             return f"{suffix} needs PyAV: pip install 'speech-emotion-vit[formats]'"
-    return f"is not audio that can be read ({fault}): convert it to WAV or FLAC"
+    how = "convert it to WAV or FLAC"
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        how += ", or if these are raw samples pass numpy.frombuffer(data, 'int16') with sampling_rate="
+    return f"is not audio that can be read ({fault}): {how}"
+
+
+def _is_name(content: bytes) -> bool:
+    try:
+        return os.path.isfile(content)
+    except ValueError:  # no name holds zeros
+        return False

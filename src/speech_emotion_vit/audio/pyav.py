@@ -21,8 +21,9 @@ from .sndfile import loss
 
 # FFmpeg also reads lists of other files and addresses on the network: these demuxers read one file alone.
 _DEMUXERS = (
-    *("aac", "ac3", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "eac3", "flac", "flv", "matroska,webm"),
-    *("mov,mp4,m4a,3gp,3g2,mj2", "mp3", "mpegts", "ogg", "tta", "w64", "wav", "wv"),
+    *("aac", "ac3", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "dsf", "dts", "eac3", "flac", "flv", "gsm"),
+    *("loas", "matroska,webm", "mlp", "mov,mp4,m4a,3gp,3g2,mj2", "mp3", "mpc", "mpc8", "mpeg", "mpegts", "nut"),
+    *("ogg", "rm", "shn", "tak", "truehd", "tta", "w64", "wav", "wv"),
 )
 _OPTIONS = {"format_whitelist": ",".join(_DEMUXERS), "protocol_whitelist": ""}
 _TELLING = ("ape", "flac", "flv", "matroska", "mov", "tta", "wv")  # whose headers say how long they are

@@ -5,11 +5,9 @@ Nothing here trusts a header: memory is bounded by the block, not by the length 
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +15,8 @@ import soundfile
 import soxr
 
 from ..errors import AudioError, ConfigError, printable, shown
-from .decode import AV_SUFFIXES, EncodedAudio
+from .decode import EncodedAudio
+from .inputs import as_array, as_frames, describe, is_encoded, take_apart
 from .sndfile import BLOCK_VALUES
 
 if TYPE_CHECKING:
@@ -26,9 +25,23 @@ if TYPE_CHECKING:
 Samples: TypeAlias = npt.NDArray[np.float32]
 AudioInput: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | npt.NDArray[Any] | torch.Tensor"
+    " | Sequence[float] | tuple[Any, Any] | Mapping[str, Any] | HasSamples"
 )
 Channel: TypeAlias = int | Literal["mix"]
 """What of several channels is heard: the mean of all, or the one of this number; 0 is the first."""
+
+
+class HasSamples(Protocol):
+    """What torchcodec returns, and others like it."""
+
+    @property
+    def data(self) -> Any:
+        """The samples, an array or a tensor."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+
 
 MIN_RATE = 4_000  # Hz; below it there is no speech band left
 MAX_RATE = 384_000  # Hz; the highest rate converters are sold for
@@ -38,10 +51,8 @@ CLIPPED_LEVEL = 0.999  # of the highest level that the samples' coding has
 CLIPPED_SHARE = 1e-3  # of the samples at that level make a clipped recording
 SHORT_SECONDS = 0.3  # an emotion is hardly ever heard in less
 MAX_VALUE = 2.0**31  # float samples beyond the largest integer format are not audio
-AUDIO_SUFFIXES = AV_SUFFIXES | frozenset(
-    f".{name.lower()}" for name in (*soundfile.available_formats(), "aif", "aifc", "snd", "sph", "mp2", "oga", "opus")
-) - {".raw", ".mat4", ".mat5"}
-"""Of the files that a search of a folder takes for audio, in lower case."""
+_LEAST_INT16 = 64  # of 32768 at least is reached by what is recorded in 16 bits, and no noise of a converter
+_LOUDEST = 16.0  # floats beyond, 24 dB over full scale, are no loud recording if they are whole numbers
 
 
 def check_rate(rate: float | None, name: str) -> int:
@@ -83,18 +94,6 @@ def check_track(track: int | None) -> int | None:
     return int(track)
 
 
-def describe(source: object) -> str:
-    """Return a short name of `source` for messages and tables."""
-    if isinstance(source, (str, os.PathLike)):
-        return printable(os.fsdecode(source))
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"<{len(source)} bytes>"
-    with contextlib.suppress(AttributeError, TypeError, RuntimeError):  # a class has none, a nested tensor no sizes
-        return f"<{type(source).__name__} {list(source.shape)}>"  # type: ignore[attr-defined]
-    name = getattr(source, "name", None)
-    return printable(name) if isinstance(name, str) else f"<{type(source).__name__}>"
-
-
 class Intake:
     """Blocks of any rate and channel count in, mono float32 at `target_rate` out, in the order they come.
 
@@ -104,15 +103,23 @@ class Intake:
         name: what messages call it.
         full_scale: the highest level that can come in, where it is clipped.
         channel: ``mix``, or the number of the channel that goes out.
+        check_scale: whether integers in floats are refused; not for what is decoded, where damage can be as loud.
 
     Raises:
         ConfigError: `channel` is no such thing.
     """
 
     def __init__(
-        self, rate: int, target_rate: int, name: str, full_scale: float = 1.0, channel: Channel = "mix"
+        self,
+        rate: int,
+        target_rate: int,
+        name: str,
+        full_scale: float = 1.0,
+        channel: Channel = "mix",
+        check_scale: bool = True,
     ) -> None:
         self.rate, self.target_rate, self.name = rate, target_rate, name
+        self._check_scale = check_scale
         self._channel = check_channel(channel)
         self._clipped_level = CLIPPED_LEVEL * full_scale
         self.frames = 0
@@ -138,6 +145,8 @@ class Intake:
         highest = float(np.maximum(block.max(initial=0.0), -block.min(initial=0.0)))  # a NaN stays one
         if not highest <= MAX_VALUE:  # also true for NaN
             self._refuse_value(block)
+        if self._check_scale and highest > _LOUDEST and _are_integers(block):
+            self._refuse_scale(highest)
         mono = block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0]
         self.frames += len(mono)
         self._sum += float(mono.sum(dtype=np.float64))
@@ -174,6 +183,14 @@ class Intake:
         _require_channel(self._channel, block.shape[1], self.name)
         return block[:, self._channel : self._channel + 1]
 
+    def _refuse_scale(self, highest: float) -> None:
+        bits = next(bits for bits in (16, 24, 32) if highest <= 2 ** (bits - 1))  # 8 are rare, and 16 may be quiet
+        raise AudioError(
+            f"{self.name}: floats that reach {highest:.0f}, where 1 is full scale: they are {bits}-bit integers "
+            f"(int{bits}): divide them by {2 ** (bits - 1)}"
+            + (f", or pass them as an array of int{bits}" if bits != 24 else "")
+        )
+
     def _refuse_value(self, block: Samples) -> None:
         index = int(np.argmin((np.abs(block) <= MAX_VALUE).all(axis=1)))
         worst = np.abs(block[index]).max()
@@ -200,9 +217,9 @@ def without_offset(samples: Samples) -> Samples:
     return samples - np.float32(mean) if mean else samples
 
 
-def _first_refused(block: Samples) -> int:
-    """Return the first frame of a block `[frames, channels]` with a value that is NaN or beyond any PCM format."""
-    return int(np.argmin((np.abs(block) <= MAX_VALUE).all(axis=1)))
+def _are_integers(block: Samples) -> bool:
+    """Return whether floats are on the scale of integers: whole numbers, or, resampled, mostly over full scale."""
+    return bool((block == np.rint(block)).all()) or float(np.median(np.abs(block))) > 1.0
 
 
 class AudioReader:
@@ -212,11 +229,13 @@ class AudioReader:
     error, they are those of what came before it.
 
     Args:
-        source: a path, encoded bytes, a binary file object, an array or a tensor `[samples]` or `[channels, samples]`.
+        source: a path, encoded bytes, a binary file object, an array or a tensor `[samples]` or `[channels, samples]`,
+            and what `inputs.take_apart` knows besides.
         sampling_rate: Hz; needed for arrays and tensors, refused for everything that carries its own.
         target_rate: Hz of the blocks.
         channel: ``mix``, or the number of the channel to hear.
         track: the number of the audio track of a file that has several; None is the default one.
+        skip_rate: whether `sampling_rate` is only for what has no rate of its own.
 
     Raises:
         AudioError: it cannot be opened. Iterating raises the same where it cannot be read.
@@ -231,30 +250,44 @@ class AudioReader:
         target_rate: int = 16_000,
         channel: Channel = "mix",
         track: int | None = None,
+        skip_rate: bool = False,
     ) -> None:
         self.name = describe(source)
         self._channel, track = check_channel(channel), check_track(track)
+        given, own = take_apart(source, self.name)
+        own = own.item() if isinstance(own, np.generic) else own
+        if own is not None or (skip_rate and is_encoded(given)):
+            if sampling_rate not in (None, own) and not skip_rate:
+                raise AudioError(
+                    f"{self.name}: has a rate of its own, {shown(own)}: leave out sampling_rate={shown(sampling_rate)}"
+                )
+            sampling_rate = own
+        self.file = printable(os.fsdecode(given)) if isinstance(given, (str, os.PathLike)) else self.name
+        """What results call it: the name, and all of it."""
         self.target_rate = target_rate
         self.duration = 0.0
         self.warnings: tuple[str, ...] = ()
         self._encoded: EncodedAudio | None = None
         self._full_scale = 1.0
-        array = as_array(source, self.name)
-        if array is not None:
+        self._raw: Iterable[Samples]
+        array = as_array(given, self.name)
+        if isinstance(given, soundfile.SoundFile):
+            self.channels, self._raw = given.channels, _sound_blocks(given)
+        elif array is not None:
             if sampling_rate is None:
                 raise AudioError(f"{self.name}: an array does not know its rate: pass sampling_rate= in Hz")
             if track:
                 raise AudioError(f"{self.name}: an array has no tracks: leave out track={track}")
-            frames = _array_frames(array, self.name)
+            frames = as_frames(array, self.name)
             self.channels = frames.shape[1]
-            self._raw: Iterable[Samples] = pcm_blocks(frames, self.name)
+            self._raw = pcm_blocks(frames, self.name)
         else:
-            if sampling_rate is not None and is_encoded(source):
+            if sampling_rate is not None:
                 raise AudioError(
                     f"{self.name}: files carry their own rate: leave out sampling_rate={shown(sampling_rate)}, "
-                    "or decode the file and pass the array"
+                    "or decode the file and pass the array; for raw samples numpy.frombuffer(data, 'int16')"
                 )
-            self._raw = self._encoded = EncodedAudio(source, self.name, track)
+            self._raw = self._encoded = EncodedAudio(given, self.name, track)
             self._full_scale = self._encoded.full_scale
             self.channels = self._encoded.channels
         try:
@@ -276,7 +309,8 @@ class AudioReader:
         self.close()
 
     def __iter__(self) -> Iterator[Samples]:
-        intake = Intake(self.rate, self.target_rate, self.name, self._full_scale, self._channel)
+        floats = self._encoded is None or self._encoded.holds_floats
+        intake = Intake(self.rate, self.target_rate, self.name, self._full_scale, self._channel, floats)
         given = 0
         try:
             for block in self._raw:
@@ -305,38 +339,11 @@ class AudioReader:
             yield samples
 
 
-def is_encoded(source: object) -> bool:
-    """Return whether `source` is a file or the content of one, which has a rate of its own."""
-    return isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(source, "read")
-
-
-def as_array(source: object, name: str) -> npt.NDArray[Any] | None:
-    """Return `source` as a numpy array if it is an array or a tensor, else None."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(source, torch.Tensor):
-        kind, place = source.dtype, source.device
-        if not (source.is_floating_point() or kind in (torch.uint8, torch.int8, torch.int16, torch.int32)):
-            raise AudioError(f"{name}: cannot take a tensor of {kind}: pass floats or integer PCM up to 32 bit")
-        try:
-            tensor = source.detach().to("cpu").resolve_neg()
-            return (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # type: ignore[no-any-return]
-        except (RuntimeError, TypeError) as error:
-            raise AudioError(
-                f"{name}: cannot read a {source.layout} tensor on {place}: pass a dense tensor that holds values"
-            ) from error
-    if np.ma.isMaskedArray(source):
-        raise AudioError(f"{name}: cannot take a masked array: fill its gaps, with array.filled(0.0)")
-    return np.asarray(source) if isinstance(source, np.ndarray) else None
-
-
-def _array_frames(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """Return an array `[samples]` or `[channels, samples]` as `[frames, channels]`."""
-    if array.ndim not in (1, 2) or array.size == 0:
-        raise AudioError(f"{name}: shape must be [samples] or [channels, samples] with samples > 0")
-    frames = array[:, None] if array.ndim == 1 else array.T
-    if frames.shape[1] > frames.shape[0]:
-        raise AudioError(f"{name}: {frames.shape[1]} channels of {frames.shape[0]} samples: pass array.T")
-    return frames
+def _sound_blocks(sound: soundfile.SoundFile) -> Iterator[Samples]:
+    """Yield what is left to read of a file that the caller has opened with soundfile."""
+    step = max(1, BLOCK_VALUES // sound.channels)
+    while len(block := sound.read(step, dtype="float32", always_2d=True)):
+        yield block
 
 
 def pcm_blocks(frames: npt.NDArray[Any], name: str) -> Iterator[Samples]:
@@ -349,12 +356,27 @@ def pcm_blocks(frames: npt.NDArray[Any], name: str) -> Iterator[Samples]:
     if kind == np.uint8:
         scale, offset = 1.0 / 128.0, -1.0
     elif kind in (np.int8, np.int16, np.int32):
+        if kind == np.int32:
+            _refuse_small(frames, name)
         scale, offset = 1.0 / -float(np.iinfo(kind).min), 0.0
     elif kind in (np.float16, np.float32, np.float64):
         scale, offset = 1.0, 0.0
     else:
-        raise AudioError(f"{name}: cannot take an array of {frames.dtype}: pass floats or integer PCM up to 32 bit")
+        how = "pass floats or integer PCM up to 32 bit"
+        if kind.kind == "i" and np.abs(frames).max(initial=0) < 2**15:
+            how += ", here array.astype('int16'), which holds them all"
+        raise AudioError(f"{name}: cannot take an array of {frames.dtype}: {how}")
     return _scaled_blocks(frames, scale, offset)
+
+
+def _refuse_small(frames: npt.NDArray[Any], name: str) -> None:
+    """Refuse 16-bit integers in 32: on that scale they are below -96 dB, where nothing is recorded."""
+    highest = max(int(frames.max(initial=0)), -int(frames.min(initial=0)))
+    if _LEAST_INT16 <= highest <= 2**15:
+        raise AudioError(
+            f"{name}: int32 that reach {highest}, where {2**31} is full scale: they are 16-bit integers (int16): "
+            "pass array.astype('int16')"
+        )
 
 
 def _scaled_blocks(frames: npt.NDArray[Any], scale: float, offset: float) -> Iterator[Samples]:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
+import click
+
 from ._streams import standard_input
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ def listed(place: str) -> list[str]:
     Raises:
         ConfigError: there are none, or they cannot be read.
     """
-    from ..audio.reader import describe
+    from ..audio.inputs import describe
     from ..errors import AudioError, ConfigError, one_line
 
     name = "standard input" if place in _STANDARD_INPUT else describe(place)
@@ -54,9 +56,9 @@ def sources(clips: Iterable[str]) -> Iterator[Source]:
 
 
 def _sources(clip: str) -> Iterator[Source]:
-    from ..audio.reader import AUDIO_SUFFIXES, describe
+    from ..audio.inputs import describe
+    from ..audio.suffixes import AUDIO_SUFFIXES, find_audio
     from ..errors import AudioError, one_line
-    from ..files import find_files
 
     if _is_standard_input(clip):
         try:
@@ -78,11 +80,13 @@ def _sources(clip: str) -> Iterator[Source]:
     if not os.path.isdir(clip):
         yield clip, clip
         return
-    found, closed = find_files(clip, AUDIO_SUFFIXES)
-    yield from ((path, path) for path in found)
-    for error in closed:
+    search = find_audio(clip)
+    yield from ((path, path) for path in search.paths)
+    if passed_over := search.passed_over():
+        click.echo(f"Note: {describe(clip)}: {passed_over}", err=True)
+    for error in search.closed:
         yield error.filename, AudioError(f"{describe(error.filename)}: cannot be searched: {one_line(error)}")
-    if not found and not closed:
+    if not search.paths and not search.closed:
         known = " ".join(sorted(AUDIO_SUFFIXES & {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".m4a"}))
         yield clip, AudioError(f"{describe(clip)}: no audio in this folder: looked for {known} and the like")
 

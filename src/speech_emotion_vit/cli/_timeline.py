@@ -145,7 +145,7 @@ def timeline_of(classifier: EmotionClassifier, name: str, audio: AudioInput, cou
     from tqdm import tqdm
 
     from ..audio.decode import announced_seconds
-    from ..audio.reader import describe
+    from ..audio.inputs import describe
 
     shown = sys.stderr.isatty()
     total = announced_seconds(audio) if shown and isinstance(audio, str) else None

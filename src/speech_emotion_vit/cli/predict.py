@@ -115,7 +115,7 @@ def command(
     """
     from tqdm import tqdm
 
-    from ..audio.reader import describe
+    from ..audio.inputs import describe
     from ..classifier import EmotionClassifier
 
     if not clips and not lists:

@@ -149,7 +149,7 @@ class Manifest:
             WeightsError: there is none; the message lists the names there are.
         """
         if name not in self.models:
-            raise WeightsError(f"no model is called {name!r}: choose one of {', '.join(self.models)}")
+            raise WeightsError(f"no model is called {shown(name)}: choose one of {', '.join(self.models)}")
         return self.models[name]
 
 

@@ -425,3 +425,15 @@ def test_a_corpus_is_looked_for_in_three_places(tmp_path: Path, monkeypatch: pyt
     assert find_corpus("savee", tmp_path / "own")[1] == tmp_path / "own"
     with pytest.raises(DatasetError, match="no such folder"):
         find_corpus("savee", tmp_path / "nowhere")
+
+
+def test_own_clips_are_what_a_search_of_a_folder_finds_and_the_rest_is_counted(tmp_path: Path) -> None:
+    for name in ("joy/a.mov", "joy/b.mpga", "anger/c.WAVE", "anger/d.ts", "anger/notes.txt", "list.pdf"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "anger" / "d.ts").write_bytes((b"G" + bytes(187)) * 3)
+    utterances = read_folder(tmp_path)
+    assert [u.path.name for u in utterances] == ["c.WAVE", "d.ts", "a.mov", "b.mpga"]
+    assert remarks(CORPORA["folder"], tmp_path, utterances) == [
+        "2 files are passed over, not named like audio: 1 .pdf, 1 .txt"
+    ]

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...audio.reader import AudioInput, describe, is_encoded
+from ...audio.inputs import several
+from ...audio.reader import AudioInput
 from ...backends.base import Floats
 from ...backends.load import Device
 from ...backends.torch import TorchBackend
@@ -126,8 +127,7 @@ def fit_head(
     require("scipy", "train")
     if errors not in ("raise", "skip"):
         raise ConfigError(f"errors must be 'raise' or 'skip', not {shown(errors)}")
-    if is_encoded(clips) or getattr(clips, "ndim", 2) < 2:  # the rows of a matrix are clips
-        raise ConfigError(f"{describe(clips)} is one piece of audio: pass a list of such")
+    clips = several(clips)
     audios, names = list(clips), _texts(labels)
     voices = [""] * len(names) if speakers is None else [_speaker(speaker) for speaker in speakers]
     for what, given in (("clips", audios), ("speakers", voices)):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from ....errors import ConfigError, DatasetError
-from .base import ORIGINAL, PARTS, Corpus, Utterance, audio_files, named, overlooked
+from ....errors import ConfigError, DatasetError, shown
+from .base import ORIGINAL, PARTS, Corpus, Utterance, audio_files, named, overlooked, passed_over
 from .casia import CASIA
 from .crema_d import CREMA_D
 from .emodb import EMODB
@@ -115,7 +115,7 @@ def combine(names: Sequence[str]) -> Corpus:
 def _published(name: str) -> Corpus:
     if name not in CORPORA or name == "folder":
         known = ", ".join(each for each in CORPORA if each != "folder")
-        raise ConfigError(f"dataset must be one of {known}, several joined by +, or folder, not {name!r}")
+        raise ConfigError(f"dataset must be one of {known}, several joined by +, or folder, not {shown(name)}")
     return CORPORA[name]
 
 
@@ -174,6 +174,7 @@ def remarks(corpus: Corpus, folder: Path, utterances: Sequence[Utterance]) -> li
     """
     found = [] if folder.is_file() else overlooked(folder)
     if corpus.name == "folder":
+        found += [] if folder.is_file() else passed_over(folder)
         if folder.is_dir() and (beside := [path.name for path in audio_files(folder) if path.parent == folder]):
             found.append(
                 f"{len(beside)} clips beside the folders of labels have none and are left out: {named(beside)}"

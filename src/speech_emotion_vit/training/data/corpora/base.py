@@ -10,9 +10,8 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ....audio.reader import AUDIO_SUFFIXES
+from ....audio.suffixes import Search, find_audio
 from ....errors import DatasetError, one_line
-from ....files import find_files
 
 MOST_NAMED = 8  # file names in one message; the rest is counted
 ORIGINAL = "original"
@@ -139,7 +138,7 @@ def audio_files(folder: Path) -> Iterator[Path]:
     Raises:
         DatasetError: the folder cannot be read.
     """
-    yield from (path for path in _found(folder)[0] if path.is_file())
+    yield from (path for path in map(Path, _found(folder).paths) if path.is_file())
 
 
 def overlooked(folder: Path) -> list[str]:
@@ -148,8 +147,9 @@ def overlooked(folder: Path) -> list[str]:
     Raises:
         DatasetError: the folder cannot be read.
     """
-    found, closed = _found(folder)
-    lost = [path for path in found if not path.is_file()]
+    found = _found(folder)
+    closed = [Path(fault.filename) for fault in found.closed]
+    lost = [path for path in map(Path, found.paths) if not path.is_file()]
     remarks = []
     for paths, what in ((closed, "folders cannot be read"), (lost, "names of audio lead to no file")):
         if paths:
@@ -158,12 +158,22 @@ def overlooked(folder: Path) -> list[str]:
     return remarks
 
 
-def _found(folder: Path) -> tuple[list[Path], list[Path]]:
-    found, faults = find_files(folder, AUDIO_SUFFIXES)
-    closed = [Path(fault.filename) for fault in faults]
-    if folder in closed:
-        raise DatasetError(f"{folder}: cannot be read ({one_line(faults[0])}): check its permissions") from faults[0]
-    return [Path(path) for path in found], closed
+def passed_over(folder: Path) -> list[str]:
+    """Return a remark on the files in `folder` that are not named like audio, if there are any.
+
+    Raises:
+        DatasetError: the folder cannot be read.
+    """
+    said = _found(folder).passed_over()
+    return [] if said is None else [said]
+
+
+def _found(folder: Path) -> Search:
+    found = find_audio(folder)
+    for fault in found.closed:
+        if Path(fault.filename) == folder:
+            raise DatasetError(f"{folder}: cannot be read ({one_line(fault)}): check its permissions") from fault
+    return found
 
 
 def as_utf8(name: str) -> str:
