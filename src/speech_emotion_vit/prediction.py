@@ -297,8 +297,8 @@ class Timeline:
         index = pd.MultiIndex.from_arrays(
             [
                 [self.file] * len(self.segments),
-                pd.to_timedelta([segment.start for segment in self.segments], unit="s"),
-                pd.to_timedelta([segment.end for segment in self.segments], unit="s"),
+                pd.to_timedelta([segment.start for segment in self.segments], unit="s").as_unit("ns"),  # audformat's
+                pd.to_timedelta([segment.end for segment in self.segments], unit="s").as_unit("ns"),
             ],
             names=["file", "start", "end"],
         )
