@@ -29,6 +29,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     )
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """Return a page that asks no other server: the theme would ask GitHub for the number of stars."""
+    return output.replace(' data-md-component="source"', "")
+
+
 def included(name: str) -> str:
     """Return a page of the repository's root: links into docs become links of the site, others go to the repository."""
     text = (ROOT / name).read_text(encoding="utf-8")
