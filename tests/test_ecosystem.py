@@ -1,13 +1,15 @@
-"""What other packages make of the answers: audformat of the tables, audmetric of the scores."""
+"""With other packages: columns of datasets in, audformat's tables and audmetric's scores out."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import audformat
 import audmetric
+import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import soundfile
 from hypothesis import given, settings
@@ -21,6 +23,48 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from speech_emotion_vit import EmotionClassifier
+
+
+@pytest.fixture
+def clips() -> datasets.Dataset:
+    """The example clips, one by name and the others by content, as in Parquet files of the Hub."""
+    rows = [{"path": str(CLIPS[0]), "bytes": None}, *({"path": None, "bytes": c.read_bytes()} for c in CLIPS[1:])]
+    features = datasets.Features({"audio": datasets.Audio(decode=False)})
+    table = pa.table({"audio": pa.array(rows, features["audio"].pa_type)})
+    return datasets.Dataset(datasets.table.InMemoryTable(table), info=datasets.DatasetInfo(features=features))
+
+
+def test_a_column_of_datasets_is_read_without_its_decoder(
+    classifier: EmotionClassifier, clips: datasets.Dataset
+) -> None:
+    expected = classifier.predict_batch(CLIPS)
+    assert set(clips[0]["audio"]) == {"bytes", "path"}
+    assert classifier.predict_batch(clips["audio"]) == expected
+    assert classifier.predict_batch(clips) == expected
+    assert list(classifier.iter_predictions(row["audio"] for row in clips.to_iterable_dataset())) == expected
+
+    def heard(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {"emotion": [p.label for p in classifier.predict_batch(rows["audio"])]}
+
+    labelled = clips.map(heard, batched=True, batch_size=4, new_fingerprint="heard")
+    assert labelled["emotion"][:] == [p.label for p in expected]
+
+
+@pytest.mark.torchcodec
+def test_a_column_of_datasets_is_read_with_its_decoder(classifier: EmotionClassifier, clips: datasets.Dataset) -> None:
+    from torchcodec.decoders import AudioDecoder
+
+    decoded = clips.cast_column("audio", datasets.Audio())
+    assert isinstance(decoded[0]["audio"], AudioDecoder)
+    expected = classifier.predict_batch(CLIPS)
+    assert classifier.predict_batch(decoded["audio"]) == expected
+    samples = AudioDecoder(CLIPS[0]).get_all_samples()
+    assert [classifier.predict(each) for each in (samples, AudioDecoder(CLIPS[0]))] == [
+        classifier.predict(CLIPS[0])
+    ] * 2
+    other = classifier.predict_batch(clips.cast_column("audio", datasets.Audio(sampling_rate=48_000))["audio"])
+    assert [p.duration for p in other] == pytest.approx([p.duration for p in expected], abs=1e-3)
+    assert [p.label for p in other] == [p.label for p in expected]
 
 
 @pytest.fixture

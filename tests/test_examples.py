@@ -7,7 +7,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from helpers import CLIPS, ROOT
 
@@ -105,6 +107,19 @@ def test_microphone_names_what_is_missing() -> None:
     assert result.returncode == 1
     assert "pip install sounddevice" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_notebook_runs_and_has_no_answers_that_could_be_old() -> None:
+    notebook = nbformat.read(EXAMPLES / "first_ten_minutes.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs for cell in cells)
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": ROOT}}).execute()
+    shown = [data for cell in cells for data in (output.get("data", {}) for output in cell.outputs)]
+    assert re.match(rf"<Prediction ({LABELS}) 0\.\d\d, ", shown[0]["text/plain"])
+    assert any("nobody speaks" in data.get("text/plain", "") for data in shown)
+    assert sum("image/png" in data for data in shown) == 2
+    assert sum("text/html" in data for data in shown) == 2
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
