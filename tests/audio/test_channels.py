@@ -74,3 +74,73 @@ def test_every_method_takes_a_channel(hearing_all: EmotionClassifier) -> None:
     assert not isinstance(good, AudioError)
     with pytest.raises(ConfigError, match="channel must be"):
         classifier.predict_batch([call], channel="left", **options)  # type: ignore[call-overload]
+
+
+TURNS = speech(12.0)
+LITTLE_IN_COMMON = (
+    "the two channels have little in common, as of two speakers, and are mixed: "
+    "choose one with channel=0 or 1, or --channel split"
+)
+
+
+def call() -> np.ndarray:
+    """Two people who speak by turns, each on a channel of their own, with a little noise."""
+    left, right = (np.where(np.arange(len(TURNS)) // 40_000 % 2 == side, TURNS, 0) for side in (0, 1))
+    return np.stack((left, 0.3 * right)) + np.random.default_rng(0).normal(0, 1e-3, (2, len(TURNS)))
+
+
+def spaced() -> np.ndarray:
+    """One speaker, heard by two microphones in a room that answers each in its own way."""
+    random = np.random.default_rng(1)
+    ears = []
+    for delay in (0, 150):
+        room = random.normal(size=4000) * np.exp(-np.arange(4000) / 800)
+        room[0] = 8
+        ears.append(np.convolve(TURNS, np.concatenate((np.zeros(delay), room)))[: len(TURNS)] * 0.05)
+    return np.stack(ears)
+
+
+def test_two_speakers_on_two_channels_are_not_mixed_without_a_word() -> None:
+    samples, reader = read(call().astype(np.float32), sampling_rate=16_000)
+    assert reader.warnings == (LITTLE_IN_COMMON,)
+    together, at_once = read(encoded(np.stack((TURNS, np.roll(TURNS, 90_000)), axis=1))), call() * 0.1
+    assert LITTLE_IN_COMMON in together[1].warnings
+    assert read(at_once.T, sampling_rate=16_000)[1].warnings == (LITTLE_IN_COMMON,)
+    assert len(samples) == len(TURNS)
+    for channel in (0, 1):
+        assert read(call(), sampling_rate=16_000, channel=channel)[1].warnings == ()
+
+
+def test_channels_that_cancel_each_other_are_told() -> None:
+    _, reader = read(np.stack((0.5 * TURNS, -0.4 * TURNS)), sampling_rate=16_000)
+    assert [warning.split(":")[0] for warning in reader.warnings] == [
+        "the two channels cancel each other when they are mixed"
+    ]
+
+
+NOISE = np.random.default_rng(2).normal(0, 0.05, len(TURNS))
+ONE_SPEAKER = {
+    "the same": np.stack((TURNS, TURNS)),
+    "to one side": np.stack((0.2 * TURNS, TURNS)),
+    "spaced microphones": spaced(),
+    "a silent channel": np.stack((TURNS, 0 * TURNS)),
+    "a channel of noise": np.stack((TURNS, NOISE)),
+    "leakage": np.stack((TURNS, 1e-3 * np.roll(TURNS, 20_000))),
+    "two noises": np.stack((NOISE, np.roll(NOISE, 100))),
+    "a moment": np.stack((TURNS, np.roll(TURNS, 90_000)))[:, :16_000],
+    "three channels": np.stack((TURNS, np.roll(TURNS, 90_000), TURNS)),
+}
+
+
+@pytest.mark.parametrize("samples", ONE_SPEAKER.values(), ids=ONE_SPEAKER)
+def test_what_may_be_mixed_is_mixed_without_a_word(samples: np.ndarray) -> None:
+    assert [w for w in read(samples, sampling_rate=16_000)[1].warnings if "channel" in w] == []
+
+
+def test_a_stream_hears_two_speakers_however_it_is_chunked(classifier: EmotionClassifier) -> None:
+    samples = call()
+    for size in (3333, 16_000):
+        stream = classifier.stream(16_000)
+        for start in range(0, len(TURNS), size):
+            stream.push(samples[:, start : start + size])
+        assert LITTLE_IN_COMMON in stream.warnings

@@ -18,6 +18,7 @@ from ..errors import AudioError, ConfigError, printable, shown
 from .decode import EncodedAudio
 from .inputs import as_array, as_frames, describe, is_encoded, take_apart
 from .sndfile import BLOCK_VALUES
+from .stereo import Stereo
 
 if TYPE_CHECKING:
     import torch
@@ -126,6 +127,7 @@ class Intake:
         self._sum = 0.0
         self._energy = 0.0
         self._clipped = 0
+        self._stereo: Stereo | None = None
         self._resampler = None
         if rate != target_rate:
             self._resampler = soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
@@ -147,6 +149,9 @@ class Intake:
             self._refuse_value(block)
         if self._check_scale and highest > _LOUDEST and _are_integers(block):
             self._refuse_scale(highest)
+        if block.shape[1] == 2:
+            self._stereo = self._stereo or Stereo(self.rate)
+            self._stereo.push(block)
         mono = block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0]
         self.frames += len(mono)
         self._sum += float(mono.sum(dtype=np.float64))
@@ -167,6 +172,8 @@ class Intake:
             yield f"constant offset of {self._sum / self.frames:.2g} removed"
         if self._clipped and self._clipped >= CLIPPED_SHARE * self.frames:
             yield f"clipped ({self._clipped / self.frames:.1%} of samples)"
+        if self._stereo is not None and (warning := self._stereo.warning()):
+            yield warning
         if self.duration < SHORT_SECONDS:
             yield f"shorter than {SHORT_SECONDS} s"
         if self.rate < self.target_rate:
