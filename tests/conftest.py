@@ -19,7 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one core each, for it and the process
 def classifier() -> EmotionClassifier:
     from speech_emotion_vit import EmotionClassifier
 
-    return EmotionClassifier("crema-d")
+    return EmotionClassifier("crema-d-paper")
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def hearing_all() -> EmotionClassifier:
     """The bundled model without its speech detector: every sound gets an emotion."""
     from speech_emotion_vit import EmotionClassifier
 
-    return EmotionClassifier("crema-d", vad_filter=False)
+    return EmotionClassifier("crema-d-paper", vad_filter=False)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def assert_close(one: Prediction, other: Prediction, tolerance: float) -> None:
 
 @pytest.fixture(scope="module", params=["torch", "onnx"])
 def listener(request: pytest.FixtureRequest) -> EmotionClassifier:
-    return EmotionClassifier("crema-d", backend=request.param)
+    return EmotionClassifier("crema-d-paper", backend=request.param)
 
 
 def test_what_nobody_speaks_in_gets_no_label(listener: EmotionClassifier) -> None:

@@ -15,7 +15,6 @@ PACKAGE = ROOT / "src" / "speech_emotion_vit"
 # What may import torch at its top, by folder or module; everything else must start without it.
 WITH_TORCH = {
     "backends/torch.py",
-    "model/contours.py",
     "model/frame_vit.py",
     "model/frontend.py",
     "model/layers.py",

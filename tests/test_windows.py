@@ -341,7 +341,7 @@ def test_the_command_line_writes_a_row_per_segment(classifier: EmotionClassifier
     path = tmp_path / "call.flac"
     soundfile.write(path, np.concatenate((speech(5.0), np.zeros(5 * RATE))), RATE)
     expected = classifier.timeline(path, hop=3.0)
-    result = command(path, tmp_path / "gone.wav", "--timeline", "--hop", 3, "--model", "crema-d")
+    result = command(path, tmp_path / "gone.wav", "--timeline", "--hop", 3, "--model", "crema-d-paper")
     assert result.returncode == 1
     failed, closing = result.stderr.splitlines()
     assert failed == f"Error: {tmp_path / 'gone.wav'}: no such file: check the path"
@@ -355,13 +355,13 @@ def test_the_command_line_writes_a_row_per_segment(classifier: EmotionClassifier
     assert all(row["file"] == str(path) and row["model"] == classifier.name for row in rows)
     assert rows[1]["probabilities"] == pytest.approx(expected.segments[1].probabilities, abs=1e-5)
 
-    result = command(path, "--timeline", "--hop", 3, "--format", "csv", "--model", "crema-d")
+    result = command(path, "--timeline", "--hop", 3, "--format", "csv", "--model", "crema-d-paper")
     header, *lines = result.stdout.splitlines()
     assert result.stdout.splitlines()[0] == expected.to_csv().splitlines()[0]
     assert len(lines) == 3
     assert header.startswith("file,start,end,label,score,")
 
-    result = command(path, "--timeline", "--hop", 3, "--format", "table", "--model", "crema-d")
+    result = command(path, "--timeline", "--hop", 3, "--format", "table", "--model", "crema-d-paper")
     lines = result.stdout.splitlines()
     assert str(path).endswith(lines[0].removeprefix("..."))
     assert lines[1].split() == ["start", "end", "emotion", "score", "next"]

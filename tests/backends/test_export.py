@@ -35,7 +35,7 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_onnx("crema-d", tmp_path_factory.mktemp("export") / "crema-d.onnx")
+    return export_onnx("crema-d-paper", tmp_path_factory.mktemp("export") / "crema-d-paper.onnx")
 
 
 def test_inputs_outputs_and_metadata_say_how_to_use_it(exported: Path) -> None:
@@ -44,8 +44,8 @@ def test_inputs_outputs_and_metadata_say_how_to_use_it(exported: Path) -> None:
         ("waveform", "tensor(float)", ["samples"])
     ]
     outputs = [(each.name, each.shape) for each in session.get_outputs()]
-    assert outputs == [("probabilities", [6]), ("embedding", [3648]), ("speech", [])]
-    (entry,) = (entry for entry in list_models() if entry.name == "crema-d")
+    assert outputs == [("probabilities", [6]), ("embedding", [256]), ("speech", [])]
+    (entry,) = (entry for entry in list_models() if entry.name == "crema-d-paper")
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["labels"]) == list(entry.config.labels)
     assert (metadata["sampling_rate"], metadata["window_samples"], metadata["hop_samples"]) == (
@@ -53,7 +53,7 @@ def test_inputs_outputs_and_metadata_say_how_to_use_it(exported: Path) -> None:
         "64000",
         "32000",
     )
-    assert (metadata["model"], metadata["sha256"]) == ("crema-d", entry.sha256)
+    assert (metadata["model"], metadata["sha256"]) == ("crema-d-paper", entry.sha256)
     assert metadata["revision"] == entry.sha256[:12]
     assert float(metadata["temperature"]) == entry.config.temperature
     assert json.loads(metadata["config"]) == entry.config.to_dict()
@@ -122,7 +122,7 @@ def test_a_model_of_another_rate_is_refused(tmp_path: Path) -> None:
         export_onnx(tmp_path / "tiny", tmp_path / "tiny.onnx")
 
 
-@pytest.mark.parametrize("model", ["crema-d", "emodb"])
+@pytest.mark.parametrize("model", ["crema-d-paper", "emodb-paper"])
 def test_int8_is_smaller_and_says_nearly_the_same(model: str, tmp_path: Path) -> None:
     """Also of a head that reads values of many scales."""
     large, small = (export_onnx(model, tmp_path / f"{int8}.onnx", int8=int8) for int8 in (False, True))
@@ -157,7 +157,7 @@ def test_the_files_of_the_model_are_never_replaced(tmp_path: Path, classifier: E
 
 def test_nothing_is_left_behind_where_it_fails(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
-        export_onnx("crema-d", tmp_path / "no" / "folder.onnx")
+        export_onnx("crema-d-paper", tmp_path / "no" / "folder.onnx")
     with pytest.raises(WeightsError, match="no-such-model"):
         export_onnx("no-such-model", tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -165,14 +165,14 @@ def test_nothing_is_left_behind_where_it_fails(tmp_path: Path) -> None:
 
 def test_the_command_writes_the_file_and_says_so(exported: Path, tmp_path: Path) -> None:
     output = tmp_path / "m.onnx"
-    result = CliRunner().invoke(main, ["export", "crema-d", "--output", str(output), "--format", "jsonl"])
+    result = CliRunner().invoke(main, ["export", "crema-d-paper", "--output", str(output), "--format", "jsonl"])
     assert result.exit_code == 0, result.output
     row = json.loads(result.output)
-    assert row == {"path": str(output), "bytes": output.stat().st_size, "model": "crema-d", "weights": "float32"}
+    assert row == {"path": str(output), "bytes": output.stat().st_size, "model": "crema-d-paper", "weights": "float32"}
     assert output.read_bytes() == exported.read_bytes()
     failed = CliRunner().invoke(main, ["export", "no-such-model", "--output", str(output)])
     assert failed.exit_code == 1
-    assert CliRunner().invoke(main, ["export", "crema-d"]).exit_code == 2
+    assert CliRunner().invoke(main, ["export", "crema-d-paper"]).exit_code == 2
 
 
 @pytest.mark.parametrize("seconds", [None, 11.3])

@@ -53,29 +53,6 @@ MODELS = {
     "one block": ModelConfig(num_classes=2, **{**TINY, "depth": 1}),  # type: ignore[arg-type]
     "square patches": ModelConfig(num_classes=3, patch_height=32, patch_width=4, **TINY),  # type: ignore[arg-type]
     "coordinates": ModelConfig(num_classes=3, patch_height=64, patch_width=2, coordinates=True, **TINY),  # type: ignore[arg-type]
-    "strided": ModelConfig(num_classes=3, stem="strided", patch_width=2, **TINY),  # type: ignore[arg-type]
-    "strided by 8": ModelConfig(
-        num_classes=3,
-        stem="strided",
-        patch_width=8,
-        pooling="statistics",
-        **TINY,  # type: ignore[arg-type]
-    ),
-    "stem statistics": ModelConfig(
-        num_classes=3,
-        stem="strided",
-        patch_width=4,
-        pooling="stem_statistics",
-        **TINY,  # type: ignore[arg-type]
-    ),
-    "contours": ModelConfig(
-        num_classes=3,
-        stem="strided",
-        patch_width=1,
-        pooling="contour_statistics",
-        **TINY,  # type: ignore[arg-type]
-    ),
-    "statistics": ModelConfig(num_classes=3, pooling="statistics", **TINY),  # type: ignore[arg-type]
     "teacher": ModelConfig(num_classes=3, stem="conv6", coordinates=True, **TINY),  # type: ignore[arg-type]
 }
 FRONTENDS = {
@@ -89,7 +66,6 @@ FRONTENDS = {
         win_length=500,
         hop_length=60,
     ),
-    "floor": FrontendConfig(hop_length=256, floor=0.3),
     "no common factor": FrontendConfig(n_fft=601, win_length=400, hop_length=77, top_db=60.0),
 }
 BUNDLED = [entry.name for entry in list_models() if entry.file]
@@ -137,7 +113,7 @@ def backends(request: pytest.FixtureRequest) -> tuple[TorchBackend, OnnxBackend]
 
 @pytest.fixture(scope="module")
 def on_onnx() -> EmotionClassifier:
-    return EmotionClassifier("crema-d", backend="onnx")
+    return EmotionClassifier("crema-d-paper", backend="onnx")
 
 
 @pytest.mark.parametrize("frontend", FRONTENDS)
@@ -158,7 +134,7 @@ def test_the_graph_of_any_configuration_is_the_network(model: str, frontend: str
 
 
 def test_the_file_is_valid_and_uses_standard_operators_only() -> None:
-    config = ClassifierConfig(labels=("a", "b", "c"), model=MODELS["strided"])
+    config = ClassifierConfig(labels=("a", "b", "c"), model=MODELS["teacher"])
     weights = {name: tensor.numpy() for name, tensor in random_network(config.model).state_dict().items()}
     for int8 in (False, True):
         model = onnx.load_from_string(build_model(config, weights, int8=int8, metadata={"key": "wört"}))
@@ -221,7 +197,7 @@ def test_silence_gives_torchs_numbers(backends: tuple[TorchBackend, OnnxBackend]
         np.testing.assert_allclose(one, other, atol=3e-4)
 
 
-@pytest.mark.parametrize("model", ["student", "coordinates", "strided by 8"])
+@pytest.mark.parametrize("model", ["student", "coordinates"])
 def test_a_clip_that_reaches_no_column_gives_torchs_numbers(model: str) -> None:
     frontend = FrontendConfig(win_length=128, interpolation="linear")
     labels = tuple("abc"[: MODELS[model].num_classes])

@@ -71,12 +71,12 @@ def test_a_full_disk_behind_what_any_command_says_is_one_line(tmp_path: Path) ->
     buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     commands: list[list[object]] = [
         ["models", "list"],
-        ["models", "info", "crema-d", "--format", "table"],
+        ["models", "info", "crema-d-paper", "--format", "table"],
         ["doctor"],
         ["--version"],
         ["explain", "--help"],
         ["explain", CLIP, "--output", tmp_path / "picture.png"],
-        ["export", "crema-d", "--output", tmp_path / "m.onnx"],
+        ["export", "crema-d-paper", "--output", tmp_path / "m.onnx"],
         [
             "evaluate",
             "--dataset",
@@ -266,9 +266,9 @@ def test_names_of_outputs_and_models_cannot_command_a_terminal(tmp_path: Path) -
     assert drawn.returncode == 0, drawn.stderr
     assert drawn.stdout.decode().startswith(f"{shown}/p.png: anger")
     assert drawn.stderr.decode() == f"Warning: {shown}/in.flac: clipped (0.4% of samples)\n"
-    table = run("export", "crema-d", "--output", place / "m.onnx", "--format", "table", env=strict)
+    table = run("export", "crema-d-paper", "--output", place / "m.onnx", "--format", "table", env=strict)
     assert table.stdout.decode().splitlines()[0] == f"path     {shown}/m.onnx"
-    row = run("export", "crema-d", "--output", place / "m.onnx", "--format", "jsonl", env=strict)
+    row = run("export", "crema-d-paper", "--output", place / "m.onnx", "--format", "jsonl", env=strict)
     assert json.loads(row.stdout)["path"] == str(place / "m.onnx")  # data stays exact
 
     for command in (

@@ -114,7 +114,7 @@ def test_a_job_that_is_stopped_keeps_what_is_done_and_goes_on(
 def test_any_command_that_is_stopped_says_so_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
         process = subprocess.Popen(
-            [*COMMAND, "export", "crema-d", "--output", str(tmp_path / "m.onnx")],
+            [*COMMAND, "export", "crema-d-paper", "--output", str(tmp_path / "m.onnx")],
             stderr=subprocess.PIPE,
         )
         while process.poll() is None and not list(tmp_path.glob(".*.part")):
@@ -188,7 +188,7 @@ def test_what_it_cannot_go_on_with_is_refused_and_stays(tmp_path: Path) -> None:
     predict(*job)
     before = output.read_text()
     assert "found answers of large@" in predict(CLIPS[1], *job[1:], "--model", "crema-d-paper", status=1)
-    assert "another header" in predict(*job, "--model", "emodb", status=1)
+    assert "another header" in predict(*job, "--model", "emodb-paper", status=1)
     assert "another header" in predict(*job, "--timeline", status=1)
     assert "--resume cannot go on in a table" in predict(*job, "--format", "table", status=1)
     assert "goes with --output" in predict(CLIPS[0], "--resume", status=2)
@@ -348,7 +348,7 @@ def test_tables_fit_80_columns(tmp_path: Path) -> None:
         shutil.copy(clip, deep / f"recording of {clip.name}")
     for arguments in (
         ["predict", "--backend", "onnx", str(deep), "--format", "table"],
-        ["predict", "--backend", "onnx", str(deep), "--format", "table", "--top-k", "8", "--model", "general"],
+        ["predict", "--backend", "onnx", str(deep), "--format", "table", "--top-k", "8", "--model", "research"],
         ["predict", "--backend", "onnx", str(deep), "--format", "table", "--timeline"],
     ):
         lines = CliRunner().invoke(main, arguments).stdout.splitlines()

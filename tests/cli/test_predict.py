@@ -195,7 +195,7 @@ def test_doctor_finds_this_installation_well() -> None:
     assert result.returncode == 0, result.stdout
     assert max(len(line) for line in lines if "/" not in line) <= 80  # a path stays whole
     states = {line.split()[1]: line.split()[0] for line in lines if not line.startswith(" ")}
-    assert states["torch"] == states["soundfile"] == states["crema-d"] == "ok"
+    assert states["torch"] == states["soundfile"] == states["crema-d-paper"] == "ok"
     assert all("pip install" in line or "->" in line for line in lines if line.startswith("optional"))
     (runtime,) = [line for line in lines if line.split()[1:2] == ["onnxruntime"]]
     assert runtime.endswith(": ONNX backend")  # export needs no runtime
@@ -216,7 +216,7 @@ def test_doctor_reports_all_else_where_a_folder_is_closed(tmp_path: Path) -> Non
     lines = [line for line in result.stdout.decode().splitlines() if not line.startswith(" ")]
     states = {line.split()[1]: line.split()[0] for line in lines}
     assert states["cache"] == "optional"
-    assert states["crema-d"] == "ok"
+    assert states["crema-d-paper"] == "ok"
 
 
 def test_the_version_is_the_packages() -> None:

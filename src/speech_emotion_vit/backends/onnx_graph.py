@@ -1,9 +1,8 @@
 """The whole way from waveform to probabilities as one ONNX graph, for any configuration, without torch.
 
 The graph does what `LogMel` and `SpectrogramViT.embed` do, with standard operators only. The spectrum is two matrix
-products, for ONNX Runtime's own DFT is many times slower; frames and columns that would see only padding are not
-computed; where the head reads the CLS token alone, the last block works for nothing else. Batch and length are free;
-of more than the front-end's window its beginning is taken.
+products, because ONNX Runtime's own DFT is many times slower; frames that would see only padding are not computed.
+Batch and length are free; of more than the front-end's window its beginning is taken.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ from ..model.config import (
     FrontendConfig,
     ModelConfig,
 )
-from ..model.contour_bands import CONTOUR_DECADES, CONTOUR_STEP, PEAK_SHARPNESS, contour_bands
-from ..model.mel import FLOOR_LEVEL, FLOOR_SLOPE, SILENCE_POWER, analysis_window, interpolation_matrix, mel_filterbank
+from ..model.mel import FLOOR_LEVEL, SILENCE_POWER, analysis_window, interpolation_matrix, mel_filterbank
 from . import onnx_proto
 from .onnx_proto import Attribute
 
@@ -33,7 +31,6 @@ Weights = Mapping[str, npt.NDArray[np.float32]]
 
 _NORM_EPSILON = 1e-5  # torch's default in every normalisation
 _LARGEST_BLOCK = 32  # samples that the first half of the spectrum takes at a time
-_BEYOND = -1e9  # lower than what any convolution gives
 _BANDS = 32  # multiplied at a time: neighbours need only a part of the spectrum
 
 
@@ -73,7 +70,7 @@ def answer(graph: Graph, config: ClassifierConfig, weights: Weights, waveform: s
         embedding = _FrameNetwork(graph, config.model, weights).embedding(level, frames, config.frontend.n_frames)
     else:
         network = _Network(graph, config.model, weights)
-        embedding = network.embedding(_image(graph, config.frontend, mel_power, n_frames, network.column_step))
+        embedding = network.embedding(_image(graph, config.frontend, mel_power, n_frames))
     head = (weights["head.weight"].T / config.temperature, weights["head.bias"] / config.temperature)
     # In float32 with int8 too: what it reads has many scales, so its weights have, and it is small.
     logits = graph("Add", graph("MatMul", embedding, head[0]), head[1])
@@ -245,23 +242,11 @@ def _mel_power(graph: Graph, c: FrontendConfig, window: str) -> tuple[str, str]:
     return graph("Concat", *bands, axis=1), n_frames
 
 
-def _image(graph: Graph, c: FrontendConfig, mel_power: str, n_frames: str, step: int) -> str:
-    """Return the image `[batch, 1, n_mels, columns]`, up to the last column that touches audio.
-
-    The number of columns is a multiple of `step`.
-    """
+def _image(graph: Graph, c: FrontendConfig, mel_power: str, n_frames: str) -> str:
+    """Return the image `[batch, 1, n_mels, columns]`; frames that touch no audio count as silence."""
     assert c.columns is not None  # the network reads images of one width
-    level = _level(graph, c, mel_power)
     matrix = interpolation_matrix(c.n_frames, c.columns, c.interpolation)
-    earliest = (matrix > 0).argmax(axis=0)  # frame of every column
-    touched = np.maximum(np.searchsorted(earliest, np.arange(c.n_frames + 1)), 1)  # an image has a column
-    touched = np.minimum(-(-touched // step) * step, c.columns)
-    size = graph("Concat", n_frames, graph("Gather", touched, n_frames), axis=0)
-    weights = graph("Slice", matrix, [0, 0], size, [0, 1])
-    image = graph("MatMul", level, weights)
-    if c.floor:
-        floors = graph("Min", graph("Mul", graph("ReduceMax", image, [1], keepdims=1), FLOOR_SLOPE), c.floor)
-        image = graph("Max", image, floors)
+    image = graph("MatMul", _level(graph, c, mel_power), graph.first(graph.constant(matrix), n_frames, 0))
     return graph("Unsqueeze", image, [1])
 
 
@@ -405,175 +390,20 @@ class _Network:
         self.config = config
         self.weights = weights
         self.layers = _Layers(graph, weights, config.heads, config.head_dim)
-        # A stem with instance normalisation sees the whole width; else columns can be left out, patch by patch.
-        whole = config.stem == "conv6" or config.coordinates
-        self.column_step = config.image_width if whole else config.patch_width
 
     def embedding(self, image: str) -> str:
         """Return the embedding `[batch, embedding_dim]` of images `[batch, 1, height, width]`."""
-        if self.config.stem != "strided":
-            return self._embedding(*self._tokens(self._patches(image), None))
-        columns = self._filled_columns(image)
-        patches, bias = self._strided_patches(image, columns)
-        parts = [self._embedding(*self._tokens(patches, bias))]
-        if self.config.pools_stem:
-            shares = self.graph("Softmax", self._bias_of_others(bias), axis=-1)
-            both = self.graph("Concat", *_mean_and_deviation(self.graph, shares, patches), axis=2)
-            parts.append(self.graph.reshape(both, 0, 2 * self.config.patch_dim))
-        if self.config.contour_dim:
-            parts.append(self._contour_statistics(image, columns))
-        return self.graph("Concat", *parts, axis=1)
-
-    def _filled_columns(self, image: str) -> str:
-        """Return how many columns end with the last that is not padding, at least 1, `[batch, 1]` floats."""
         g = self.graph
-        filled = g("Cast", g("Greater", g("ReduceMax", image, [1, 2], keepdims=0), 0.0), to=onnx_proto.FLOAT)
-        return g("Max", g("ReduceMax", g("Mul", filled, self._numbers(image)), [1], keepdims=1), 1.0)
-
-    def _numbers(self, image: str) -> str:
-        """Return the numbers of the columns from 1 on, `[width]` floats."""
-        numbers = self.graph.constant(np.arange(1, self.config.image_width + 1, dtype=np.float32))
-        return self.graph.first(numbers, self.graph.size(image, 3), 0)
-
-    def _contours(self, image: str) -> str:
-        """Return what `models.contours.contours` does, `[batch, width, 14]`; sums over bands are rows of products."""
-        g = self.graph
-        height = self.config.image_height
-        bands = contour_bands(height)
-        scale = CONTOUR_DECADES * np.log(10.0)
-
-        def inside(*parts: tuple[int, int]) -> npt.NDArray[np.bool_]:
-            """Return which bands are in each part, `[parts, height]`."""
-            first, end = np.array(parts).T[:, :, None]
-            found: npt.NDArray[np.bool_] = (np.arange(height) >= first) & (np.arange(height) < end)
-            return found
-
-        def rows(values: str, first: int, end: int) -> str:
-            return g("Slice", values, [first], [end], [1])
-
-        def centres(values: str, *parts: tuple[int, int]) -> tuple[str, str]:
-            """Return the centre of gravity and the sum of each part, both `[batch, parts, width]`."""
-            first, end = np.array(parts).T[:, :, None]
-            place = np.where(inside(*parts), (np.arange(height) - first) / (end - first), 0.0)
-            both = g("MatMul", np.concatenate((place, inside(*parts))), values)
-            total = rows(both, len(parts), 2 * len(parts))
-            return g("Div", rows(both, 0, len(parts)), total), total
-
-        image = g("Squeeze", image, [1])
-        amplitudes = g("Exp", g("Mul", g("Sub", image, 1.0), scale))
-        everywhere = (0, height)
-        of_octaves = inside(everywhere, *bands.octaves)
-        amplitude = g("Sqrt", g("MatMul", of_octaves, g("Mul", amplitudes, amplitudes)))  # of all, and of the octaves
-        loudest = g("ReduceMax", rows(amplitude, 0, 1), [2], keepdims=1)
-        amplitude = g("Div", amplitude, loudest)
-        power = g("Add", g("Mul", amplitude, amplitude), 10.0 ** (-2 * CONTOUR_DECADES))
-        level = g("Add", g("Mul", g("Log", power), 1 / (2 * scale)), 1.0)
-        before = g("Concat", g.first(amplitudes, [1], 2), g("Slice", amplitudes, [0], [-1], [2]), axis=2)
-        flux = g("Div", g("ReduceL2", g("Sub", amplitudes, before), [1], keepdims=1), loudest)
-        centre, total = centres(amplitudes, everywhere, bands.low)
-        distance = g("Sub", np.arange(height)[:, None] / height, rows(centre, 0, 1))
-        spread = g("ReduceSum", g("Mul", amplitudes, g("Mul", distance, distance)), [1], keepdims=1)
-        width = g("Sqrt", g("Div", spread, rows(total, 0, 1)))
-        peaks, _ = centres(g("Exp", g("Mul", image, PEAK_SHARPNESS)), bands.fundamental, bands.formant)
-        contours = [rows(amplitude, 0, 1), rows(level, 0, 1), flux, rows(centre, 0, 1), width, rows(centre, 1, 2)]
-        return g.transpose(g("Concat", *contours, peaks, rows(level, 1, len(of_octaves)), axis=1), 0, 2, 1)
-
-    def _contour_statistics(self, image: str, columns: str) -> str:
-        """Return what `models.contours.contour_statistics` does, `[batch, 168]`."""
-        g = self.graph
-        end = np.iinfo(np.int64).max
-        contours = self._contours(image)
-        number = g.reshape(self._numbers(image), 1, 1, -1)
-        count = g("Unsqueeze", columns, [2])  # [batch, 1, 1]
-
-        def share_of(numbers: str, less: float) -> str:
-            """Return 1 over the clip's columns but `less` where a column has one of `numbers`, else 0."""
-            inside = g("Cast", g("LessOrEqual", numbers, count), to=onnx_proto.FLOAT)
-            return g("Div", inside, g("Max", g("Sub", count, less), 1.0))
-
-        def counted(steps: str) -> str:
-            return g("Div", steps, g("Add", steps, CONTOUR_STEP))
-
-        def cut(values: str, start: int, stop: int, axis: int = 1) -> str:
-            return g("Slice", values, [start], [stop], [axis])
-
-        share = share_of(number, 0.0)
-        place = g("Sub", g("Mul", number, 2.0), g("Add", count, 1.0))
-        place = g.transpose(g("Div", place, g("Max", g("Sub", count, 1.0), 1.0)), 0, 2, 1)
-        centre, deviation = _mean_and_deviation(self.graph, share, contours)
-        standing = g("Div", g("Sub", contours, centre), deviation)
-        skewness = g("MatMul", share, g("Mul", standing, g("Mul", standing, standing)))
-        slope = g("MatMul", share, g("Mul", contours, place))
-        curvature = g("MatMul", share, g("Mul", contours, g("Sub", g("Mul", place, place), 1 / 3)))
-
-        share = share_of(cut(number, 1, end, 2), 1.0)
-        change = g("Sub", cut(contours, 1, end), cut(contours, 0, -1))
-        rise, fall = g("Relu", change), g("Relu", g("Neg", change))
-        steps = [_mean_and_deviation(self.graph, share, each)[1] for each in (rise, fall)]
-        steps += [g("MatMul", share, counted(each)) for each in (rise, fall)]
-
-        share = share_of(cut(number, 2, end, 2), 2.0)
-        peak = g("Min", cut(rise, 0, -1), cut(fall, 1, end))
-        prominence = g("MatMul", share, peak)
-        height = g("MatMul", share, g("Mul", peak, cut(contours, 1, -1)))
-        peaks = [prominence, g("MatMul", share, counted(peak)), g("Div", height, g("Add", prominence, 1e-3))]
-        values = g("Concat", centre, deviation, skewness, slope, curvature, *peaks, *steps, axis=1)
-        return g.reshape(values, 0, self.config.contour_dim)
-
-    def _tokens(self, patches: str, bias: str | None) -> tuple[str, str | None]:
-        """Return the tokens `[batch, 1 + patches, dim]`, the CLS token first, and the bias of every key, if any."""
-        g = self.graph
-        tokens = self.layers.norm(patches, "patch_embedding.input_norm")
+        tokens = self.layers.norm(self._patches(image), "patch_embedding.input_norm")
         tokens = self.layers.norm(
             self.layers.linear(tokens, "patch_embedding.projection"), "patch_embedding.output_norm"
         )
-        one = g("Concat", g.size(patches, 0), [1, 1], axis=0)
-        parts = [g("Expand", self.weights["cls_token"], one), tokens]
-        if self.config.collapsible:
-            # All columns that are left out are one token, as often as there are columns: its logit gets the logarithm
-            # of their number, minus infinity for none.
-            c = self.config
-            total = (c.image_height // c.patch_height) * (c.image_width // c.patch_width)
-            padding = self.layers.norm(np.zeros((1, 1, c.patch_dim), np.float32), "patch_embedding.input_norm")
-            padding = self.layers.norm(
-                self.layers.linear(padding, "patch_embedding.projection"), "patch_embedding.output_norm"
-            )
-            parts.append(g("Expand", padding, one))
-            count = g.size(tokens, 1)
-            copies = g("Log", g("Cast", g("Sub", [total], count), to=onnx_proto.FLOAT))
-            zeros = g("ConstantOfShape", g("Add", count, [1]))
-            bias = g("Concat", zeros, copies, axis=0)
-        return g("Concat", *parts, axis=1), bias
-
-    def _embedding(self, tokens: str, bias: str | None) -> str:
-        """Return the part of the embedding that comes from behind the last block."""
-        pooled = self.config.pooling != "cls"
-        last = self.config.depth - 1
-        for index in range(last + pooled):
-            tokens = self.graph("Add", tokens, self.layers.attention(tokens, bias, f"blocks.{index}.attention"))
-            tokens = self.graph("Add", tokens, self.layers.mlp(tokens, f"blocks.{index}.mlp"))
-        if pooled:
-            return self._statistics(self.layers.norm(tokens, "norm"), bias)
-        first = self.graph.first(tokens, [1], 1)
-        first = self.graph("Add", first, self._attention_of_first(tokens, bias, f"blocks.{last}.attention"))
-        first = self.graph("Add", first, self.layers.mlp(first, f"blocks.{last}.mlp"))
-        return self.graph.reshape(self.layers.norm(first, "norm"), 0, self.config.dim)
-
-    def _statistics(self, tokens: str, bias: str | None) -> str:
-        """Return the CLS token, and mean and deviation of the others by their likeness to it."""
-        g, c = self.graph, self.config
-        everything = np.iinfo(np.int64).max
-        first, others = g.first(tokens, [1], 1), g("Slice", tokens, [1], [everything], [1])
-        query = g("Mul", first, c.dim**-0.5)
-        bias = None if bias is None else self._bias_of_others(bias)
-        weights = self.layers.softmax(g("MatMul", query, g.transpose(others, 0, 2, 1)), bias)
-        mean, deviation = _mean_and_deviation(self.graph, weights, others)
-        return g.reshape(g("Concat", first, mean, deviation, axis=2), 0, 3 * c.dim)
-
-    def _bias_of_others(self, bias: str) -> str:
-        """Return the bias of all keys but the CLS token, without an axis for the heads, for which it is the same."""
-        bias = self.graph("Slice", bias, [1], [np.iinfo(np.int64).max], [-1])
-        return self.graph("Squeeze", bias, [1]) if self.config.stem == "strided" else bias
+        one = g("Concat", g.size(tokens, 0), [1, 1], axis=0)
+        tokens = g("Concat", g("Expand", self.weights["cls_token"], one), tokens, axis=1)
+        for index in range(self.config.depth):
+            tokens = g("Add", tokens, self.layers.attention(tokens, None, f"blocks.{index}.attention"))
+            tokens = g("Add", tokens, self.layers.mlp(tokens, f"blocks.{index}.mlp"))
+        return g.reshape(self.layers.norm(g.first(tokens, [1], 1), "norm"), 0, self.config.dim)
 
     def _patches(self, image: str) -> str:
         """Return `[batch, patches, patch_dim]`; values are ordered row, column within the patch, channel."""
@@ -592,45 +422,3 @@ class _Network:
             image = g("Concat", image, g("Expand", np.stack((rows, columns))[None], batch), axis=1)
         grid = g.reshape(image, 0, c.channels, c.image_height // c.patch_height, c.patch_height, -1, c.patch_width)
         return g.reshape(g.transpose(grid, 0, 2, 4, 3, 5, 1), 0, -1, c.patch_dim)
-
-    def _strided_patches(self, image: str, columns: str) -> tuple[str, str]:
-        """Return the features `[batch, patches, patch_dim]` of the strided stem and the bias of every key."""
-        g, c = self.graph, self.config
-        numbers = self._numbers(image)
-        halvings = c.patch_width.bit_length() - 1
-        for index in range(sum(name.endswith("running_var") for name in self.weights)):
-            values = self.weights[f"stem.convolutions.{index}.weight"].astype(np.float64)
-            norm = f"stem.norms.{index}"
-            scale = self.weights[f"{norm}.weight"] / np.sqrt(self.weights[f"{norm}.running_var"] + _NORM_EPSILON)
-            bias = self.weights[f"{norm}.bias"] - self.weights[f"{norm}.running_mean"] * scale
-            kernel = g.kernel(values * scale[:, None, None, None])
-            strides = [2, 2 if index < halvings else 1]
-            image = g("Conv", image, kernel, bias, pads=[1, 1, 1, 1], strides=strides)
-            if index < halvings:
-                columns = g("Ceil", g("Mul", columns, 0.5))  # [batch, 1]
-            inside = g("LessOrEqual", g.first(numbers, g.size(image, 3), 0), columns)  # [batch, columns]
-            # A huge negative number beyond the end, behind the ReLU a zero. It comes from a convolution too, for ONNX
-            # Runtime then keeps its own layout of channels from one to the next, and adds it while it writes.
-            beyond = g("Unsqueeze", g("Where", inside, 0.0, _BEYOND), [1, 2])
-            beyond = g("Expand", beyond, [1, 1, c.image_height >> (index + 1), 1])
-            image = g("Relu", g("Add", image, g("Conv", beyond, np.ones((len(bias), 1, 1, 1)))))
-        bias_of_key = g("Pad", g("Where", inside, 0.0, -np.inf), [0, 1, 0, 0])
-        patches = g.reshape(g.transpose(image, 0, 3, 1, 2), 0, 0, c.patch_dim)
-        return patches, g("Unsqueeze", bias_of_key, [1, 2])
-
-    def _attention_of_first(self, tokens: str, bias: str | None, name: str) -> str:
-        """Return the same for the first token alone, `[batch, 1, dim]`.
-
-        With one query a key matrix is not needed: q . (W k) is (W' q) . k, and likewise for the values.
-        """
-        g, c = self.graph, self.config
-        normed = self.layers.norm(tokens, f"{name}.norm")
-        by_head = (each.reshape(c.heads, c.head_dim, c.dim) for each in self.layers.qkv(name)[0])
-        query, key, value = by_head
-        first = g("Unsqueeze", g.first(normed, [1], 1), [1])  # [batch, 1, 1, dim]
-        probe = g("MatMul", first, g.matrix(query.transpose(0, 2, 1)))
-        probe = g("MatMul", probe, g.matrix(key))  # [batch, heads, 1, dim]
-        keys = g("Unsqueeze", normed, [1])
-        attention = self.layers.softmax(g("MatMul", probe, g.transpose(keys, 0, 1, 3, 2)), bias)
-        attended = g("MatMul", g("MatMul", attention, keys), g.matrix(value.transpose(0, 2, 1)))
-        return self.layers.linear(g.reshape(attended, 0, 1, c.heads * c.head_dim), f"{name}.projection")

@@ -21,20 +21,12 @@ MelScale = Literal["slaney", "htk"]
 MelNorm = Literal["slaney", "none"]
 Interpolation = Literal["antialias", "linear"]
 LongClips = Literal["windows", "truncate"]
-Stem = Literal["none", "conv6", "strided"]
-Pooling = Literal["cls", "statistics", "stem_statistics", "contour_statistics"]
+Stem = Literal["none", "conv6"]
 
 STEM_CHANNELS = (1, 16, 32, 64, 32, 16, 1)
 """Channels of the teacher's six convolutions (*paper*)."""
 
-STRIDED_CHANNELS = (32, 64, 128, 192)
-"""Channels of the strided stem: every convolution halves the rows, the first ones, down to one column per patch, the
-columns too."""
-
 STATISTICS_EPSILON = 1e-5  # added to a variance over tokens, so that its root has a gradient at zero
-
-CONTOUR_STATISTICS = 168
-"""How many values `contour_statistics` gives: twelve of each of fourteen contours."""
 
 TIMELINE_HOP = 1.0  # seconds between the segments of a timeline
 
@@ -104,9 +96,6 @@ class FrontendConfig:
     """``slaney``: every band has the same area; ``none``: the same peak."""
     top_db: Annotated[float, Meta(ge=1, le=200)] = 80.0
     """Range of the image in dB below the loudest value of the window, mapped to 0..1 (fits the paper's figures)."""
-    floor: Annotated[float, Meta(ge=0, le=0.9)] = 0.0
-    """Lowest value of a column with sound, in parts of the image's range, for further down recordings differ in their
-    rooms and microphones: 0.3 is 56 dB below the loudest value of the window."""
     columns: Annotated[int, Meta(ge=4, le=2048)] | None = 128
     """Width of the image: the frames of a window are interpolated to this many columns (*paper*). None: every frame is
     a column, and the image is as wide as the clip is long."""
@@ -221,17 +210,9 @@ class ModelConfig:
     mlp_dim: Annotated[int, Meta(ge=1, le=8192)] = 256
     """Hidden width of a block's MLP (*paper*)."""
     stem: Stem = "none"
-    """``conv6``: the teacher's six 3x3 convolutions before patching (*paper*); ``strided``: four light ones instead of
-    patching, which is not in the paper."""
+    """``conv6``: the teacher's six 3x3 convolutions before patching (*paper*)."""
     coordinates: bool = False
     """Append row and column coordinates as two channels before patching (*paper*: teacher, "ICE")."""
-    pooling: Pooling = "cls"
-    """What the head reads. ``cls``: the CLS token (*paper*); ``statistics``: with it, mean and deviation of the tokens
-    by their likeness to it; ``stem_statistics``: with these, mean and deviation of what the strided stem gives the
-    transformer; ``contour_statistics``: with these, how loudness, brightness and pitch run through the clip. The last
-    three are not in the paper."""
-    dropout: Annotated[float, Meta(ge=0, le=0.99)] = 0.0
-    """Share of the values left out behind every residual branch in training (*paper*: none)."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -245,20 +226,6 @@ class ModelConfig:
             self.stem == "none" or pixels <= MAX_STEM_PIXELS,
             f"an image of {pixels} pixels is more than a stem takes, {MAX_STEM_PIXELS}: take a smaller image",
         )
-        _require(
-            self.stem == "strided" or not self.pools_stem, f"{self.pooling} need a strided stem, not stem {self.stem!r}"
-        )
-        if self.stem == "strided":
-            _require(not self.coordinates, "a strided stem takes no coordinates")
-            widths = [2**count for count in range(len(STRIDED_CHANNELS) + 1)]
-            _require(
-                self.patch_height == self.image_height and self.patch_width in widths,
-                f"a strided stem makes tokens of {self.image_height} rows and {', '.join(map(str, widths))} columns, "
-                f"not of {self.patch_height} x {self.patch_width}: set patch_height and patch_width so",
-            )
-            _require(
-                self.image_height % self._row_stride == 0, f"image_height must be a multiple of {self._row_stride}"
-            )
 
     @classmethod
     def student(cls, num_classes: int) -> ModelConfig:
@@ -270,26 +237,6 @@ class ModelConfig:
         """Return the paper's teacher: convolutional stem, coordinates, 6 blocks."""
         return cls(num_classes=num_classes, depth=6, stem="conv6", coordinates=True)
 
-    @classmethod
-    def compact(cls, num_classes: int) -> ModelConfig:
-        """Return this project's own student: a strided stem, 2 narrower blocks, statistics over time, no position."""
-        return cls(
-            num_classes=num_classes,
-            stem="strided",
-            patch_width=4,
-            dim=192,
-            depth=2,
-            heads=4,
-            head_dim=48,
-            mlp_dim=384,
-            pooling="statistics",
-            dropout=0.1,
-        )
-
-    @property
-    def _row_stride(self) -> int:
-        return int(2 ** len(STRIDED_CHANNELS))
-
     @property
     def channels(self) -> int:
         """Channels of the image that is cut into patches."""
@@ -297,30 +244,12 @@ class ModelConfig:
 
     @property
     def embedding_dim(self) -> int:
-        """Values in the embedding that the head reads."""
-        width = self.dim * (1 if self.pooling == "cls" else 3)
-        return width + (2 * self.patch_dim if self.pools_stem else 0) + self.contour_dim
-
-    @property
-    def pools_stem(self) -> bool:
-        """Whether the head also reads statistics of the strided stem's output."""
-        return self.pooling in ("stem_statistics", "contour_statistics")
-
-    @property
-    def contour_dim(self) -> int:
-        """Values at the end of the embedding that are statistics of contours."""
-        return CONTOUR_STATISTICS if self.pooling == "contour_statistics" else 0
-
-    @property
-    def collapsible(self) -> bool:
-        """Whether all patches of padding are one and the same token: the network sees neither place nor neighbours."""
-        return self.stem == "none" and not self.coordinates
+        """Values in the embedding that the head reads: the CLS token's."""
+        return self.dim
 
     @property
     def patch_dim(self) -> int:
         """Values in one flattened patch, behind the stem."""
-        if self.stem == "strided":
-            return STRIDED_CHANNELS[-1] * (self.image_height // self._row_stride)
         return self.patch_height * self.patch_width * self.channels
 
     def to_dict(self) -> dict[str, Any]:

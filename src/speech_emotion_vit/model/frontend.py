@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import AudioError
 from .config import FrontendConfig
-from .mel import FLOOR_LEVEL, FLOOR_SLOPE, SILENCE_POWER, analysis_window, interpolation_matrix, mel_filterbank
+from .mel import FLOOR_LEVEL, SILENCE_POWER, analysis_window, interpolation_matrix, mel_filterbank
 
 # Frames transformed at a time on a CPU: their spectra, 1 MB, stay in its cache.
 _CPU_FRAMES = 256
@@ -21,7 +21,7 @@ class LogMel(nn.Module):
     """Turn waveforms into log-Mel images in 0..1.
 
     Power spectrum of centred frames, Mel bands, decibels below the loudest value of the window, floored at
-    ``top_db``, mapped to 0..1, interpolated to the columns of the image, and raised to ``floor`` in columns with sound.
+    ``top_db``, mapped to 0..1, and interpolated to the columns of the image.
     Silence and padding are exactly 0, and a gain changes nothing. Frames that would see only padding are not computed.
     Where the config names no columns, every frame is one.
 
@@ -120,7 +120,4 @@ class LogMel(nn.Module):
         level = (mel_power / loudest).clamp_(min=floor).log10_().mul_(10.0 / self.config.top_db).add_(1.0)
         level = nn.functional.threshold(level, FLOOR_LEVEL, 0.0, inplace=True)
         columns: Tensor = level if self.interpolation is None else self.interpolation[:, : level.shape[1]] @ level
-        if self.config.floor:
-            floors = (columns.amax(dim=2, keepdim=True) * FLOOR_SLOPE).clamp(max=self.config.floor)
-            columns = torch.maximum(columns, floors)
         return columns.transpose(1, 2).unsqueeze(1)

@@ -14,9 +14,6 @@ Doubles = npt.NDArray[np.float64]
 SILENCE_POWER = 1e-20
 # Of the image's 0..1. What lies less above the floor is on it, for the floor's logarithm is not exact in float32.
 FLOOR_LEVEL = 1e-6
-# How much faster than its loudest value the floor of a column rises, for no answer may hang on a value being exactly 0:
-# a third of a decibel above silence it is all there.
-FLOOR_SLOPE = 100.0
 
 
 def hz_to_mel(frequency: npt.ArrayLike, scale: str) -> Doubles:

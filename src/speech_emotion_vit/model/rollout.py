@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .build import Network
 from .config import FRAME_STRIDE
 from .frame_vit import FrameBlock, FrameViT
-from .layers import Block, pooling_weights
-from .vit import SpectrogramViT, constant
+from .layers import Block
+from .vit import SpectrogramViT
 
 
 def rollout(network: Network, image: Tensor) -> Tensor:
@@ -46,37 +46,16 @@ def _of_cls_token(network: SpectrogramViT, image: Tensor) -> Tensor:
 
     Attention rollout (Abnar & Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020, eq. 1): the mean over
     heads of every block, averaged with the identity for the residual, multiplied through the blocks. The weight that
-    stays on the CLS token is left out, and the rest sums to 1. Where the head also reads mean and deviation of the
-    tokens, these flow on by their shares in them, and the parts of the embedding count alike.
-
-    Where padding is collapsed, one token stands for all its columns in every product, which is exact because they are
-    equal, and its weight is divided among them at the end.
+    stays on the CLS token is left out, and the rest sums to 1.
     """
     c = network.config
-    patches, key_bias = network.tokenize(image)
-    tokens = torch.cat((network.cls_token.expand(len(image), -1, -1), network.patch_embedding(patches)), dim=1)
-    if key_bias is not None:
-        key_bias = nn.functional.pad(key_bias, (1, 0))
+    tokens = network.tokenize(image)
     flow = torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device).expand(len(image), -1, -1)
     identity = flow
     for block in cast("Iterator[Block]", iter(network.blocks)):
-        attention = block.attention.weights(tokens, key_bias).mean(dim=1)
-        flow = (attention + identity) / 2 @ flow
-        tokens = block(tokens, key_bias)
+        flow = (block.attention.weights(tokens).mean(dim=1) + identity) / 2 @ flow
+        tokens = block(tokens)
     weights = flow[:, 0, 1:]
-    if c.pooling != "cls":  # the head reads the CLS token and two sums over tokens
-        bias = torch.zeros_like(tokens[:, 1:, 0]) if key_bias is None else key_bias[:, 1:]
-        cls_token, normed = network.norm(tokens).split([1, tokens.shape[1] - 1], dim=1)
-        weights = weights + 2 * (pooling_weights(cls_token, normed, bias) @ flow[:, 1:, 1:])[:, 0]
-        if c.pools_stem:  # and two over what came before the blocks, and maybe contours, in which all count alike
-            weights = weights + (3 if c.contour_dim else 2) * bias.softmax(dim=-1)
-    if c.collapsible:
-        real = ~constant(network.patches(image))
-        count = real.sum(dim=1, keepdim=True)
-        token = torch.where(real, real.cumsum(dim=1) - 1, count)
-        weights = weights.gather(1, token) / torch.where(real, 1, real.shape[1] - count)
     weights = weights / weights.sum(dim=1, keepdim=True)
-    if c.stem == "strided":  # padding is no token at all
-        weights = nn.functional.pad(weights, (0, c.image_width // c.patch_width - weights.shape[1]))
     columns = weights.view(len(image), -1, c.image_width // c.patch_width).sum(dim=1)
     return columns.repeat_interleave(c.patch_width, dim=1) / c.patch_width

@@ -166,7 +166,6 @@ def load_checkpoint(
             model = _build(config, mapped, where)
             require_finite(mapped, where)
             model.load_state_dict(mapped, strict=True)  # copies, so nothing of the mapped file stays in use
-            _require_variances(model.state_dict(), where)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{where}: damaged safetensors file ({error}): download or save it again") from error
     try:
@@ -214,15 +213,7 @@ def load_weights(
         raise WeightsError(f"{where}: damaged safetensors file ({error}): download or save it again") from error
     if bad := [name for name, array in weights.items() if not np.isfinite(array).all()]:
         raise not_finite(bad, where)
-    _require_variances(weights, where)
     return weights, config
-
-
-def _require_variances(tensors: Mapping[str, Any], where: str) -> None:
-    """Refuse negative variances, whose roots are NaN."""
-    bad = [name for name, values in tensors.items() if name.endswith(".running_var") and values.min() < 0]
-    if bad:
-        raise WeightsError(f"{where}: negative variances in {', '.join(bad)}: take an undamaged file, or train again")
 
 
 def _open(

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ..errors import WeightsError
-from ..model.config import STEM_CHANNELS, STRIDED_CHANNELS, FrameViTConfig, ModelConfig
+from ..model.config import STEM_CHANNELS, FrameViTConfig, ModelConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,15 +49,8 @@ class _Shapes(dict[str, tuple[int, ...]]):
 
 def _spectrogram_vit(shapes: _Shapes, c: ModelConfig) -> None:
     shapes["cls_token"] = (1, 1, c.dim)
-    channels = {"none": (), "conv6": STEM_CHANNELS, "strided": (1, *STRIDED_CHANNELS)}[c.stem]
-    for index, (before, after) in enumerate(pairwise(channels)):
-        shapes[f"stem.convolutions.{index}.weight"] = (after, before, 3, 3)
-        if c.stem == "conv6":
-            shapes[f"stem.convolutions.{index}.bias"] = (after,)
-        else:
-            shapes.norm(f"stem.norms.{index}", after)
-            norm_statistics = (f"stem.norms.{index}.running_mean", f"stem.norms.{index}.running_var")
-            shapes.update(dict.fromkeys(norm_statistics, (after,)))
+    for index, (before, after) in enumerate(pairwise(STEM_CHANNELS if c.stem == "conv6" else ())):
+        shapes.convolution(f"stem.convolutions.{index}", before, after, 3, 3)
     shapes.norm("patch_embedding.input_norm", c.patch_dim)
     shapes.linear("patch_embedding.projection", c.patch_dim, c.dim)
     shapes.norm("patch_embedding.output_norm", c.dim)
