@@ -33,11 +33,11 @@ def test_only_the_runtime_that_is_named_is_unpacked(tmp_path: Path) -> None:
 
 
 def test_what_the_page_runs_is_said_beside_it(tmp_path: Path) -> None:
-    browser_page.write_model("crema-d", tmp_path)
+    browser_page.write_model("crema-d-paper", tmp_path)
     facts = json.loads((tmp_path / "model.json").read_text())
-    assert facts["labels"] == list(EmotionClassifier("crema-d", backend="onnx").labels)
+    assert facts["labels"] == list(EmotionClassifier("crema-d-paper", backend="onnx").labels)
     assert facts["bytes"] == (tmp_path / "model.onnx").stat().st_size
-    assert (facts["model"], facts["sampling_rate"]) == ("crema-d", 16_000)
+    assert (facts["model"], facts["sampling_rate"]) == ("crema-d-paper", 16_000)
 
 
 @pytest.fixture(scope="module")

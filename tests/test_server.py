@@ -64,7 +64,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = Server(
         log,
         "--model",
-        "crema-d",
+        "crema-d-paper",
         "--backend",
         "onnx",
         "--max-mb",

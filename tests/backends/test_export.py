@@ -126,7 +126,7 @@ def test_a_model_of_another_rate_is_refused(tmp_path: Path) -> None:
 def test_int8_is_smaller_and_says_nearly_the_same(model: str, tmp_path: Path) -> None:
     """Also of a head that reads values of many scales."""
     large, small = (export_onnx(model, tmp_path / f"{int8}.onnx", int8=int8) for int8 in (False, True))
-    assert small.stat().st_size < 0.55 * large.stat().st_size
+    assert small.stat().st_size < 0.6 * large.stat().st_size
     sessions = [open_session(path) for path in (large, small)]
     assert sessions[1].get_modelmeta().custom_metadata_map["weights"] == "int8"
     for clip in CLIPS:

@@ -237,7 +237,7 @@ def test_neither_torch_nor_onnx_is_imported() -> None:
     code = (
         "import sys\n"
         "from speech_emotion_vit import EmotionClassifier\n"
-        f"p = EmotionClassifier('crema-d', backend='onnx').predict({str(CLIPS[0])!r})\n"
+        f"p = EmotionClassifier('crema-d-paper', backend='onnx').predict({str(CLIPS[0])!r})\n"
         "assert 'onnxruntime' in sys.modules\n"
         "heavy = {'torch', 'onnx', 'onnxscript', 'scipy', 'pandas', 'matplotlib', 'huggingface_hub'}\n"
         "assert not heavy & set(sys.modules)\n"

@@ -88,7 +88,7 @@ def test_a_full_disk_behind_what_any_command_says_is_one_line(tmp_path: Path) ->
             "--protocol",
             "random",
             "--model",
-            "crema-d",
+            "crema-d-paper",
         ],
     ]
     for command in (*commands, commands[0]):
@@ -151,7 +151,7 @@ def test_explaining_standard_input_keeps_little_of_it_in_memory(tmp_path: Path) 
         "import resource, sys\n"
         "from speech_emotion_vit.cli import main\n"
         "def explain(clip):\n"
-        "    main(['explain', clip, '--model', 'crema-d', '--output', 'picture.png'], standalone_mode=False)\n"
+        "    main(['explain', clip, '--model', 'crema-d-paper', '--output', 'picture.png'], standalone_mode=False)\n"
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
         "print(-explain(sys.argv[1]) + explain('-'))"
     )
