@@ -31,7 +31,7 @@ from speech_emotion_vit.errors import ConfigError
 
 COMMAND = [sys.executable, "-m", "speech_emotion_vit"]
 PREDICT = [*COMMAND, "predict", "--backend", "onnx"]
-FILES = 120
+FILES = 180
 
 
 def predict(*arguments: object, status: int = 0) -> str:
