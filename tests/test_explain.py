@@ -189,7 +189,9 @@ def test_dollars_in_labels_are_drawn_as_they_are(classifier: EmotionClassifier, 
     prediction = dataclasses.replace(explanation.prediction, probabilities=named)
     renamed = dataclasses.replace(explanation, prediction=prediction)
     renamed.save(tmp_path / "picture.png")
-    assert renamed.plot().get_suptitle().startswith("$x_$ 66%, $\\frac$ 20%, ")
+    above, below = renamed.plot().get_suptitle().splitlines()
+    assert above.startswith("$x_$ 66%, $\\frac$ 20%, ")
+    assert below.startswith(f"{CLIPS[0].name}, crema-d, 0:0")
 
 
 def test_the_command_line_draws(tmp_path: Path) -> None:

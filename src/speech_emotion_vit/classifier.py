@@ -13,6 +13,7 @@ from .audio.reader import AudioInput, AudioReader, Channel
 from .backends.base import Backend, Floats
 from .backends.load import BackendName, Device, DType, load_backend
 from .batch import Batcher, Clip
+from .choice import Choice
 from .errors import AudioError, ConfigError, shown
 from .explain import Explanation, explain
 from .files import whole_file
@@ -141,6 +142,8 @@ class EmotionClassifier:
         sampling_rate: int | None = None,
         channel: Channel = "mix",
         track: int | None = None,
+        labels: Sequence[str] | None = None,
+        threshold: float = 0.0,
     ) -> Prediction:
         """Return the emotion probabilities of one piece of audio.
 
@@ -156,12 +159,17 @@ class EmotionClassifier:
             channel: ``mix`` is the mean of all; 0 is the first (left), 1 the second, ...: a call that keeps its two
                 speakers apart is two pieces of audio.
             track: which audio track of a file that has several, 0 is the first; None is the one marked as default.
+            labels: those of the model's labels that can be the answer, at least two: the probabilities are shared out
+                among them. None is all.
+            threshold: probability from 0 to 1 that the label must reach: below it the label is None, and a warning
+                says so.
 
         Raises:
             AudioError: the audio cannot be read or makes no sense.
-            ConfigError: `channel` or `track` is no such number.
+            ConfigError: `channel` or `track` is no such number, or `labels` or `threshold` make no sense.
         """
-        return self._prediction(self._one(audio, sampling_rate, channel, track))
+        choice = Choice(self.labels, labels, threshold)
+        return self._prediction(self._one(audio, sampling_rate, channel, track), choice)
 
     @overload
     def predict_batch(
@@ -171,6 +179,8 @@ class EmotionClassifier:
         sampling_rate: int | None = None,
         channel: Channel = "mix",
         track: int | None = None,
+        labels: Sequence[str] | None = None,
+        threshold: float = 0.0,
         batch_size: int = 64,
         errors: Literal["raise"] = "raise",
     ) -> list[Prediction]: ...
@@ -183,6 +193,8 @@ class EmotionClassifier:
         sampling_rate: int | None = None,
         channel: Channel = "mix",
         track: int | None = None,
+        labels: Sequence[str] | None = None,
+        threshold: float = 0.0,
         batch_size: int = 64,
         errors: Literal["return"],
     ) -> list[Prediction | AudioError]: ...
@@ -194,6 +206,8 @@ class EmotionClassifier:
         sampling_rate: int | None = None,
         channel: Channel = "mix",
         track: int | None = None,
+        labels: Sequence[str] | None = None,
+        threshold: float = 0.0,
         batch_size: int = 64,
         errors: Literal["raise", "return"] = "raise",
     ) -> Sequence[Prediction | AudioError]:
@@ -204,6 +218,8 @@ class EmotionClassifier:
             sampling_rate: Hz of the arrays and tensors among them; files have their own.
             channel: of every piece, as in `predict`.
             track: of every piece, as in `predict`.
+            labels: as in `predict`.
+            threshold: as in `predict`.
             batch_size: windows that go through the network at once.
             errors: ``raise`` the first `AudioError`, or ``return`` it in the place of the prediction and go on.
 
@@ -212,7 +228,14 @@ class EmotionClassifier:
             ConfigError: `batch_size` is less than 1, `errors` is neither of the two, or `audios` is a single path.
         """
         found = self.iter_predictions(
-            audios, sampling_rate=sampling_rate, channel=channel, track=track, batch_size=batch_size, errors=errors
+            audios,
+            sampling_rate=sampling_rate,
+            channel=channel,
+            track=track,
+            labels=labels,
+            threshold=threshold,
+            batch_size=batch_size,
+            errors=cast(Any, errors),  # one of two, each of which has a type of its own
         )
         return list(found)
 
@@ -224,6 +247,8 @@ class EmotionClassifier:
         sampling_rate: int | None = None,
         channel: Channel = "mix",
         track: int | None = None,
+        labels: Sequence[str] | None = None,
+        threshold: float = 0.0,
         batch_size: int = 64,
         errors: Literal["raise"] = "raise",
     ) -> Iterator[Prediction]: ...
@@ -236,6 +261,8 @@ class EmotionClassifier:
         sampling_rate: int | None = None,
         channel: Channel = "mix",
         track: int | None = None,
+        labels: Sequence[str] | None = None,
+        threshold: float = 0.0,
         batch_size: int = 64,
         errors: Literal["return"],
     ) -> Iterator[Prediction | AudioError]: ...
@@ -247,12 +274,15 @@ class EmotionClassifier:
         sampling_rate: int | None = None,
         channel: Channel = "mix",
         track: int | None = None,
+        labels: Sequence[str] | None = None,
+        threshold: float = 0.0,
         batch_size: int = 64,
         errors: Literal["raise", "return"] = "raise",
     ) -> Iterator[Prediction | AudioError]:
         """Yield what `predict_batch` returns, in order, as it becomes known; memory does not grow with their number."""
         if errors not in ("raise", "return"):
             raise ConfigError(f"errors must be 'raise' or 'return', not {shown(errors)}")
+        choice = Choice(self.labels, labels, threshold)
         audios = several(audios)
         batch_size = require_batch_size(batch_size)
         batcher = Batcher(
@@ -267,7 +297,7 @@ class EmotionClassifier:
         )
         for clip in batcher.run(audios):
             if clip.error is None:
-                yield self._prediction(clip)
+                yield self._prediction(clip, choice)
             elif errors == "raise":
                 raise clip.error
             else:
@@ -307,6 +337,8 @@ class EmotionClassifier:
         sampling_rate: int | None = None,
         channel: Channel = "mix",
         track: int | None = None,
+        labels: Sequence[str] | None = None,
+        threshold: float = 0.0,
         hop: float = TIMELINE_HOP,
         window: float | None = None,
         smoothing: float = 0.0,
@@ -325,6 +357,8 @@ class EmotionClassifier:
             sampling_rate: as in `predict`.
             channel: as in `predict`.
             track: as in `predict`.
+            labels: as in `predict`.
+            threshold: as in `predict`.
             hop: seconds from the start of one segment to the start of the next. Multiples of the front-end's
                 ``hop_length`` are fastest: windows then share most of their Mel frames.
             window: seconds of audio per segment, by default and at most those of the model: less is more to the moment
@@ -347,6 +381,7 @@ class EmotionClassifier:
             AudioError: there is no segment, for nothing of the audio can be read.
             ConfigError: an option is out of range.
         """
+        choice = Choice(self.labels, labels, threshold)
         if segments is not None:
             if (hop, window, smoothing) != (TIMELINE_HOP, None, 0.0):
                 raise ConfigError("hop, window and smoothing are for windows: leave them out, or segments")
@@ -357,7 +392,7 @@ class EmotionClassifier:
                 channel=channel,
                 track=track,
             )
-            return self._given(reader, segments, batch_size, progress)
+            return self._given(reader, segments, choice, batch_size, progress)
         segmenter = Segmenter(
             self.backend,
             vad_filter=self.vad_filter,
@@ -388,12 +423,15 @@ class EmotionClassifier:
         else:
             found += segmenter.finish()
         nobody = (NOBODY,) if segmenter.heard_nobody else ()
-        return Timeline(tuple(found), reader.file, reader.duration, self.name, (*fault, *nobody, *reader.warnings))
+        return Timeline(
+            tuple(map(choice.of, found)), reader.file, reader.duration, self.name, (*fault, *nobody, *reader.warnings)
+        )
 
     def _given(
         self,
         reader: AudioReader,
         source: SegmentsInput,
+        choice: Choice,
         batch_size: int,
         progress: Callable[[float], object] | None,
     ) -> Timeline:
@@ -406,7 +444,8 @@ class EmotionClassifier:
             raise answers.fault
         nobody = () if any(segment.speech for segment in segments) else (NOBODY,)
         warnings = (*fault, *nobody, *remarks(turns, reader.duration), *reader.warnings)
-        return Timeline(segments, reader.file, reader.duration, self.name, warnings, given=True)
+        answered = tuple(map(choice.of, segments))
+        return Timeline(answered, reader.file, reader.duration, self.name, warnings, given=True)
 
     def stream(
         self,
@@ -416,6 +455,8 @@ class EmotionClassifier:
         hop: float = TIMELINE_HOP,
         window: float | None = None,
         smoothing: float = 0.0,
+        labels: Sequence[str] | None = None,
+        threshold: float = 0.0,
     ) -> EmotionStream:
         """Return a stream for live audio, which gives the segments of `timeline` as soon as they are known.
 
@@ -430,6 +471,8 @@ class EmotionClassifier:
             hop: as in `timeline`.
             window: as in `timeline`; the first segment comes once so much audio is there.
             smoothing: as in `timeline`.
+            labels: as in `predict`.
+            threshold: as in `predict`.
 
         Raises:
             AudioError: the rate is out of range.
@@ -442,6 +485,8 @@ class EmotionClassifier:
             hop=hop,
             window=window,
             smoothing=smoothing,
+            labels=labels,
+            threshold=threshold,
             vad_filter=self.vad_filter,
         )
 
@@ -566,14 +611,16 @@ class EmotionClassifier:
             raise clip.error
         return clip
 
-    def _prediction(self, clip: Clip) -> Prediction:
+    def _prediction(self, clip: Clip, choice: Choice) -> Prediction:
         row = clip.means()[0].tolist() if clip.speech else [0.0] * len(self.labels)
-        return Prediction(
-            probabilities=dict(zip(self.labels, row, strict=True)),
-            duration=clip.duration,
-            speech=clip.speech,
-            model=self.name,
-            warnings=clip.warnings,
+        return choice.said_of(
+            Prediction(
+                probabilities=dict(zip(self.labels, row, strict=True)),
+                duration=clip.duration,
+                speech=clip.speech,
+                model=self.name,
+                warnings=clip.warnings,
+            )
         )
 
     def __repr__(self) -> str:

@@ -16,7 +16,7 @@ from .audio.speech import find_speech
 from .backends.base import Backend, Floats
 from .errors import AudioError
 from .extras import require
-from .pictures import minutes, save_picture, time_axis
+from .pictures import minutes, save_picture, time_axis, title
 from .prediction import Prediction
 from .windows import NOBODY, listen, padded, seconds
 
@@ -51,6 +51,8 @@ class Explanation:
     """The window's samples, mono, `[samples]`."""
     sampling_rate: int
     """Hz of `waveform`."""
+    file: str
+    """What the recording is called."""
 
     @property
     def padding(self) -> float:
@@ -97,9 +99,9 @@ class Explanation:
         time_axis(attention, self.start, self.end)
         attention.set_ylim(0, max(1.5, 1.1 * float(level[heard].max())))
         ranking = ", ".join(f"{label} {probability:.0%}" for label, probability in self.prediction.top(3))
-        name = self.prediction.model.partition("@")[0]
         where = f"{minutes(self.start)} to {minutes(self.end)}"
-        figure.suptitle(f"{ranking or 'nobody speaks'} ({name}, {where})", parse_math=False)
+        above = f"{ranking or 'nobody speaks'}\n{title(self.file, self.prediction.model)}, {where}"
+        figure.suptitle(above, fontsize="medium", parse_math=False)
         return figure
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -164,6 +166,7 @@ def explain(
         frequencies=seen.frequencies,
         waveform=window,
         sampling_rate=frontend.sampling_rate,
+        file=reader.file,
     )
 
 

@@ -33,15 +33,18 @@ class _Ranked:
 
     probabilities: dict[str, float]
     speech: float
+    threshold: float
 
     @property
     def label(self) -> str | None:
-        """The most probable label, the first of equals; None where nobody speaks."""
-        return max(self.probabilities, key=self.probabilities.__getitem__) if self.speech else None
+        """The most probable label, the first of equals; None where nobody speaks, or where it is below `threshold`."""
+        if not self.speech or self.score < self.threshold:
+            return None
+        return max(self.probabilities, key=self.probabilities.__getitem__)
 
     @property
     def score(self) -> float:
-        """The probability of `label`; 0 where nobody speaks."""
+        """The probability of the most probable label; 0 where nobody speaks."""
         return max(self.probabilities.values()) if self.speech else 0.0
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
@@ -71,6 +74,8 @@ class Prediction(_Ranked):
     """Name and revision of the model that answered, ``crema-d@1f0c3a52``."""
     warnings: tuple[str, ...] = ()
     """Why the answer deserves less trust: no speech, or little; clipped, truncated, very short or upsampled audio."""
+    threshold: float = 0.0
+    """Least probability of a label."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready types."""
@@ -110,6 +115,8 @@ class Segment(_Ranked):
     """Who speaks, where a diarisation said so."""
     text: str | None = None
     """What is said, where a transcript said so."""
+    threshold: float = 0.0
+    """Least probability of a label."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready types; speaker and text where there are any."""
@@ -126,7 +133,7 @@ class Segment(_Ranked):
 
     def __repr__(self) -> str:
         who = f"{self.speaker}: " if self.speaker else ""
-        what = f"{self.label} {self.score:.2f}" if self.speech else "nobody speaks"
+        what = f"{self.label or 'unsure'} {self.score:.2f}" if self.speech else "nobody speaks"
         return f"<Segment {self.start:.2f}-{self.end:.2f} s {who}{what}>"
 
 
@@ -144,6 +151,8 @@ class Speaker(_Ranked):
     """Mean over them of every probability, weighted by the speech in them."""
     speech: float
     """Seconds of speech in them."""
+    threshold: float = 0.0
+    """Least probability of a label."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready types."""
@@ -167,7 +176,7 @@ class Stretch:
     end: float
     """Seconds from the start of the recording."""
     label: str | None
-    """None is where nobody speaks."""
+    """None is where nobody speaks, or where no label reaches the threshold."""
     score: float
     """Mean probability of the label over the segments it comes from."""
 
@@ -204,6 +213,7 @@ class Timeline:
                     for label in theirs[0].probabilities
                 },
                 speech,
+                theirs[0].threshold,
             )
             for speaker, theirs in groups.items()
             for speech in [sum(segment.speech for segment in theirs)]
@@ -353,7 +363,8 @@ class Timeline:
             strip.set_yticks([])
         patch = require("matplotlib.patches", "plot").Patch
         handles = [patch(color=colour, label=label) for label, colour in tints.items()]
-        handles.append(patch(facecolor=NOBODY, edgecolor="0.7", label="nobody speaks"))
+        unsure = ", or unsure" if self.segments[0].threshold else ""
+        handles.append(patch(facecolor=NOBODY, edgecolor="0.7", label=f"nobody speaks{unsure}"))
         plain(top.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), frameon=False).get_texts())
         time_axis(strip, 0.0, end)
         figure.suptitle(title(self.file, self.model), fontsize="medium", parse_math=False)
@@ -386,11 +397,12 @@ class Timeline:
 
     def __repr__(self) -> str:
         stretches = self.stretches()
-        shown = [f"{s.label or 'nobody'} {s.start:.1f}-{s.end:.1f}" for s in stretches[:4]]
+        nobody = "nobody or unsure" if self.segments[0].threshold else "nobody"
+        first = [f"{s.label or nobody} {s.start:.1f}-{s.end:.1f}" for s in stretches[:4]]
         more = f", {len(stretches) - 4} more" if len(stretches) > 4 else ""
         notes = f", warnings: {'; '.join(self.warnings)}" if self.warnings else ""
         count = f"{len(self.segments)} segment{'s' if len(self.segments) > 1 else ''}"
-        return f"<Timeline {count}: {', '.join(shown)}{more} ({self.duration:.2f} s, {self.model}{notes})>"
+        return f"<Timeline {count}: {', '.join(first)}{more} ({self.duration:.2f} s, {self.model}{notes})>"
 
 
 def timeline_header(labels: Iterable[str], *, given: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from .audio.inputs import as_array, describe
 from .audio.reader import Channel, Intake, check_rate, pcm_blocks
 from .backends.base import Backend
+from .choice import Choice
 from .errors import AudioError, ConfigError, shown
 from .model.config import TIMELINE_HOP
 from .prediction import Segment
@@ -39,6 +41,8 @@ class EmotionStream:
         hop: as in `EmotionClassifier.timeline`, and so are the others.
         window: length of a window in seconds.
         smoothing: time constant in seconds.
+        labels: as in `EmotionClassifier.predict`.
+        threshold: as in `EmotionClassifier.predict`.
         vad_filter: whether what nobody speaks in is left out.
 
     Raises:
@@ -55,9 +59,12 @@ class EmotionStream:
         hop: float = TIMELINE_HOP,
         window: float | None = None,
         smoothing: float = 0.0,
+        labels: Sequence[str] | None = None,
+        threshold: float = 0.0,
         vad_filter: bool = True,
     ) -> None:
         rate = check_rate(sampling_rate, "stream")
+        self._choice = Choice(backend.config.labels, labels, threshold)
 
         def begin() -> tuple[Intake, Segmenter]:
             segmenter = Segmenter(backend, vad_filter=vad_filter, hop=hop, window=window, smoothing=smoothing)
@@ -113,7 +120,7 @@ class EmotionStream:
         chunk = np.concatenate(list(pcm_blocks(frames, "stream")))
         samples = self._intake.push(chunk)  # whole, so that a refused one leaves no trace
         self._channels = frames.shape[1]
-        return self._segmenter.push(samples)
+        return [*map(self._choice.of, self._segmenter.push(samples))]
 
     def gap(self, duration: float) -> list[Segment]:
         """Return the segments, possibly none, that so many seconds of missing audio complete.
@@ -134,7 +141,7 @@ class EmotionStream:
             step = min(missing, self.sampling_rate)
             segments += self._segmenter.push(self._intake.push(np.zeros((step, 1), np.float32)))
             missing -= step
-        return segments
+        return [*map(self._choice.of, segments)]
 
     def reset(self) -> None:
         """Forget all that came in: the next chunk begins a recording of its own at 0 s, of any number of channels."""
@@ -147,7 +154,9 @@ class EmotionStream:
         if not self._flushed:
             self._segmenter.take(self._intake.finish())
             self._flushed = True
-        return self._segmenter.finish()  # none the second time, unless the first was interrupted
+        return [
+            *map(self._choice.of, self._segmenter.finish())
+        ]  # none the second time, unless the first was interrupted
 
     def _check_open(self) -> None:
         if self._flushed:

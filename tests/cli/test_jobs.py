@@ -350,6 +350,7 @@ def test_tables_fit_80_columns(tmp_path: Path) -> None:
         ["predict", "--backend", "onnx", str(deep), "--format", "table"],
         ["predict", "--backend", "onnx", str(deep), "--format", "table", "--top-k", "8", "--model", "research"],
         ["predict", "--backend", "onnx", str(deep), "--format", "table", "--timeline"],
+        ["predict", "--backend", "onnx", str(deep), "--format", "table", "--timeline", "--top-k", "6"],
     ):
         lines = CliRunner().invoke(main, arguments).stdout.splitlines()
         assert len(lines) > 6

@@ -44,7 +44,7 @@ def test_jsonl_in_a_pipe(tmp_path: Path) -> None:
 def test_a_table_and_a_csv(tmp_path: Path) -> None:
     result = run("predict", *CLIPS[:2], "--format", "table")
     header, *lines = result.stdout.decode().splitlines()
-    assert header.split() == ["clip", "emotion", "score", "next", "length"]
+    assert header.split() == ["clip", "emotion", "score", "next", "length", "speech"]
     assert len(lines) == 2 + 1  # what is wrong with the first clip has a line of its own
     assert lines[0].split()[1] in LABELS
     assert lines[1] == "  clipped (0.4% of samples)"

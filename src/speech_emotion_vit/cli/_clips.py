@@ -40,7 +40,7 @@ class Clips:
         self._top_k = top_k
         self._emotion = min(max(map(columns_of, (*labels, "emotion", "(nobody)"))), 12)
         self._room = table_width()
-        rest = self._emotion + 5 + (self._emotion + 5) + 8 + 4 * 2
+        rest = self._emotion + 5 + (self._emotion + 5) + 7 + 7 + 5 * 2
         self._clip = max(4, min(max(map(columns_of, names), default=4), self._room - rest))
 
     @property
@@ -50,7 +50,7 @@ class Clips:
             header = csv_lines([["file", "label", "score", *self._labels, "duration", "speech", "model", "warnings"]])
             return with_channel(header, "channel" if self._channels else "mix")
         if self._form == "table":
-            return self._line("clip", "emotion", "score", "next", "length")
+            return self._line("clip", "emotion", "score", "next", "length", "speech")
         return ""
 
     def lines(self, name: str, prediction: Prediction, channel: Channel = "mix") -> str:
@@ -58,7 +58,7 @@ class Clips:
         told = prediction.top(self._top_k or len(self._labels))
         if self._form == "csv":
             values = dict(told)
-            answer = [None, None] if prediction.label is None else [prediction.label, prediction.score]
+            answer = [None, None] if not prediction.speech else [prediction.label, prediction.score]
             cells = [*answer, *map(values.get, self._labels), prediction.duration, prediction.speech]
             row = csv_lines([[name, *cells, prediction.model, "; ".join(prediction.warnings)]])
             return with_channel(row, channel)
@@ -70,25 +70,30 @@ class Clips:
         return self._table_row(titled(name, channel), prediction)
 
     def _table_row(self, name: str, prediction: Prediction) -> str:
-        length = clock(prediction.duration)
-        if prediction.label is None:
-            text = self._line(name, "(nobody)", "", "", length)
+        length, speech = clock(prediction.duration), clock(prediction.speech)
+        if not prediction.speech:
+            text = self._line(name, "(nobody)", "", "", length, speech)
         else:
             (label, score), *others = prediction.top(max(self._top_k or 2, 1))
             following = [f"{cut(other, self._emotion)} {less:.2f}" for other, less in others]
-            text = self._line(name, label, f"{score:.2f}", following[0] if following else "", length)
+            answer = label, f"{score:.2f}"
+            if prediction.label is None:  # below the threshold
+                following = [f"{cut(label, self._emotion)} {score:.2f}", *following][: max(1, len(following))]
+                answer = "(unsure)", ""
+            text = self._line(name, *answer, following[0] if following else "", length, speech)
             if len(following) > 1:
                 text += "  " + wrapped("then " + ", ".join(following[1:]), self._room, 2) + "\n"
         if prediction.warnings:
             text += "  " + wrapped("; ".join(prediction.warnings), self._room, 2) + "\n"
         return text
 
-    def _line(self, clip: str, emotion: str, score: str, following: str, length: str) -> str:
+    def _line(self, clip: str, emotion: str, score: str, following: str, length: str, speech: str) -> str:
         cells = [
             padded(cut(clip, self._clip, end=True), self._clip),
             padded(cut(emotion, self._emotion), self._emotion),
             f"{score:>5}",
             padded(following, self._emotion + 5),
-            f"{length:>8}",
+            f"{length:>7}",
+            f"{speech:>7}",
         ]
         return "  ".join(cells).rstrip() + "\n"

@@ -39,10 +39,10 @@ class Tally:
         """Count one result."""
         if isinstance(result, Timeline):
             self.answered += 1
-            self._speechless += all(segment.label is None for segment in result)
+            self._speechless += not any(segment.speech for segment in result)
         elif isinstance(result, Prediction):
             self.answered += 1
-            self._speechless += result.label is None
+            self._speechless += not result.speech
             if result.duration > LONG_SECONDS:
                 self._long = [*self._long, (result.duration, name)]
         else:

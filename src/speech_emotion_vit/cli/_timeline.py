@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
+import io
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -11,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import AudioError, ConfigError, printable
-from ..prediction import timeline_header
+from ..prediction import csv_lines, timeline_header
 from ._channels import channel_field, titled, with_channel
 from ._rows import json_line
-from ._table import clock, columns_of, cut, padded, table_width
+from ._table import clock, columns_of, cut, padded, table_width, wrapped
 
 if TYPE_CHECKING:
     from ..audio.reader import AudioInput, Channel
     from ..classifier import EmotionClassifier
-    from ..prediction import Timeline
+    from ..prediction import Segment, Speaker, Timeline
     from ..segments import Turn
     from ._inputs import Source
 
@@ -54,10 +56,20 @@ class Segments:
         form: ``table``, ``csv``, ``jsonl``, ``json``, which keeps the segments of a recording together, or ``vtt``.
         labels: of the model.
         channels: whether every row is about one channel.
+        top_k: how many labels are told; None is two in a table, and else all.
         given: whether others cut the segments, which then have speakers and texts.
     """
 
-    def __init__(self, form: str, labels: tuple[str, ...], *, channels: bool = False, given: bool = False) -> None:
+    def __init__(
+        self,
+        form: str,
+        labels: tuple[str, ...],
+        top_k: int | None = None,
+        *,
+        channels: bool = False,
+        given: bool = False,
+    ) -> None:
+        self._top_k = top_k
         self._channels = channels
         self._form = form
         self._given = given
@@ -77,16 +89,38 @@ class Segments:
         """Return the lines for one recording."""
         timeline = dataclasses.replace(timeline, file=name)
         if self._form == "csv":
-            return with_channel(timeline.to_csv(header=False), channel)
+            return with_channel(self._csv(timeline), channel)
         if self._form == "vtt":
             return timeline.to_webvtt()
         if self._form == "json":
-            return json_line({"file": name, **channel_field(channel), **timeline.to_dict()}) + "\n"
+            whole = timeline.to_dict()
+            for part in (*whole["segments"], *whole.get("speakers", ())):
+                self._keep_most(part)
+            return json_line({"file": name, **channel_field(channel), **whole}) + "\n"
         if self._form == "jsonl":
-            whole = {"file": name, **channel_field(channel)}
-            lines = [{**whole, **segment.to_dict(), "model": timeline.model} for segment in timeline]
+            above = {"file": name, **channel_field(channel)}
+            lines = [{**above, **self._keep_most(segment.to_dict()), "model": timeline.model} for segment in timeline]
             return "".join(f"{json_line(line)}\n" for line in lines)
         return self._table(titled(name, channel), timeline)
+
+    def _keep_most(self, part: dict[str, Any]) -> dict[str, Any]:
+        """Leave the most probable labels in what goes to JSON, as many as are told."""
+        if self._top_k is not None and part["speech"]:
+            ranked = sorted(part["probabilities"].items(), key=lambda item: -item[1])
+            part["probabilities"] = dict(ranked[: self._top_k])
+        return part
+
+    def _csv(self, timeline: Timeline) -> str:
+        text = timeline.to_csv(header=False)
+        if self._top_k is None:
+            return text
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+        for row, segment in zip(rows, timeline, strict=True):
+            told = dict(segment.top(self._top_k))
+            first = len(row) - 1 - len(segment.probabilities)  # speech is behind them
+            for column, label in enumerate(segment.probabilities, first):
+                row[column] = row[column] if label in told else ""
+        return csv_lines(rows)
 
     def _table(self, name: str, timeline: Timeline) -> str:
         text = "\n" * self._begun + cut(name, table_width(), end=True) + "\n"
@@ -96,12 +130,11 @@ class Segments:
         text += self._line("start", "end", "emotion", "score", "next")
         for segment in timeline:
             times = clock(segment.start), clock(segment.end)
-            if segment.label is None:
-                text += self._line(*times, "(nobody)", "", "")
-                continue
-            (label, score), (second, less) = [*segment.top(2), ("", 0.0)][:2]
-            following = f"{cut(second, self._emotion)} {less:.2f}" if second else ""
-            text += self._line(*times, label, f"{score:.2f}", following)
+            ranked = [f"{cut(label, self._emotion)} {score:.2f}" for label, score in segment.top(self._top_k or 2)]
+            (emotion, score), others = _answer(segment), ranked[segment.label is not None :]
+            text += self._line(*times, emotion, score, others[0] if others else "")
+            if len(others) > 1 and self._top_k is not None:
+                text += " " * 24 + wrapped("then " + ", ".join(others[1:]), table_width(), 24) + "\n"
         return text
 
     def _table_of_others(self, timeline: Timeline) -> str:
@@ -114,18 +147,23 @@ class Segments:
 
         text = line("start", "end", "speaker", "emotion", "score", "text")
         for each in timeline:
-            answer = (each.label, f"{each.score:.2f}") if each.label is not None else ("(nobody)", "")
             who, said = printable(each.speaker or "-"), printable(" ".join((each.text or "").split()))
-            text += line(clock(each.start), clock(each.end), who, *answer, said)
+            text += line(clock(each.start), clock(each.end), who, *_answer(each), said)
         text += "\n" + line("segments", "speech", "speaker", "emotion", "score", "")
         for one in timeline.speakers():
-            answer = (one.label, f"{one.score:.2f}") if one.label is not None else ("(nobody)", "")
-            text += line(str(one.segments), clock(one.speech), printable(one.speaker or "-"), *answer, "")
+            text += line(str(one.segments), clock(one.speech), printable(one.speaker or "-"), *_answer(one), "")
         return text
 
     def _line(self, start: str, end: str, emotion: str, score: str, following: str) -> str:
         label = padded(cut(emotion, self._emotion), self._emotion)
         return f"{start:>10}  {end:>10}  {label}  {score:>5}  {following}".rstrip() + "\n"
+
+
+def _answer(answer: Segment | Speaker) -> tuple[str, str]:
+    """Return what a table says the emotion is, and its score."""
+    if answer.label is None:
+        return ("(unsure)", "") if answer.speech else ("(nobody)", "")
+    return answer.label, f"{answer.score:.2f}"
 
 
 def timeline_of(classifier: EmotionClassifier, name: str, audio: AudioInput, counted: str, **options: Any) -> Timeline:

@@ -44,6 +44,15 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", is_flag=True, help="Go on where an earlier run left --output: keep its rows, do the rest.")
 @click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Tell only the K most probable labels.")
+@click.option(
+    "--labels", metavar="A,B", help="Choose among these labels of the model only, two at least, joined by commas."
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Tell no label that is less probable.  [default: 0]",
+)
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, ...")
 @click.option(
     "--backend",
@@ -81,6 +90,8 @@ def command(
     output: str | None,
     resume: bool,
     top_k: int | None,
+    labels: str | None,
+    threshold: float | None,
     device: str,
     backend: BackendName,
     batch_size: int | None,
@@ -105,6 +116,7 @@ def command(
       speech-emotion-vit predict clip.wav
       speech-emotion-vit predict recordings/ --output emotions.csv
       speech-emotion-vit predict recordings/ --output emotions.csv --resume
+      speech-emotion-vit predict clip.wav --labels anger,neutral --threshold 0.7
       speech-emotion-vit predict call.flac --timeline --hop 0.5
       speech-emotion-vit predict call.flac --timeline --output call.vtt
       speech-emotion-vit predict call.wav --channel split
@@ -116,6 +128,7 @@ def command(
     from tqdm import tqdm
 
     from ..audio.inputs import describe
+    from ..choice import Choice
     from ..classifier import EmotionClassifier
 
     if not clips and not lists:
@@ -124,6 +137,9 @@ def command(
         raise click.UsageError("standard input is a clip or a list of names, not both")
     given = {"hop": hop, "window": window, "smoothing": smoothing, "batch_size": batch_size}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    chosen: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
+    if labels is not None:
+        chosen["labels"] = [label.strip() for label in labels.split(",")]
     if segments is not None and (misplaced := sorted(set(options) - {"batch_size"})):
         raise click.UsageError(f"--{misplaced[0]} is for windows, not for --segments")
     timeline = timeline or segments is not None
@@ -155,10 +171,12 @@ def command(
         raise click.UsageError("--segments is of one recording: pass a folder with a file for each")
     if form == "table" or (form == "csv" and shown):  # a terminal obeys what JSON escapes
         found = [piece._replace(name=describe(piece.name)) for piece in found]
+    told = Choice(classifier.labels, **{"labels": None, "threshold": 0.0, **chosen}).labels
+    options.update(chosen)
     rows: Clips | Segments = (
-        Segments(form, classifier.labels, channels=channel != "mix", given=segments is not None)
+        Segments(form, told, top_k, channels=channel != "mix", given=segments is not None)
         if timeline
-        else Clips(form, classifier.labels, [titled(*piece[::2]) for piece in found], top_k, channels=channel != "mix")
+        else Clips(form, told, [titled(*piece[::2]) for piece in found], top_k, channels=channel != "mix")
     )
     before = Done()
     if resume and output is not None:
