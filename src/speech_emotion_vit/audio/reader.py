@@ -17,6 +17,7 @@ import soxr
 from ..errors import AudioError, ConfigError, printable, shown
 from .decode import EncodedAudio
 from .inputs import as_array, as_frames, describe, is_encoded, take_apart
+from .on_device import OnDevice, on_device
 from .sndfile import BLOCK_VALUES
 from .stereo import Stereo
 
@@ -105,6 +106,7 @@ class Intake:
         full_scale: the highest level that can come in, where it is clipped.
         channel: ``mix``, or the number of the channel that goes out.
         check_scale: whether integers in floats are refused; not for what is decoded, where damage can be as loud.
+        resampler: what resamples in soxr's place.
 
     Raises:
         ConfigError: `channel` is no such thing.
@@ -118,6 +120,7 @@ class Intake:
         full_scale: float = 1.0,
         channel: Channel = "mix",
         check_scale: bool = True,
+        resampler: OnDevice | None = None,
     ) -> None:
         self.rate, self.target_rate, self.name = rate, target_rate, name
         self._check_scale = check_scale
@@ -128,8 +131,8 @@ class Intake:
         self._energy = 0.0
         self._clipped = 0
         self._stereo: Stereo | None = None
-        self._resampler = None
-        if rate != target_rate:
+        self._resampler: Any = resampler
+        if rate != target_rate and resampler is None:
             self._resampler = soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
 
     @property
@@ -278,6 +281,7 @@ class AudioReader:
         self._full_scale = 1.0
         self._raw: Iterable[Samples]
         array = as_array(given, self.name)
+        self._array: object = None if array is None else given
         if isinstance(given, soundfile.SoundFile):
             self.channels, self._raw = given.channels, _sound_blocks(given)
         elif array is not None:
@@ -317,7 +321,10 @@ class AudioReader:
 
     def __iter__(self) -> Iterator[Samples]:
         floats = self._encoded is None or self._encoded.holds_floats
-        intake = Intake(self.rate, self.target_rate, self.name, self._full_scale, self._channel, floats)
+        channel = None if self._channel == "mix" else self._channel
+        resampler = on_device(self._array, channel, self.rate, self.target_rate)
+        self._array = None
+        intake = Intake(self.rate, self.target_rate, self.name, self._full_scale, self._channel, floats, resampler)
         given = 0
         try:
             for block in self._raw:
