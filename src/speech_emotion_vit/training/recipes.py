@@ -87,20 +87,20 @@ class FramesStage(GradientStage):
     """Frame by frame towards a frozen speech encoder, by L1, on audio that needs no labels."""
 
     name = "frames"
-    epochs: Annotated[int, Meta(ge=1, le=100_000)] = 6
-    """Passes over the clips, each time in one of their speeds."""
+    epochs: Annotated[int, Meta(ge=1, le=100_000)] = 3
+    """Passes over the clips, each of which is altered anew every time."""
     batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 16
     """Clips per step, over all processes."""
     learning_rate: Annotated[float, Meta(ge=1e-9, le=10)] = 3e-4
     """Highest learning rate."""
     schedule: Schedule = "cosine"
     """As in `GradientStage`."""
-    audio: tuple[str, ...] = ("crema-d", "wakewords", "synthetic")
+    audio: tuple[str, ...] = ("crema-d", "wakewords", "voices", "synthetic")
     """Folders whose clips are heard: corpora without their official test speakers, or any folder of audio."""
     targets: tuple[tuple[int, int], ...] = ((2, 3), (3, 4))
     """Which block of the student matches which layer of the teacher."""
-    warm_start: bool = True
-    """Whether convolutions and blocks start as the teacher's, where they are of the same size."""
+    warm_start: tuple[Annotated[int, Meta(ge=1, le=6)], ...] = (1, 2, 3)
+    """Which block of the teacher each block starts as, behind the teacher's convolutions; none: random weights."""
     positions: bool = True
     """Whether the teacher hears where in the clip it is."""
 
@@ -354,7 +354,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             frontend=_FRAMES,
             model=FrameViTConfig.small(2),
             stages=(
-                FramesStage(epochs=14, learning_rate=1e-3, targets=((3, 4),), warm_start=False),
+                FramesStage(epochs=14, learning_rate=1e-3, targets=((3, 4),), warm_start=()),
                 HeadStage(),
                 TuningStage(),
             ),

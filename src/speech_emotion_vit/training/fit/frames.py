@@ -1,15 +1,17 @@
 """Matching frame by frame: a student of frames learns what a frozen speech encoder hears, without labels.
 
-The encoder hears every clip clean, at its own and at two other speeds; that is computed once and kept on disk. The
-student hears the same clip, cut, between silences, and altered as by another room, microphone or line.
+Teacher and student hear the same examples, which are made anew for every step: clips at other speeds, one behind the
+other or between silences, some as from other rooms, microphones and lines.
+
+A student as wide as its teacher starts as the teacher's own first blocks and speaks their language. Without positions
+these say nothing at first, but after a few hundred steps they do, to strangers nearly as well as to voices that they
+heard meanwhile. A student that starts behind a random projection has to learn the world from a few thousand clips.
 """
 
 from __future__ import annotations
 
-import hashlib
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,21 +19,26 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ...model.config import FRAME_STRIDE, FrontendConfig
+from ...errors import ConfigError
+from ...model.config import FrontendConfig
 from ...model.frame_vit import FrameViT
 from ...model.frontend import LogMel
-from ..data.augment import change_speed, degrade, pad
-from ..data.corpora import CORPORA, Utterance
-from ..data.features import FULL_SCALE, Store, load_values, load_waveforms
+from ..data.augment import Degradation, change_speed, degrade, pad
+from ..data.features import FULL_SCALE, Store
 from ..data.rows import Indices, images_of
-from .teacher import DIM, ENCODER_SHA256, FRONTEND, LEVEL, TOKEN_SAMPLES, SpeechEncoder
+from .teacher import DIM, HEADS, LEVEL, MELS, MLP_DIM, TOKEN_SAMPLES, SpeechEncoder
 
-LONGEST = 6.0  # seconds of a clip that are heard
-SLOWER, FASTER = (0.82, 0.95), (1.05, 1.22)  # ranges of the two other speeds
-CLEAN_SHARE = 0.2  # of the clips that are not altered
-CUT_SHARE, SHORTEST_CUT = 0.3, 50  # of the clips that are cut, to at least 50 tokens, a second
-SILENCE_SHARE, LONGEST_SILENCE = 0.25, 40  # of the clips with silence in front, and behind; tokens of 20 ms
-EVERY = 37  # which tokens tell mean and deviation: the prime is in step with no length of clips
+SHORTEST, LONGEST, STEP = 75, 250, 25  # tokens of an example, 20 ms each; all of a batch are of one length
+SPEED_SHARE, SLOWEST, FASTEST = 0.6, 0.87, 1.15
+BEGINNING_SHARE = 0.5  # of the clips that are longer than the example: cut behind, the others anywhere
+SILENCE_SHARE, LONGEST_SILENCE = 0.2, 16_000  # samples before the first clip, or between two
+DEGRADED_SHARE = 0.35
+DEGRADATION = Degradation(nothing=0.0, noise=0.5, quietest_db=50.0, loudest_db=10.0)
+MEASURED, AT_ONCE = 384, 16  # examples of the longest length that tell what the teacher usually says at which place
+SMOOTH = 9  # tokens over which this is averaged
+LOUDEST = 1.6  # decades: the loudest band of speech with a peak of 1
+
+logger = logging.getLogger(__name__)
 
 
 class FrameBatch(NamedTuple):
@@ -40,90 +47,21 @@ class FrameBatch(NamedTuple):
     images: Tensor
     """`[batch, 1, n_mels, frames]`."""
     frames: Tensor
-    """How many of them belong to each clip `[batch]`."""
+    """How many of them belong to each example `[batch]`."""
     targets: Tensor
-    """What the encoder heard `[batch, tokens, layers, 512]`, standardised."""
-    known: Tensor
-    """Of which tokens that is known `[batch, tokens]`, as 0 and 1: not of those between silences."""
-
-
-@dataclass(frozen=True)
-class Listening:
-    """What a teacher heard in some clips, each in one or several speeds."""
-
-    waveforms: Store
-    """16-bit samples by clip."""
-    frames: Store
-    """Tokens `[tokens, layers, 512]` in half precision, by clip and speed."""
-    versions: tuple[tuple[Utterance, ...], ...]
-    """The speeds of every clip."""
-    layers: tuple[int, ...]
-    """Of the encoder."""
-
-    @property
-    def key(self) -> str:
-        """Digest of all that was heard, and by whom."""
-        return self.frames.key
-
-
-def listen(
-    teacher: SpeechEncoder,
-    utterances: Sequence[Utterance],
-    layers: Sequence[int],
-    *,
-    cache: Path | None,
-) -> Listening:
-    """Let a teacher hear all clips, or find what it heard in the cache.
-
-    Args:
-        teacher: the encoder.
-        utterances: the clips.
-        layers: whose outputs are kept.
-        cache: of waveforms and frames.
-
-    Raises:
-        DatasetError: no clip can be read, or the cache cannot be written.
-    """
-    waveforms = load_waveforms(utterances, FRONTEND.sampling_rate, cache=cache, title="audio")
-    readable = [utterance for utterance in utterances if utterance.id in waveforms.rows]
-    versions = tuple(tuple(utterance.altered(speed) for speed in _speeds(utterance)) for utterance in readable)
-
-    def compute(utterance: Utterance) -> npt.NDArray[np.float16]:
-        heard = teacher.listen(torch.from_numpy(waveform_of(waveforms, utterance))[None], layers)[0]
-        return heard.clamp(-6e4, 6e4).half().cpu().numpy()
-
-    about = {"teacher": ENCODER_SHA256, "positions": teacher.positions, "layers": list(layers), "longest": LONGEST}
-    everything = [version for each in versions for version in each]
-    frames = load_values(everything, about, compute, cache=cache, title="what the teacher hears")
-    return Listening(waveforms, frames, versions, tuple(layers))
-
-
-def waveform_of(waveforms: Store, utterance: Utterance) -> npt.NDArray[np.float32]:
-    """Return a clip in the speed that its version names, `[samples]` with a peak of about 1, cut to `LONGEST`."""
-    first, last = waveforms.rows[utterance.recording]
-    last = min(last, first + round(LONGEST * FRONTEND.sampling_rate))
-    samples = np.asarray(waveforms.values[first:last] / np.float32(FULL_SCALE), np.float32)
-    return change_speed(samples, float(utterance.version.removeprefix("x"))) if utterance.version[0] == "x" else samples
-
-
-def _speeds(utterance: Utterance) -> list[str]:
-    """Return names of versions: the recording, and a slower and a faster one by random numbers of its own.
-
-    What is no published corpus, as synthetic speech, varies enough and is heard at its own speed alone.
-    """
-    if utterance.corpus not in CORPORA:
-        return [utterance.version]
-    seed = hashlib.sha256(utterance.id.encode()).digest()[:8]
-    rng = np.random.default_rng(int.from_bytes(seed, "little"))
-    return [utterance.version, f"x{rng.uniform(*SLOWER):.3f}", f"x{rng.uniform(*FASTER):.3f}"]
+    """What the encoder makes of it, layer by layer, `[batch, layers, tokens, 512]`, standardised."""
 
 
 class FrameMatching(nn.Module):
-    """L1 distance of tokens behind some blocks, each through a projection, to standardised tokens of the teacher.
+    """L1 distance between the tokens behind some blocks of the student and some layers of the teacher.
+
+    Both are standardised by the teacher's deviation. A tenth of the variance of its third layer only says where in the
+    clip a token is. The student cannot know that, so the teacher's mean at every place is subtracted.
 
     Args:
         network: the student; its head is not trained.
-        listening: what the teacher heard.
+        teacher: the encoder.
+        waveforms: 16-bit samples by clip, at the encoder's rate.
         frontend: of the student.
         targets: which block matches which layer.
         device: where batches are wanted.
@@ -132,7 +70,8 @@ class FrameMatching(nn.Module):
     def __init__(
         self,
         network: FrameViT,
-        listening: Listening,
+        teacher: SpeechEncoder,
+        waveforms: Store,
         frontend: FrontendConfig,
         targets: Sequence[tuple[int, int]],
         *,
@@ -141,98 +80,135 @@ class FrameMatching(nn.Module):
         super().__init__()
         self.network = network.requires_grad_(True)
         network.head.requires_grad_(False)
-        self.listening, self.device = listening, device
-        self.targets = [(block, listening.layers.index(layer)) for block, layer in targets]
-        # Not kept with the network: only what is in front of them ships.
+        self.teacher, self.waveforms, self.device = teacher, waveforms, device
+        self.targets, self.layers = tuple(targets), sorted({layer for _, layer in targets})
+        self.clips = [waveforms.rows[name] for name in sorted(waveforms.rows)]
+        # What translates the language of a narrower student does not ship.
         self.projections = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(network.config.dim), nn.Linear(network.config.dim, DIM)) for _ in self.targets
+            nn.Identity()
+            if network.config.dim == DIM
+            else nn.Sequential(nn.LayerNorm(network.config.dim), nn.Linear(network.config.dim, DIM))
+            for _ in self.targets
         )
         self.frontend = LogMel(frontend)
-        sample = torch.from_numpy(listening.frames.values[::EVERY].astype(np.float32))
-        deviation, mean = torch.std_mean(sample, dim=0, correction=0)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("deviation", deviation + 1e-3, persistent=False)
-        self.piece = len(listening.versions)
-        rows = listening.frames.rows
-        self._tokens = [[rows[v.id][1] - rows[v.id][0] for v in versions] for versions in listening.versions]
+        self.piece = 1 << 16  # a batch is of one length, and not divided
+        self.register_buffer("mean", torch.zeros(len(self.layers), LONGEST, DIM))
+        self.register_buffer("deviation", torch.zeros(len(self.layers), 1, DIM))
 
     mean: Tensor
     deviation: Tensor
 
     def batches(self, size: int, rng: np.random.Generator) -> list[Indices]:
-        """Return batches of clips of like length, each clip once; what does not fill a batch rests."""
-        lengths = np.array([np.mean(tokens) for tokens in self._tokens])
-        order = np.argsort(lengths + rng.uniform(-25, 25, len(lengths)))  # half a second: neighbours change
+        """Return batches of clips, each clip once as the first of an example; what does not fill a batch rests."""
+        order = rng.permutation(len(self.clips))
         size = min(size, len(order))
-        batches = [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
-        return [batches[index] for index in rng.permutation(len(batches))]
+        return [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
 
     def batch(self, rows: Indices, seed: int) -> FrameBatch:
-        """Return some clips as the student hears them, and what the teacher heard."""
-        clips = [self._clip(int(row), np.random.default_rng((seed, int(row)))) for row in rows]
-        images, frames = images_of([clip.waveform for clip in clips], self.frontend, self.device)
-        tokens = -(-images.shape[3] // FRAME_STRIDE)
-        targets = np.zeros((len(clips), tokens, *self.mean.shape), np.float32)
-        known = np.zeros((len(clips), tokens), np.float32)
-        for index, clip in enumerate(clips):
-            last = min(tokens, clip.lead + len(clip.heard))
-            targets[index, clip.lead : last] = clip.heard[: last - clip.lead]
-            known[index, clip.lead : last] = 1.0
-        wanted = (torch.from_numpy(targets).to(self.device) - self.mean) / self.deviation
-        return FrameBatch(images, frames, wanted, torch.from_numpy(known).to(self.device))
+        """Return examples that begin with some clips, all of one random length, and what the teacher makes of them."""
+        if not bool(self.deviation.any()):
+            self._measure()
+        rng = np.random.default_rng((seed, *map(int, rows[:2])))
+        tokens = int(rng.integers(SHORTEST, LONGEST + 1)) // STEP * STEP  # kernels are made, and kept, for each length
+        waveforms = [self._example(int(row), tokens * TOKEN_SAMPLES, rng) for row in rows]
+        outputs = self._heard(waveforms)
+        images, frames = images_of(waveforms, self.frontend, self.device)
+        return FrameBatch(images, frames, (outputs - self.mean[:, :tokens]) / self.deviation)
 
-    def _clip(self, row: int, rng: np.random.Generator) -> _Clip:
-        version = self.listening.versions[row][rng.integers(len(self.listening.versions[row]))]
-        waveform = waveform_of(self.listening.waveforms, version) * LEVEL
-        heard = self.listening.frames.of(version)
-        if rng.random() < CUT_SHARE and len(heard) > SHORTEST_CUT + 10:
-            length = int(rng.integers(SHORTEST_CUT, len(heard)))
-            start = int(rng.integers(0, len(heard) - length))
-            heard = heard[start : start + length]
-            waveform = waveform[start * TOKEN_SAMPLES : (start + length) * TOKEN_SAMPLES]
-        lead, behind = (
-            int(rng.integers(LONGEST_SILENCE)) if rng.random() < SILENCE_SHARE else 0 for _ in ("before", "behind")
+    def _measure(self) -> None:
+        """Find the teacher's mean at every place and its deviation from it."""
+        rng = np.random.default_rng(0)
+        outputs = []
+        for _ in range(0, MEASURED, AT_ONCE):
+            rows = rng.integers(len(self.clips), size=AT_ONCE)
+            outputs.append(self._heard([self._example(int(row), LONGEST * TOKEN_SAMPLES, rng) for row in rows]))
+        values = torch.cat(outputs)  # [examples, layers, tokens, 512]
+        mean = values.mean(dim=0).transpose(1, 2)
+        usual = nn.functional.avg_pool1d(
+            nn.functional.pad(mean, (SMOOTH // 2, SMOOTH // 2), mode="replicate"), SMOOTH, stride=1
+        ).transpose(1, 2)
+        self.mean.copy_(usual)
+        self.deviation.copy_((values - usual).square().mean(dim=(0, 2)).sqrt()[:, None] + 1e-3)
+        share = 1 - (self.deviation.squeeze(1).square() / values.var(dim=(0, 2))).mean(dim=1)
+        logger.info(
+            "of what the teacher says, the place says %s", ", ".join(f"{value:.1%}" for value in share.tolist())
         )
-        waveform = pad(waveform, lead * TOKEN_SAMPLES, behind * TOKEN_SAMPLES, rng)
-        if rng.random() >= CLEAN_SHARE:
-            waveform = degrade(waveform, rng, bank=self._other)
-        return _Clip(waveform, lead, heard)
 
-    def _other(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        """Return another clip, for a babble of voices."""
-        versions = self.listening.versions[rng.integers(len(self.listening.versions))]
-        return waveform_of(self.listening.waveforms, versions[0])
+    def _heard(self, waveforms: Sequence[npt.NDArray[np.float32]]) -> Tensor:
+        """Return the teacher's tokens `[batch, layers, tokens, 512]`."""
+        return self.teacher.listen(torch.from_numpy(np.stack(waveforms)).to(self.device), self.layers)
+
+    def _example(self, row: int, samples: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """Return `[samples]` that begin with a clip, with others behind it where it is too short."""
+        parts: list[npt.NDArray[np.float32]] = []
+        missing = samples
+        while missing > 0:
+            if rng.random() < SILENCE_SHARE:
+                parts.append(np.zeros(min(missing, int(rng.integers(LONGEST_SILENCE))), np.float32))
+                missing -= len(parts[-1])
+            clip = self._clip(row, rng)
+            if len(clip) > missing and rng.random() >= BEGINNING_SHARE:
+                clip = clip[int(rng.integers(len(clip) - missing + 1)) :]
+            parts.append(clip[:missing] * np.float32(rng.uniform(0.3, 1.0) if len(parts) > 1 else 1.0))
+            missing -= len(parts[-1])
+            row = int(rng.integers(len(self.clips)))
+        waveform = np.concatenate(parts)
+        if rng.random() < SILENCE_SHARE:
+            waveform = pad(waveform, 0, 1, rng)[:samples]  # a quiet room over all of it
+        if rng.random() < DEGRADED_SHARE:
+            waveform = degrade(
+                waveform,
+                rng,
+                bank=lambda rng: self._clip(int(rng.integers(len(self.clips))), rng),
+                settings=DEGRADATION,
+            )
+        return np.asarray(waveform * (LEVEL / max(float(np.abs(waveform).max()), 1e-6)), np.float32)
+
+    def _any_clip(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        return self._clip(int(rng.integers(len(self.clips))), rng)
+
+    def _clip(self, row: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """Return a clip, most often at another speed, `[samples]`."""
+        first, last = self.clips[row]
+        last = min(last, first + LONGEST * TOKEN_SAMPLES * 3 // 2)
+        samples = np.asarray(self.waveforms.values[first:last] / np.float32(FULL_SCALE), np.float32)
+        if rng.random() >= SPEED_SHARE:
+            return samples
+        return change_speed(samples, float(np.exp(rng.uniform(np.log(SLOWEST), np.log(FASTEST)))))
 
     def forward(self, batch: FrameBatch) -> dict[str, Tensor]:
         """Return the losses of `batch`."""
+        count = batch.targets.shape[2]
         outputs = self.network.forward_features(batch.images, batch.frames).tokens
-        known = batch.known[:, :, None]
-        total = (known.sum() * DIM).clamp(min=1.0)
         losses = {}
-        for (block, place), projection in zip(self.targets, self.projections, strict=True):
-            distance = (projection(outputs[block]).float() - batch.targets[:, :, place]).abs() * known
-            losses[f"layer_{self.listening.layers[place]}"] = distance.sum() / total
+        for (block, layer), projection in zip(self.targets, self.projections, strict=True):
+            place = self.layers.index(layer)
+            tokens = projection(outputs[block][:, :count]).float()
+            if isinstance(projection, nn.Identity):
+                tokens = (tokens - self.mean[place].mean(dim=0)) / self.deviation[place]
+            losses[f"layer_{layer}"] = (tokens - batch.targets[:, place]).abs().mean()
         return losses
 
 
-class _Clip(NamedTuple):
-    waveform: npt.NDArray[np.float32]
-    lead: int  # tokens of silence in front of what the teacher heard
-    heard: npt.NDArray[np.float16]
+def warm_start(network: FrameViT, tensors: Mapping[str, Tensor], layers: Sequence[int]) -> None:
+    """Give convolutions and blocks the values of the encoder's; the student is as wide.
 
-
-LOUDEST = 1.6  # decades: the loudest band of speech with a peak of 1
-
-
-def warm_start(network: FrameViT, tensors: Mapping[str, Tensor]) -> int:
-    """Give convolutions and blocks the values of the encoder's where they have the same size, and return how many.
-
-    Its positions have no place here. Its input is twice the image and a constant, which the first convolution takes in.
+    Its input is twice the image and a constant, which the first convolution takes in. In the place of its positions
+    comes their mean, which the convolution in the first block adds.
 
     Args:
         network: the student.
         tensors: what `read_teacher` returns.
+        layers: numbers of the encoder's blocks, from 1, one for each of the student's.
+
+    Raises:
+        ConfigError: the student has another shape.
     """
+    c = network.config
+    if (c.n_mels, c.stem, c.dim, c.heads, c.mlp_dim, c.depth) != (MELS, DIM, DIM, HEADS, MLP_DIM, len(layers)):
+        raise ConfigError(
+            f"warm_start is for a student as wide as the encoder with {len(layers)} blocks, not {c}: set it to []"
+        )
     first, second = network.stem
     blocks: list[Any] = list(network.blocks)
     scale, offset = 2.0, (LOUDEST - 4.0) / 4.0
@@ -241,10 +217,8 @@ def warm_start(network: FrameViT, tensors: Mapping[str, Tensor]) -> int:
         (first, {"weight": scale * weight, "bias": tensors["conv1.bias"] + offset * weight.sum(dim=(1, 2))}),
         (second, {name: tensors[f"conv2.{name}"] for name in ("weight", "bias")}),
     ]
-    for number, block in enumerate(blocks):
-        name = f"layers.{number}"
-        if f"{name}.fc1.weight" not in tensors:
-            break
+    for number, block in zip(layers, blocks, strict=True):
+        name = f"layers.{number - 1}"
         parts = [f"{name}.self_attn.{part}_proj" for part in "qkv"]
         bias = [tensors.get(f"{part}.bias", torch.zeros(DIM)) for part in parts]
         attention, mlp = block.attention, block.mlp
@@ -261,12 +235,8 @@ def warm_start(network: FrameViT, tensors: Mapping[str, Tensor]) -> int:
                 )
             ),
         ]
-    fitting = [
-        (module, values)
-        for module, values in given
-        if {key: value.shape for key, value in module.state_dict().items()}
-        == {key: value.shape for key, value in values.items()}
-    ]
-    for module, values in fitting:
+    for module, values in given:
         module.load_state_dict(values)
-    return len(fitting)
+    if blocks[0].convolution is not None:
+        with torch.no_grad():
+            blocks[0].convolution.bias.copy_(tensors["embed_positions.weight"][:LONGEST].mean(dim=0))

@@ -18,6 +18,7 @@ from ...model.frame_vit import FrameViT
 from ...weights.checkpoint import HEAD, load_network
 from ...weights.resolve import resolve_model
 from ..data.dataset import Dataset, read_audio
+from ..data.features import load_waveforms
 from ..data.protocols import Fold, Protocol
 from ..data.rows import Rows
 from ..recipes import (
@@ -31,7 +32,7 @@ from ..recipes import (
     TuningStage,
 )
 from ..score.evaluate import Record, score_rows, validation_record
-from .frames import FrameMatching, listen, warm_start
+from .frames import FrameMatching, warm_start
 from .head import balanced_weights, embed_rows, fit_head
 from .loop import Job, fit, seed_of
 from .objectives import Distillation, FeatureMatching, Supervised
@@ -143,12 +144,18 @@ class Stages:
                 return
         layers = sorted({layer for _, layer in settings.targets})
         tensors = read_teacher(run.teacher)
-        encoder = SpeechEncoder(tensors, layers=max(layers), positions=settings.positions)
+        dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
+        encoder = SpeechEncoder(
+            tensors, layers=max(layers), positions=settings.positions, device=self.accelerator.device, dtype=dtype
+        )
         if settings.warm_start:
-            logger.info("%s: %d parts start as the teacher's", settings.name, warm_start(network, tensors))
+            warm_start(network, tensors, settings.warm_start)
         with self.accelerator.main_process_first():
-            listening = listen(encoder, read_audio(settings.audio, run.data_dir), layers, cache=run.cache)
-        stage = FrameMatching(network, listening, run.recipe.frontend, settings.targets, device=self.accelerator.device)
+            rate = run.recipe.frontend.sampling_rate
+            waveforms = load_waveforms(read_audio(settings.audio, run.data_dir), rate, cache=run.cache, title="audio")
+        stage = FrameMatching(
+            network, encoder, waveforms, run.recipe.frontend, settings.targets, device=self.accelerator.device
+        )
         self._fit(stage, settings, folder=folder, validated=False)
 
     def _head(self, settings: HeadStage) -> None:

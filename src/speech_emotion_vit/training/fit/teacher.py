@@ -30,7 +30,6 @@ CREDIT = "Whisper base (OpenAI), which learnt from 680,000 hours of audio of unk
 
 PREFIX = "model.encoder."
 MELS, DIM, HEADS, MLP_DIM, DEPTH, POSITIONS = 80, 512, 8, 2048, 6, 1500
-SILENCE_SECONDS = 0.75  # behind every clip: without silence behind it, layers 4 to 6 degenerate
 LEVEL = 0.9  # of the peak: the encoder hears levels, the student does not
 TOKEN_SAMPLES = 320  # two frames: a token every 20 ms
 
@@ -74,7 +73,7 @@ def read_teacher(folder: Path | None = None) -> dict[str, Tensor]:
             tensors = {name.removeprefix(PREFIX): file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: damaged safetensors file ({error}): fetch it again") from error
-    require_shapes({name: tensor.shape for name, tensor in tensors.items()}, _shapes(), str(path))
+    require_shapes({name: tensor.shape for name, tensor in tensors.items()}, encoder_shapes(), str(path))
     require_finite(tensors, str(path))
     if (found := digest_of(tensors)) != ENCODER_SHA256:
         raise IntegrityError(f"{path}: its encoder has SHA-256 {found}, that of {REPOSITORY} has {ENCODER_SHA256}")
@@ -90,7 +89,8 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _shapes() -> dict[str, tuple[int, ...]]:
+def encoder_shapes() -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors that `read_teacher` returns."""
     shapes: dict[str, tuple[int, ...]] = {
         "conv1.weight": (DIM, MELS, 3),
         "conv1.bias": (DIM,),
@@ -120,6 +120,7 @@ class SpeechEncoder:
         layers: how many of the six blocks are kept.
         positions: whether it hears where in the clip it is; False is for trials.
         device: where it computes.
+        dtype: in which precision.
     """
 
     def __init__(
@@ -129,25 +130,27 @@ class SpeechEncoder:
         layers: int = DEPTH,
         positions: bool = True,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         beyond = tuple(f"layers.{layer}." for layer in range(layers, DEPTH))
-        self.layers, self.positions = layers, positions
+        self.layers, self.positions, self.dtype = layers, positions, dtype
         self.frontend = LogMel(FRONTEND).to(device)
         self.tensors = {
-            name: tensor.to(device).detach() for name, tensor in tensors.items() if not name.startswith(beyond)
+            name: tensor.to(device, dtype).detach() for name, tensor in tensors.items() if not name.startswith(beyond)
         }
 
     @torch.no_grad()
     def listen(self, waveform: Tensor, layers: Sequence[int]) -> Tensor:
-        """Return what blocks make of clips, `[batch, tokens, len(layers), 512]`; a token is 20 ms.
+        """Return what blocks make of clips, `[batch, len(layers), tokens, 512]` float32; a token is 20 ms.
+
+        Blocks behind the fourth degenerate without half a second of silence behind a clip.
 
         Args:
-            waveform: `[batch, samples]` at 16 kHz, with a peak of 1; half a second of silence and more is added.
+            waveform: `[batch, samples]` at 16 kHz, with a peak of `LEVEL`.
             layers: numbers of blocks, from 0 for what goes into the first.
         """
-        silence = round(SILENCE_SECONDS * FRONTEND.sampling_rate)
-        outputs = self.forward(self.spectrogram(nn.functional.pad(waveform * LEVEL, (0, silence))))
-        return torch.stack([outputs[layer] for layer in layers], dim=2)[:, : -(-waveform.shape[1] // TOKEN_SAMPLES)]
+        outputs = self.forward(self.spectrogram(waveform))
+        return torch.stack([outputs[layer].float() for layer in layers], dim=1)
 
     def spectrogram(self, waveform: Tensor) -> Tensor:
         """Return what the encoder takes, `[batch, 80, samples // 160]`, of clips `[batch, samples]` at 16 kHz.
@@ -157,7 +160,7 @@ class SpeechEncoder:
         power = self.frontend.mel_power(waveform)[:, : waveform.shape[1] // FRONTEND.hop_length]
         level = power.clamp(min=1e-10).log10()
         level = torch.maximum(level, level.amax(dim=(1, 2), keepdim=True) - 8.0)
-        return (level + 4.0).transpose(1, 2) / 4.0
+        return ((level + 4.0).transpose(1, 2) / 4.0).to(self.dtype)
 
     def forward(self, spectrogram: Tensor) -> list[Tensor]:
         """Return the tokens `[batch, tokens, 512]` that go into the first block, and those behind each block.
