@@ -77,7 +77,7 @@ def tiny_folder(folder: Path, **frontend: Any) -> EmotionClassifier:
 
 
 CASES: dict[str, np.ndarray] = {
-    **{f"{seconds} s": speech(seconds) for seconds in (0.3, 1.0, 4.0, 4.01, 10.0, 60.0)},
+    **{f"{seconds} s": speech(seconds) for seconds in (0.3, 1.5, 4.0, 4.01, 10.0, 60.0)},
     "pauses": np.concatenate([speech(3.0), np.zeros(80_000, np.float32), speech(20.0), noise(5.0)]),
     "offset": speech(9.0) + np.float32(0.2),
     "quiet": speech(9.0) * np.float32(1e-4),
