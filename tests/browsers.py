@@ -1,4 +1,4 @@
-"""A real Chromium for the tests that are marked `browser`, and what it asked for and complained of."""
+"""A real Chromium for the tests that are marked `browser`, and what it asked for and its errors."""
 
 from __future__ import annotations
 
@@ -29,19 +29,17 @@ def chromium(*arguments: str) -> Iterator[Any]:
 
 
 class Watched:
-    """A page of a browser, with the requests it made and the complaints in its console."""
+    """A page of a browser, with the requests it made and the errors in its console."""
 
     def __init__(self, browser: Any, base: str, **options: Any) -> None:
         self.browser = browser
         self.page = browser.new_context(**options).new_page()
         self.requests: list[Any] = []
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self.base = base
         self.page.on("request", lambda request: self.requests.append(request))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on(
-            "console", lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None
-        )
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
 
     def strangers(self) -> list[str]:
         """Return what was asked of other servers."""

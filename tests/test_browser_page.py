@@ -107,7 +107,7 @@ def test_the_answer_is_that_of_python(name: str, opened: Watched, tmp_path: Path
     assert found["probabilities"] == pytest.approx(list(expected.probabilities.values()), abs=1e-3)
     assert found["speech"] == pytest.approx(expected.speech, abs=1e-3)
     assert opened.page.inner_text(".try-label") == (expected.label or "nobody speaks")
-    assert opened.complaints == []
+    assert opened.errors == []
 
 
 @pytest.mark.browser
@@ -119,7 +119,7 @@ def test_what_is_recorded_gets_an_answer(opened: Watched) -> None:
     opened.page.wait_for_selector("#try-answer[data-answer]", timeout=120_000)
     assert json.loads(opened.page.get_attribute("#try-answer", "data-answer"))["speech"] > 0.5
     assert opened.page.inner_text("#try-status").startswith("The recording: ")
-    assert opened.complaints == []
+    assert opened.errors == []
 
 
 @pytest.mark.browser
@@ -128,7 +128,7 @@ def test_what_is_no_recording_is_refused_and_the_next_one_heard(opened: Watched)
     opened.page.wait_for_selector("#try-status.try-error")
     assert opened.page.inner_text("#try-status").startswith("README.md: this browser cannot read it.")
     assert answer_to(opened.page, CLIPS[1])["speech"] > 0.5
-    assert opened.complaints == []
+    assert opened.errors == []
 
 
 @pytest.mark.browser

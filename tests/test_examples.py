@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import runpy
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ import pytest
 from nbclient import NotebookClient
 
 from helpers import CLIPS, ROOT
+from speech_emotion_vit import demo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,6 +123,18 @@ def test_the_notebook_runs_and_has_no_answers_that_could_be_old() -> None:
     assert any("nobody speaks" in data.get("text/plain", "") for data in shown)
     assert sum("image/png" in data for data in shown) == 2
     assert sum("text/html" in data for data in shown) == 2
+
+
+def test_the_space_serves_the_page_of_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = inspect.signature(demo.launch)
+    calls: list[inspect.BoundArguments] = []
+    monkeypatch.setattr(demo, "launch", lambda **options: calls.append(served.bind(**options)))
+    front = dict(
+        line.split(": ") for line in (EXAMPLES / "space/README.md").read_text().split("---")[1].splitlines()[1:]
+    )
+    runpy.run_path(str(EXAMPLES / "space" / front["app_file"]), run_name="__main__")
+    assert [call.arguments for call in calls] == [{"host": "0.0.0.0", "port": 7860}]
+    assert front["sdk"] == "gradio"
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)

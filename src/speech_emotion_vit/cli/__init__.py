@@ -27,6 +27,7 @@ COMMANDS = {
     "models": "List, describe, download and verify models.",
     "convert": "Turn an official checkpoint into safetensors.",
     "export": "Write a model as one ONNX file.",
+    "demo": "Serve a page to try it: a microphone, or a file.",
     "publish": "Send a model folder to the Hugging Face Hub.",
     "doctor": "Check this installation and say how to mend it.",
 }
