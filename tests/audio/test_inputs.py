@@ -88,6 +88,7 @@ SAMPLES = {
     "Series with an index": pd.Series(TONE, index=range(5, 5 + len(TONE))),
     "Series that may lack values": pd.Series(TONE, dtype="Float32"),
     "read-only": np.frombuffer(TONE.tobytes(), np.float32),
+    "long double": TONE.astype(np.longdouble),
     "every second": np.repeat(TONE, 2)[::2],
     "big-endian": TONE.astype(">f4"),
     "on the graph": torch.from_numpy(TONE).requires_grad_() * 1.0,
@@ -168,7 +169,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "dict without rate": ({"array": TONE}, r"no audio under the keys of this dict|pass sampling_rate="),
     "dict with the item": ({"audio_0": {"array": TONE, "sampling_rate": 1}}, r"pass the item \['audio_0'\] of it"),
     "nothing": (None, "nothing was recorded, or a value is missing"),
-    "missing value": (math.nan, "a number alone is none"),
+    "missing value": (math.nan, "nothing was recorded, or a value is missing"),
+    "missing value of pandas": (pd.NA, "nothing was recorded, or a value is missing"),
+    "number": (0.5, "a number alone is none"),
+    "table of samples": (pd.DataFrame({"l": TONE, "r": TONE}), r"if its columns are channels, pass table\.to_numpy"),
+    "objects": (TONE.astype(object), r"cannot take an array of object: .*, here array\.astype\('float32'\)"),
+    "complex": (TONE.astype(complex), r"cannot take an array of complex128: .*, here array\.real"),
+    "unsigned": (TONE.astype(np.uint16), r"of uint16: .*, here \(array - 32768\.0\) / 32768"),
+    "0 Hz": (b"".join((encoded(TONE)[:24], bytes(4), encoded(TONE)[28:])), "its header says 0 Hz: correct it"),
     "upload": (Upload(), r"is read by await: pass upload\.file, or await upload\.read\(\)"),
     "response": (Response(), r"pass response\.content"),
     "batch": (np.zeros((100, 16_000)), r"100 channels: if every row is a clip, call predict_batch\(list\(array\)\)"),
@@ -250,6 +258,7 @@ def test_several_pieces_in_what_tables_and_arrays_hold(classifier: EmotionClassi
     ("audios", "said"),
     [
         (pd.DataFrame({"id": [1], "clip": ["a.wav"]}), r"is a table: pass one of its columns, such as table\['clip'\]"),
+        ({"a": TONE, "b": TONE}, r"holds a piece of audio under each key: pass list\(dict\.values\(\)\)"),
         ({"id": [1], "clip": ["a.wav"]}, r"is a dict: pass one of its columns, such as table\['clip'\]"),
         ("a.wav", "is one piece of audio: pass a list of such, or call predict"),
         (WAV, "is one piece of audio"),
@@ -274,6 +283,11 @@ def test_bad_pieces_among_good_ones_are_returned_in_their_places(classifier: Emo
         [CLIPS[0], None, math.nan, (16_000, speech(2.0)), "https://example.org/a.wav", {"x": 1}], errors="return"
     )
     assert [isinstance(item, AudioError) for item in found] == [False, True, True, False, True, True]
+
+
+def test_a_file_that_is_open_for_writing(tmp_path: Path) -> None:
+    with (tmp_path / "clip.wav").open("wb") as file, pytest.raises(AudioError, match="is open for writing: open it"):
+        read(file)
 
 
 def test_what_is_given_in_wrong_places_is_cut_short(classifier: EmotionClassifier) -> None:

@@ -24,7 +24,7 @@ import soundfile
 from ..errors import AudioError, one_line
 from ..files import open_regular
 from .containers import ogg_pages, unwritten_sizes
-from .inputs import missing
+from .inputs import ENCODED, missing
 from .kinds import HEAD, is_base64, what_it_is, what_it_may_be
 from .sndfile import BLOCK_VALUES, SndAudio
 from .suffixes import AV_SUFFIXES
@@ -130,6 +130,8 @@ class EncodedAudio:
             return source if seekable else self._stack.enter_context(spooled(source, self.name))
         except AudioError:
             raise
+        except io.UnsupportedOperation as error:
+            raise AudioError(f"{self.name}: is open for writing: open it with mode 'rb'") from error
         except Exception as error:  # whatever the caller's object does
             raise AudioError(f"{self.name}: cannot be read: {one_line(error)}") from error
 
@@ -317,7 +319,9 @@ def _reason(fault: str, source: Any, head: bytes) -> str:
         if suffix in AV_SUFFIXES:
             return f"{suffix} needs PyAV: pip install 'speech-emotion-vit[formats]'"
     how = "convert it to WAV or FLAC"
-    if isinstance(source, (bytes, bytearray, memoryview)):
+    if head[:4] in (b"RIFF", b"RF64") and head[12:16] == b"fmt " and head[24:28] == bytes(4):
+        return "its header says 0 Hz: correct it, or pass the samples with sampling_rate="
+    if isinstance(source, (bytes, bytearray, memoryview)) and not head.startswith(ENCODED):
         how += ", or if these are raw samples pass numpy.frombuffer(data, 'int16') with sampling_rate="
     return f"is not audio that can be read ({fault}): {how}"
 

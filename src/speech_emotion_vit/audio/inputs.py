@@ -31,7 +31,7 @@ _SAMPLES = ("array", "raw", "waveform", "samples", "audio_array")  # keys of dic
 _RATES = ("sampling_rate", "sample_rate", "samplerate", "frame_rate", "rate", "sr", "fs")
 _FILES = ("bytes", "path", "file", "filename", "audio")
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-_ENCODED = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"ID3", b"caff")  # how files of audio begin
+ENCODED = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"ID3", b"caff")  # how files of audio begin
 _NUMBER = (int, float, np.integer, np.floating)
 
 
@@ -103,6 +103,8 @@ def _of_others(source: Any, name: str) -> npt.NDArray[Any]:
     if isinstance(source, (list, tuple)):
         return _of_list(source, name)
     if hasattr(source, "columns"):
+        if all(getattr(kind, "kind", "O") in "iuf" for kind in getattr(source, "dtypes", ["O"])):
+            raise AudioError(f"{name}: is a table: if its columns are channels, pass table.to_numpy()")
         raise AudioError(f"{name}: is a table: call predict_batch(table[{shown(_column(source))}])")
     if callable(getattr(source, "to_numpy", None)):
         samples: npt.NDArray[Any] = _array_of(source.to_numpy(), name)
@@ -116,7 +118,9 @@ def _of_others(source: Any, name: str) -> npt.NDArray[Any]:
 
 
 def _instead(source: Any) -> str:
-    if source is None:
+    if source is None or type(source).__name__ in ("NAType", "NaTType"):
+        return "nothing was recorded, or a value is missing"
+    if isinstance(source, (float, np.floating)) and np.isnan(source):
         return "nothing was recorded, or a value is missing"
     if isinstance(source, (bool, *_NUMBER)):
         return "a number alone is none: pass all samples, numpy.array(samples, 'float32'), with sampling_rate="
@@ -222,7 +226,7 @@ def _array_of(source: Any, name: str) -> Any:
             return _located(source.item(), name)
         if isinstance(source.flat[0], (str, os.PathLike)):
             raise AudioError(f"{name}: holds {source.size} paths: call predict_batch")
-    if source.dtype == np.uint8 and source.ndim == 1 and source[:4].tobytes().startswith(_ENCODED):
+    if source.dtype == np.uint8 and source.ndim == 1 and source[:4].tobytes().startswith(ENCODED):
         raise AudioError(f"{name}: holds the bytes of a file: pass array.tobytes()")
     return source
 
@@ -261,6 +265,10 @@ def _is_piece(source: object) -> bool:
     return any(hasattr(source, words) for words in ("sample_rate", "sampling_rate")) and hasattr(source, "data")
 
 
+def _is_piece_or_array(source: object) -> bool:
+    return _is_piece(source) or _is_tensor(source) or (isinstance(source, np.ndarray) and source.dtype.kind in "iuf")
+
+
 def several(audios: Any) -> Iterable[Any]:
     """Return what is to be iterated over for the pieces in `audios`.
 
@@ -271,6 +279,8 @@ def several(audios: Any) -> Iterable[Any]:
     one = ConfigError(f"{name} is one piece of audio: pass a list of such, or call predict")
     if _is_piece(audios):
         raise one
+    if isinstance(audios, Mapping) and audios and all(map(_is_piece_or_array, audios.values())):
+        raise ConfigError(f"{name} holds a piece of audio under each key: pass list(dict.values())")
     if hasattr(audios, "columns") or isinstance(audios, Mapping):
         what = "a table" if hasattr(audios, "columns") else "a dict"
         raise ConfigError(f"{name} is {what}: pass one of its columns, such as table[{shown(_column(audios))}]")
@@ -308,7 +318,9 @@ def as_array(source: object, name: str) -> npt.NDArray[Any] | None:
     if torch is not None and isinstance(source, torch.Tensor):
         kind, place = source.dtype, source.device
         if not (source.is_floating_point() or kind in (torch.uint8, torch.int8, torch.int16, torch.int32)):
-            raise AudioError(f"{name}: cannot take a tensor of {kind}: pass floats or integer PCM up to 32 bit")
+            how = "floats or integer PCM up to 32 bit"
+            how += ", here tensor.short() if they are 16-bit integers" if kind == torch.int64 else ""
+            raise AudioError(f"{name}: cannot take a tensor of {kind}: pass {how}")
         try:
             tensor = source.detach().to("cpu").resolve_neg()
             return (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # type: ignore[no-any-return]

@@ -373,14 +373,26 @@ def pcm_blocks(frames: npt.NDArray[Any], name: str) -> Iterator[Samples]:
         if kind == np.int32:
             _refuse_small(frames, name)
         scale, offset = 1.0 / -float(np.iinfo(kind).min), 0.0
-    elif kind in (np.float16, np.float32, np.float64):
+    elif kind.kind == "f":
         scale, offset = 1.0, 0.0
     else:
         how = "pass floats or integer PCM up to 32 bit"
-        if kind.kind == "i" and np.abs(frames).max(initial=0) < 2**15:
-            how += ", here array.astype('int16'), which holds them all"
-        raise AudioError(f"{name}: cannot take an array of {frames.dtype}: {how}")
+        raise AudioError(f"{name}: cannot take an array of {str(frames.dtype)[:40]}: {how}{_instead_of(frames)}")
     return _scaled_blocks(frames, scale, offset)
+
+
+def _instead_of(frames: npt.NDArray[Any]) -> str:
+    """Return what to pass instead of an array of another kind, where that is clear."""
+    kind = frames.dtype.kind
+    if kind == "i" and np.abs(frames).max(initial=0) < 2**15:
+        return ", here array.astype('int16'), which holds them all"
+    if kind == "O" and isinstance(frames.flat[0], (int, float)):
+        return ", here array.astype('float32')"
+    if kind == "c":
+        return ", here array.real"
+    if frames.dtype == np.uint16:
+        return ", here (array - 32768.0) / 32768"
+    return ""
 
 
 def _refuse_small(frames: npt.NDArray[Any], name: str) -> None:
