@@ -1,8 +1,9 @@
 """Bundle a network of a finished run: copy its weights, and write its record from what the run measured.
 
-python tools/bundle_weights.py runs/base base                     the network the run was for
-python tools/bundle_weights.py runs/crema-d crema-d-paper teacher its teacher
-python tools/bundle_weights.py runs/savee/final savee-paper       trained on all speakers, with the score of the folds
+python tools/bundle_weights.py runs/large large                        the network the run was for
+python tools/bundle_weights.py runs/crema-d crema-d-paper teacher      its teacher
+python tools/bundle_weights.py runs/savee/final savee-paper            trained on all speakers, with the folds' score
+python tools/bundle_weights.py runs/research/final research --on large the head alone: all else is that model's
 
 Nothing is typed by hand: the scores are those of the run's ``results.json``, measured on the very weights that are
 stored, or, for a network trained on all speakers, on those of the folds beside it, none of which had heard its test
@@ -11,11 +12,14 @@ speaker.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from speech_emotion_vit.errors import WeightsError
 from speech_emotion_vit.model.config import WEIGHTS_FILE
@@ -23,7 +27,7 @@ from speech_emotion_vit.training.data.corpora import CORPORA, combine
 from speech_emotion_vit.training.folder import RESULTS_FILE, RUN_FILE, read_json
 from speech_emotion_vit.training.recipes import RECIPES, Recipe
 from speech_emotion_vit.training.score.provenance import heard_by
-from speech_emotion_vit.weights.checkpoint import load_checkpoint
+from speech_emotion_vit.weights.checkpoint import HEAD, load_checkpoint, save_checkpoint
 from speech_emotion_vit.weights.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -43,6 +47,8 @@ def metrics(part: str, scores: dict[str, Any], protocol: str) -> list[Metric]:
     split, _, about = part.partition(" ")
     title = CORPORA[about.split(",")[0]].title if about.split(",")[0] in CORPORA else about
     note = f"{title}{about[len(about.split(',')[0]) :]}" if about else None
+    if split == "speaker":  # the official test speakers of a corpus that it learnt from
+        protocol, split = "speaker", "test"
     common: dict[str, Any] = {"protocol": protocol, "split": split, "note": note, "seeds": 1}
     common |= {"clips": scores["clips"], "speakers": max(1, scores["speakers"])}
 
@@ -92,7 +98,21 @@ def speakers_heard(place: Path) -> dict[str, tuple[str, ...]]:
     return {corpus: tuple(speakers) for corpus, speakers in by_corpus.items()}
 
 
-def main(folder: Path, name: str, role: str | None = None) -> None:
+def store(weights: Path, target: Path, backbone: WeightEntry | None) -> None:
+    """Copy weights, or the head alone where all else must be that of a bundled model."""
+    if backbone is None:
+        shutil.copyfile(weights, target)
+        return
+    network, config = load_checkpoint(weights)
+    below, _ = load_checkpoint(WEIGHTS_FOLDER / backbone.file)
+    theirs = below.state_dict()
+    body = {key: tensor for key, tensor in network.state_dict().items() if not key.startswith(HEAD)}
+    if differing := [key for key in body if key not in theirs or not torch.equal(body[key], theirs[key])]:
+        sys.exit(f"{weights}: {len(differing)} tensors are not those of {backbone.name}, {differing[0]} say")
+    save_checkpoint(target, network, config, backbone=backbone.name)
+
+
+def main(folder: Path, name: str, role: str | None = None, backbone: str | None = None) -> None:
     """Copy the weights of the run in `folder` and enter them as `name`."""
     run, results = read_json(folder / RUN_FILE), read_json(folder / RESULTS_FILE)
     role = role or results["model"]
@@ -102,12 +122,16 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
     learnt = combine(list(speakers))
     teacher = run["teacher"]
     target = WEIGHTS_FOLDER / f"{name}.safetensors"
-    shutil.copyfile(place / WEIGHTS_FILE, target)
     try:
         manifest = load_manifest(ROOT / MANIFEST_FILE)
     except WeightsError:
         manifest = Manifest(default=name, models={})
-    taught = f"; frames matched to those of {teacher['credit']}" if teacher else ""
+    below = manifest.get(backbone) if backbone else None
+    store(place / WEIGHTS_FILE, target, below)
+    taught = ""
+    if teacher:
+        how = "the first blocks are those" if "encoder" in run["stages"] else "frames matched to those"
+        taught = f"; {how} of {teacher['credit']}"
     licence = "MIT" if learnt.free else "for research only"
     entry = WeightEntry(
         name=name,
@@ -120,7 +144,9 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
         recipe=f"{recipe_of(run)}, stages {', '.join(run['stages'])}, seed {run['seed']}",
         metrics=all_metrics(folder, run, results["scores"][role]),
         license=f"{licence}; trained on {learnt.license}" + (f"; teacher: {teacher['license']}" if teacher else ""),
-        citation=f"{METHOD}; {learnt.citation}",
+        citation="; ".join([METHOD, *([teacher["citation"]] if teacher else []), learnt.citation]),
+        backbone=backbone,
+        backbone_sha256=below.sha256 if below else None,
     )
     models = {**manifest.models, name: entry}
     for other in [other for other in models.values() if other.backbone == name]:
@@ -132,4 +158,9 @@ def main(folder: Path, name: str, role: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("folder", type=Path, help="of the run")
+    parser.add_argument("name", help="of the model")
+    parser.add_argument("role", nargs="?", help="teacher or student; by default what the run was for")
+    parser.add_argument("--on", dest="backbone", help="bundled model whose tensors are this one's, all but the head")
+    main(**vars(parser.parse_args()))

@@ -50,6 +50,7 @@ NEAR = 16  # ... among those so near to either side, 0.5 s, without which no out
 THRESHOLD_BESIDE = 0.1  # of the probability, where ...
 BESIDE = 32  # ... within so many outputs, 1 s, somebody speaks for sure
 MARGIN = 2  # outputs to either side of speech that stay with it, 64 ms: more of a noise changes answers
+DECISION = (THRESHOLD, LEAST, NEAR, THRESHOLD_BESIDE, BESIDE, MARGIN)  # what is kept depends on these and the weights
 
 _AT_ONCE = 512  # frames, 8 s, on their way from samples to probabilities
 _PIECE = 640  # outputs, 20 s, that are looked at together in a long recording

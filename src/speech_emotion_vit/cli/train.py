@@ -17,7 +17,7 @@ from ._corpus import corpus_options, log_to_stderr
     default="paper",
     show_default=True,
     metavar="R",
-    help="base, small, research, paper, or a JSON file.",
+    help="large, research, base, small, paper, or a JSON file.",
 )
 @click.option(
     "--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change one value that the stages of the recipe read."
@@ -27,7 +27,7 @@ from ._corpus import corpus_options, log_to_stderr
     "--teacher",
     type=click.Path(file_okay=False, exists=True),
     metavar="D",
-    help="Folder of the speech encoder that base and small learn from.  [default: openai/whisper-base on the Hub]",
+    help="Folder of the speech encoder that all but paper stand on.  [default: openai/whisper-base on the Hub]",
 )
 @click.option(
     "--fold", metavar="K", help="A fold of a cross-validation, all, or final: all but test data.  [default: all]"
@@ -66,14 +66,14 @@ def command(
 ) -> None:
     """Train on a corpus, score on its test clips, and write one folder that describes itself.
 
-    base, small and research name the corpora they learn from: these are folders in --data-dir, and all other corpora
+    All recipes but paper name the corpora they learn from: these are folders in --data-dir, and all other corpora
     that are there only test. Without --output the folder is runs/DATASET-PROTOCOL-RECIPE-SEED. After an interruption
     the same command with --resume goes on.
 
     \b
     Examples:
       speech-emotion-vit train --dataset savee --data-dir SAVEE
-      speech-emotion-vit train --recipe base --data-dir CORPORA --teacher WHISPER
+      speech-emotion-vit train --recipe large --data-dir CORPORA --teacher WHISPER
       speech-emotion-vit train --recipe base --data-dir CORPORA --protocol speaker --stages frames,head
       speech-emotion-vit train --dataset crema-d --set student.epochs=30 --set student.alpha=5
       speech-emotion-vit train --dataset folder --data-dir my.csv --protocol random

@@ -1,6 +1,6 @@
 """Recipes: a front-end, a network and a list of stages. All else about a training is a constant beside the code.
 
-``paper`` follows Kim & Lee as far as they say. ``base``, ``small`` and ``research`` make the models of these names.
+``paper`` follows Kim & Lee as far as they say. The others make the models of their names.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
@@ -36,6 +36,7 @@ class Stage:
     """
 
     name = ""  # on the command line and in every record
+    validated = False  # whether it keeps its best epoch, by validation clips
 
     def __post_init__(self) -> None:
         check(self)
@@ -60,6 +61,7 @@ class TeacherStage(GradientStage):
     """The paper's teacher, by cross-entropy."""
 
     name = "teacher"
+    validated = True
     stem: bool = True
     """Whether it has its convolutional stem (*paper*)."""
     coordinates: bool = True
@@ -78,6 +80,7 @@ class StudentStage(GradientStage):
     """The student, by cross-entropy and L1 to the teacher's feature."""
 
     name = "student"
+    validated = True
     alpha: Annotated[float, Meta(ge=0, le=1e6)] = 10.0
     """Weight of the L1 distance (*paper*); 0: the student alone, which needs no teacher."""
 
@@ -106,6 +109,13 @@ class FramesStage(GradientStage):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncoderStage(Stage):
+    """The first blocks of a speech encoder as they are, with its positions: nothing is learnt."""
+
+    name = "encoder"
+
+
+@dataclass(frozen=True, kw_only=True)
 class HeadStage(Stage):
     """A new head by ridge regression on the labels, in closed form; all else stays as it is."""
 
@@ -127,6 +137,7 @@ class TuningStage(GradientStage):
     """All of the network, from its closed-form head on, by cross-entropy and L1 to the embedding it starts with."""
 
     name = "tuning"
+    validated = True
     epochs: Annotated[int, Meta(ge=1, le=100_000)] = 3
     """Passes over the labelled clips."""
     batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 16
@@ -139,15 +150,17 @@ class TuningStage(GradientStage):
     """Weight of the L1 distance."""
 
 
-AnyStage: TypeAlias = TeacherStage | MatchStage | StudentStage | FramesStage | HeadStage | TuningStage
+AnyStage: TypeAlias = TeacherStage | MatchStage | StudentStage | EncoderStage | FramesStage | HeadStage | TuningStage
 PAPER_STAGES = (TeacherStage, MatchStage, StudentStage)
-FRAME_STAGES = (FramesStage, TuningStage)
+FRAME_STAGES = (EncoderStage, FramesStage, TuningStage)
 STAGES: Mapping[str, type[AnyStage]] = MappingProxyType(
     {kind.name: kind for kind in (*PAPER_STAGES, *FRAME_STAGES, HeadStage)}
 )
 
 # What the data or the front-end decide is no value of a recipe's network.
-_DECIDED = ("network", "num_classes", "image_height", "image_width", "n_mels")
+_DECIDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"frontend": (), "model": ("network", "num_classes", "image_height", "image_width", "n_mels")}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +201,10 @@ class Recipe:
         others = FRAME_STAGES if isinstance(self.model, ModelConfig) else PAPER_STAGES
         if wrong := [stage.name for stage in self.stages if isinstance(stage, others)]:
             raise ConfigError(f"stages {', '.join(wrong)} are for another network than {type(self.model).__name__}")
+        if self.stage(EncoderStage) and (self.start or names[0] != EncoderStage.name):
+            raise ConfigError("stage encoder gives all but the head: it must be the first stage, without start")
+        if len(self.versions) > 1 and isinstance(self.model, FrameViTConfig):
+            raise ConfigError(f"versions are of images of one width, which {type(self.model).__name__} does not see")
         self.network(2)
 
     def network(self, num_classes: int) -> NetworkConfig:
@@ -228,9 +245,19 @@ class Recipe:
         return dataclasses.replace(self, stages=tuple(stage for stage in self.stages if stage.name in names))
 
     @property
+    def closed_form(self) -> bool:
+        """Whether all that is learnt is solved for, so that nothing needs validation clips: they train, too."""
+        return not any(isinstance(stage, GradientStage) for stage in self.stages)
+
+    @property
+    def hears_encoder(self) -> bool:
+        """Whether a stage needs the speech encoder."""
+        return any(isinstance(stage, (EncoderStage, FramesStage)) for stage in self.stages)
+
+    @property
     def precision(self) -> Precision:
         """In which precision it trains unless told otherwise: students of frames as they were measured."""
-        return "no" if isinstance(self.model, ModelConfig) else "bf16"
+        return "no" if isinstance(self.model, ModelConfig) or self.closed_form else "bf16"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON-ready types."""
@@ -272,7 +299,7 @@ class Recipe:
             ConfigError: there is no such name, or the value does not fit.
         """
         values = self.to_dict()
-        places = dict(_places(values))
+        places = self._places(values)
         for name, text in assignments.items():
             if name not in places:
                 raise ConfigError(f"recipe {self.name} reads no value {name!r}: it reads {', '.join(places)}")
@@ -285,7 +312,23 @@ class Recipe:
 
     def value_names(self) -> list[str]:
         """Return the dotted names of all values."""
-        return list(dict(_places(self.to_dict())))
+        return list(self._places(self.to_dict()))
+
+    def _places(self, values: dict[str, Any]) -> dict[str, tuple[dict[str, Any], str]]:
+        """Return where in the recipe's `to_dict` every value is that something reads."""
+        found = {key: (values, key) for key in ("start", "corpora", "labels", "versions")}
+        for part in ("frontend", "model"):
+            found |= {f"{part}.{key}": (values[part], key) for key in values[part] if key not in _DECIDED[part]}
+        for stage in values["stages"]:
+            found |= {f"{stage['stage']}.{key}": (stage, key) for key in stage if key != "stage"}
+        unread: set[str] = set()
+        if isinstance(self.model, FrameViTConfig):
+            unread |= {"versions", "frontend.interpolation"}  # of images of one width
+        if all(isinstance(stage, TeacherStage) for stage in self.stages):
+            unread |= {"start", "model.depth", "model.stem", "model.coordinates"}  # the student's own
+        if self.stage(EncoderStage):
+            unread.add("start")
+        return {name: place for name, place in found.items() if name not in unread}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,25 +355,11 @@ def _stage(values: Mapping[str, Any]) -> AnyStage:
         raise ConfigError(f"stage {name}: {error}") from error
 
 
-def _places(values: dict[str, Any]) -> Iterator[tuple[str, tuple[dict[str, Any], str]]]:
-    """Yield the name of every value of a recipe's `to_dict`, and where in it the value is."""
-    for key in ("start", "corpora", "labels", "versions"):
-        yield key, (values, key)
-    for part in ("frontend", "model"):
-        for key in values[part]:
-            if part == "frontend" or key not in _DECIDED:
-                yield f"{part}.{key}", (values[part], key)
-    for stage in values["stages"]:
-        for key in stage:
-            if key != "stage":
-                yield f"{stage['stage']}.{key}", (stage, key)
-
-
 SIX = ("anger", "disgust", "fear", "happiness", "neutral", "sadness")
 """CREMA-D's labels: with boredom and surprise, which few clips teach, the free answer on strangers falls."""
 
 _FRAMES = FrontendConfig.frames()
-_BASE = FrameViTConfig.base(2)
+_LARGE = FrameViTConfig.large(2)
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
@@ -344,7 +373,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "base": Recipe(
             name="base",
             frontend=_FRAMES,
-            model=_BASE,
+            model=FrameViTConfig.base(2),
             stages=(FramesStage(), HeadStage(), TuningStage()),
             corpora=FREE,
             labels=SIX,
@@ -361,12 +390,19 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             corpora=FREE,
             labels=SIX,
         ),
+        "large": Recipe(
+            name="large",
+            frontend=_FRAMES,
+            model=_LARGE,
+            stages=(EncoderStage(), HeadStage()),
+            corpora=FREE,
+            labels=SIX,
+        ),
         "research": Recipe(
             name="research",
             frontend=_FRAMES,
-            model=_BASE,
-            stages=(HeadStage(),),
-            start="base",
+            model=_LARGE,
+            stages=(EncoderStage(), HeadStage()),
             corpora=LABELLED,
         ),
     }

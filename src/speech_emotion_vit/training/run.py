@@ -12,10 +12,19 @@ from ..errors import ConfigError, TrainingError
 from ..extras import TRAINING, require
 from .data.corpora import CORPORA, LABELLED, Utterance, find_corpus
 from .data.dataset import load_data, read_audio
-from .data.protocols import Fold, Protocol, Split, check_contents, make_split, number_of_folds, split_corpora
+from .data.protocols import (
+    Fold,
+    Protocol,
+    Split,
+    check_contents,
+    make_split,
+    number_of_folds,
+    split_corpora,
+    without_validation,
+)
 from .data.rows import make_rows
 from .fit.stages import Run, Stages
-from .fit.teacher import CREDIT, ENCODER_SHA256, LICENSE, REPOSITORY, REVISION
+from .fit.teacher import CITATION, CREDIT, ENCODER_SHA256, LICENSE, REPOSITORY, REVISION
 from .folder import SPLIT_FILE, hardware, locked, open_run, read_results, versions, write_csv
 from .recipes import FramesStage, Precision, Recipe
 from .score.folds import pool_folds, pooled_temperature
@@ -146,12 +155,13 @@ def _strangers(run: Run) -> list[str]:
 
 
 def _split(run: Run) -> Split:
-    if (strangers := _strangers(run)) and run.fold != "final":
-        return split_corpora(run.data.utterances, train=run.recipe.corpora, test=strangers)
-    utterances = run.data.utterances
-    if strangers:
-        utterances = tuple(utterance for utterance in utterances if utterance.corpus in run.recipe.corpora)
-    return make_split(utterances, protocol=run.protocol, versions=run.recipe.versions, fold=run.fold, seed=run.seed)
+    utterances, recipe = run.data.utterances, run.recipe
+    if strangers := _strangers(run):  # who test the network of all that train, too
+        split = replace(split_corpora(utterances, train=recipe.corpora, test=strangers), fold=run.fold)
+    else:
+        split = make_split(utterances, protocol=run.protocol, versions=recipe.versions, fold=run.fold, seed=run.seed)
+    all_train = run.fold == "final" or (recipe.closed_form and not any(clip.part for clip in split.validation))
+    return without_validation(split) if split.validation and all_train else split
 
 
 def _run_split(run: Run, accelerator: Accelerator) -> dict[str, Any]:
@@ -204,6 +214,7 @@ def _describe(run: Run, accelerator: Accelerator) -> dict[str, Any]:
         "revision": REVISION,
         "encoder_sha256": ENCODER_SHA256,
         "credit": CREDIT,
+        "citation": CITATION,
         "license": LICENSE,
     }
     return {
@@ -214,7 +225,7 @@ def _describe(run: Run, accelerator: Accelerator) -> dict[str, Any]:
         "recipe": recipe,
         "stages": {stage["stage"]: stage for stage in heard},
         "learnt_from": versions_of(_learnt_from(run.recipe)),
-        "teacher": teacher if run.recipe.stage(FramesStage) else None,
+        "teacher": teacher if run.recipe.hears_encoder else None,
         "data": run.data.digest,
         "features": run.data.features.key,
         "labels": list(run.data.labels),
@@ -258,7 +269,7 @@ def _train(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
     started = time.monotonic()
     labels = tuple(sorted({utterance.label for utterance in split.train}))
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
-    if run.protocol == "corpus":
+    if run.protocol == "corpus" and not isinstance(run.fold, int):
         parts["speaker"] = _official(run, split)
     rows = {
         part: make_rows(

@@ -12,13 +12,21 @@ import soundfile
 import torch
 
 from corpus_factory import RATE, labelled_csv, labelled_folder, write_clip
+from helpers import speech
 from speech_emotion_vit.errors import DatasetError
 from speech_emotion_vit.model.config import FrontendConfig
 from speech_emotion_vit.model.frontend import LogMel
 from speech_emotion_vit.training.data import features
 from speech_emotion_vit.training.data.corpora import Utterance, read_folder
-from speech_emotion_vit.training.data.features import load_features, load_waveforms, make_images, read_waveform
+from speech_emotion_vit.training.data.features import (
+    load_features,
+    load_speech,
+    load_waveforms,
+    make_images,
+    read_waveform,
+)
 from speech_emotion_vit.training.data.rows import ImageRows, Rows
+from speech_emotion_vit.windows import ClipWindows
 
 CONFIG = FrontendConfig(n_mels=32, columns=32)
 DEVICE = torch.device("cpu")
@@ -234,3 +242,19 @@ def test_silence_has_a_waveform(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "zeros.wav", np.zeros(100), RATE)
     clip = Utterance(id="zeros", path=tmp_path / "zeros.wav", label="", speaker="")
     assert not load_waveforms([clip], RATE, cache=tmp_path / "cache").of(clip).any()
+
+
+def test_what_is_heard_in_training_is_what_a_prediction_hears(tmp_path: Path) -> None:
+    pause, tone = np.zeros(RATE, np.float32), np.sin(np.arange(RATE) / 3).astype(np.float32)
+    clips = []
+    voice = np.concatenate((pause, speech(2.0), pause))
+    for name, samples in (("voice", voice), ("tone", np.concatenate((tone, pause))), ("nothing", pause)):
+        soundfile.write(tmp_path / f"{name}.wav", samples, RATE, subtype="FLOAT")
+        clips.append(Utterance(id=name, path=tmp_path / f"{name}.wav", label="", speaker=""))
+    store = load_speech(clips, RATE, cache=tmp_path / "cache")
+    (window,) = ClipWindows([read_waveform(clips[0].path, RATE)], FrontendConfig.frames(), vad_filter=True)
+    expected = np.trim_zeros(window.samples / np.abs(window.samples).max(), "b")
+    np.testing.assert_allclose(store.of(clips[0]), expected, atol=1e-6)
+    assert len(expected) < 3 * RATE
+    assert len(store.of(clips[1])) == RATE  # nobody speaks: all there is, but for the zeros behind it
+    assert not store.of(clips[2]).any()

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from ...errors import ConfigError, DatasetError, printable
 from ...model.config import ClassifierConfig, FrameViTConfig, FrontendConfig, ModelConfig
 from .corpora import CORPORA, ORIGINAL, Corpus, Utterance, audio_files, find_corpus, named, remarks
-from .features import Store, load_features, load_waveforms
+from .features import Store, load_features, load_speech
 
 NetworkConfig: TypeAlias = ModelConfig | FrameViTConfig
 
@@ -106,9 +106,9 @@ def load_data(
 
 
 def load_inputs(utterances: Sequence[Utterance], frontend: FrontendConfig, *, cache: Path | None, title: str) -> Store:
-    """Return what rows are made of: images, or, for a front-end without columns, waveforms; see `load_features`."""
+    """Return what rows are made of: images, or, for a front-end without columns, the speech; see `load_features`."""
     if frontend.columns is None:
-        return load_waveforms(utterances, frontend.sampling_rate, cache=cache, title=title)
+        return load_speech(utterances, frontend.sampling_rate, cache=cache, title=title)
     return load_features(utterances, frontend, cache=cache, title=title)
 
 

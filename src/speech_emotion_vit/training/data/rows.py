@@ -15,7 +15,7 @@ from ...model.config import FrontendConfig
 from ...model.frontend import LogMel
 from .augment import change_speed, degrade
 from .corpora import Utterance
-from .features import FULL_SCALE, Store
+from .features import Store
 
 BUCKET_BATCHES = 8  # batches whose rows are sorted by length together: enough to save padding, little enough to mix
 
@@ -151,7 +151,7 @@ class ImageRows(Rows):
 
 
 class WaveformRows(Rows):
-    """Rows that are stretches of waveforms; their images are as wide as the longest clip of a batch.
+    """Rows that are stretches of speech, from `load_speech`; their images are as wide as the longest clip of a batch.
 
     Args:
         arguments: those of `Rows`.
@@ -182,7 +182,7 @@ class WaveformRows(Rows):
 
     def _waveform(self, row: int) -> npt.NDArray[np.float32]:
         first, last = self._places[row]
-        return np.asarray(self._values[first:last] / np.float32(FULL_SCALE), np.float32)
+        return np.array(self._values[first:last])
 
     def _altered(self, rng: np.random.Generator, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if rng.random() < SPEED_SHARE:

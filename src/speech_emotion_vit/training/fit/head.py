@@ -59,7 +59,15 @@ def embed_rows(
     return found.cpu()
 
 
-def fit_head(network: Network, train: Rows, left_out: npt.ArrayLike, settings: HeadStage, seed: int) -> Record:
+def fit_head(
+    network: Network,
+    train: Rows,
+    left_out: npt.ArrayLike,
+    settings: HeadStage,
+    seed: int,
+    *,
+    embeddings: Tensor | None = None,
+) -> Record:
     """Fit the head of `network` in place, all else as it is, and return the record of what was done.
 
     Penalty and temperature are chosen on training clips that are left out in turn, so none is kept from training. The
@@ -71,6 +79,7 @@ def fit_head(network: Network, train: Rows, left_out: npt.ArrayLike, settings: H
         left_out: names of what is left out together, of the clips of `train` `[clips]`: their speakers, for new voices.
         settings: how it is fitted.
         seed: of the copies.
+        embeddings: of `train` by `network` `[rows, embedding_dim]`; None: they are computed.
 
     Raises:
         DatasetError: a class has no training clip, or too few clips are there to leave some out.
@@ -83,7 +92,7 @@ def fit_head(network: Network, train: Rows, left_out: npt.ArrayLike, settings: H
     if np.bincount(train.clip_targets).max() < FEWEST_CLIPS:
         raise DatasetError(f"no label has {FEWEST_CLIPS} training clips, too few to leave some out: add clips")
     network.eval()
-    plain = embed_rows(network, train)
+    plain = embed_rows(network, train) if embeddings is None else embeddings
     weights = balanced_weights(train)
     spread, centre = plain.std(dim=0, correction=0), (weights[:, None] * plain).mean(dim=0)
     spread[spread < 1e-6] = 1.0  # what never changes tells nothing
@@ -92,12 +101,12 @@ def fit_head(network: Network, train: Rows, left_out: npt.ArrayLike, settings: H
     folds = inner_folds(train, np.asarray(left_out))
     sums = [RidgeSums(plain.shape[1], classes) for _ in range(folds.max() + 1)]
     for copy in range(settings.copies + 1):
-        embeddings = plain
+        heard = plain
         if copy:
-            embeddings = (embed_rows(network, train, seed_of(seed, "head", copy)) - centre) / spread
+            heard = (embed_rows(network, train, seed_of(seed, "head", copy)) - centre) / spread
         for fold, part in enumerate(sums):
             share = weights[folds == fold] / (1 + settings.copies)
-            part.add(embeddings[folds == fold], targets[folds == fold], share)
+            part.add(heard[folds == fold], targets[folds == fold], share)
     logger.info(
         "head: %d clips, %d of them left out in turn %d times", len(train.clip_targets), *_left_out(train, folds)
     )
@@ -109,6 +118,7 @@ def fit_head(network: Network, train: Rows, left_out: npt.ArrayLike, settings: H
         network.head.weight.copy_(weight / temperature)
         network.head.bias.copy_(bias / temperature)
     return {
+        "clips": len(train.clip_targets),
         "penalty": penalty,
         "temperature": temperature,
         "left_out_ua": record["validation_ua"],

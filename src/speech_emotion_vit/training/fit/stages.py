@@ -20,8 +20,9 @@ from ...weights.resolve import resolve_model
 from ..data.dataset import Dataset, read_audio
 from ..data.features import load_waveforms
 from ..data.protocols import Fold, Protocol
-from ..data.rows import Rows
+from ..data.rows import Rows, make_rows
 from ..recipes import (
+    EncoderStage,
     FramesStage,
     GradientStage,
     HeadStage,
@@ -37,7 +38,7 @@ from .head import balanced_weights, embed_rows, fit_head
 from .loop import Job, fit, seed_of
 from .objectives import Distillation, FeatureMatching, Supervised
 from .state import load_state, restoring, save_state
-from .teacher import SpeechEncoder, read_teacher
+from .teacher import SpeechEncoder, copy_encoder, digest_of, read_teacher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -97,6 +98,7 @@ class Stages:
             TeacherStage: self._teacher,
             MatchStage: self._match,
             StudentStage: self._distil,
+            EncoderStage: self._encoder,
             FramesStage: self._frames,
             HeadStage: self._head,
             TuningStage: self._tune,
@@ -118,7 +120,7 @@ class Stages:
         reference = self._reference(settings.name)
         self._student().head.load_state_dict(self.networks["teacher"].head.state_dict())  # whose feature it is to have
         # The last epoch is kept: nothing but the distance is learnt, and a head that rests cannot choose.
-        self._fit(FeatureMatching(self._student(), self.rows["train"], reference), settings, validated=False)
+        self._fit(FeatureMatching(self._student(), self.rows["train"], reference), settings)
 
     def _distil(self, settings: StudentStage) -> None:
         if not settings.alpha:
@@ -128,6 +130,12 @@ class Stages:
         if MatchStage not in map(type, self.of.recipe.stages):
             self._student().head.load_state_dict(self.networks["teacher"].head.state_dict())
         self._fit(Distillation(self._student(), self.rows["train"], reference, alpha=settings.alpha), settings)
+
+    def _encoder(self, settings: EncoderStage) -> None:
+        network = self._student()
+        assert isinstance(network, FrameViT)
+        copy_encoder(network, read_teacher(self.of.teacher))
+        self.history[settings.name] = []
 
     def _frames(self, settings: FramesStage) -> None:
         run, network = self.of, self._student()
@@ -156,7 +164,7 @@ class Stages:
         stage = FrameMatching(
             network, encoder, waveforms, run.recipe.frontend, settings.targets, device=self.accelerator.device
         )
-        self._fit(stage, settings, folder=folder, validated=False)
+        self._fit(stage, settings, folder=folder)
 
     def _head(self, settings: HeadStage) -> None:
         run, network = self.of, self._student()
@@ -167,11 +175,13 @@ class Stages:
                 network.head.load_state_dict(groups["head"])
                 if not all(map(math.isfinite, record.values())) or "seconds" not in record:
                     raise ValueError(f"no record of a head: {record}")
+                if record["clips"] != len(self.rows["train"].clip_targets):
+                    raise ValueError(f"it was fitted to {record['clips']} clips")
         else:
             # What is left out in turn is what the score will be about: voices, or clips of known voices.
             known = run.protocol not in ("speaker", "corpus")
             left_out = [clip.recording if known else clip.speaker for clip in self.rows["train"].utterances]
-            record = fit_head(network, self.rows["train"], left_out, settings, run.seed)
+            record = fit_head(network, self.rows["train"], left_out, settings, run.seed, embeddings=self._embeddings())
             if self.accelerator.is_main_process:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 save_state(path, {"head": network.head.state_dict()}, record)
@@ -180,15 +190,38 @@ class Stages:
             self.log(f"{settings.name}/{key}", value, 1)
         logger.info("%s: UA %.1f %% on training clips left out", settings.name, 100 * record["left_out_ua"])
 
+    def _embeddings(self) -> Tensor:
+        """Return the embeddings of the training rows; folds share those of all clips, which are heard once."""
+        run, network, train = self.of, self._student().eval(), self.rows["train"]
+        if run.shared == run.folder:
+            return embed_rows(network, train, accelerator=self.accelerator)
+        clips = [clip.altered(version) for version in run.recipe.versions for clip in run.data.utterances]
+        everything = make_rows(
+            clips, run.data.features, run.data.labels, run.recipe.frontend, device=self.accelerator.device
+        )
+        body = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(HEAD)}
+        path = run.shared / "state" / f"embeddings-{digest_of(body)[:16]}-{run.data.features.key}.safetensors"
+        if path.is_file():
+            groups, _ = load_state(path)
+            found = groups["embeddings"]["values"]
+        else:
+            found = embed_rows(network, everything, accelerator=self.accelerator)
+            if self.accelerator.is_main_process:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                save_state(path, {"embeddings": {"values": found}}, {})
+        rows: dict[str, list[int]] = {}
+        for row, clip in enumerate(everything.owners):
+            rows.setdefault(everything.utterances[clip].id, []).append(row)
+        with restoring(path):
+            return found[[row for clip in train.utterances for row in rows[clip.id]]]
+
     def _tune(self, settings: TuningStage) -> None:
         network, train = self._student().eval(), self.rows["train"]
         reference = embed_rows(network, train, accelerator=self.accelerator)
         weights = balanced_weights(train)
         self._fit(Distillation(network, train, reference, alpha=settings.alpha, weights=weights), settings)
 
-    def _fit(
-        self, stage: nn.Module, settings: GradientStage, *, folder: Path | None = None, validated: bool = True
-    ) -> None:
+    def _fit(self, stage: nn.Module, settings: GradientStage, *, folder: Path | None = None) -> None:
         rows = self.rows["validation"]
 
         def validate() -> Record:
@@ -198,7 +231,7 @@ class Stages:
             settings=settings,
             seed=self.of.seed,
             folder=folder or self.of.folder / "state",
-            validate=validate if validated and len(rows) else None,
+            validate=validate if settings.validated and len(rows) else None,
             log=self.log,
         )
         self.history[settings.name] = fit(stage, job, self.accelerator)

@@ -14,9 +14,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ...errors import IntegrityError, WeightsError
+from ...errors import ConfigError, IntegrityError, WeightsError
 from ...model.config import WEIGHTS_FILE, FrontendConfig
+from ...model.frame_vit import FrameViT
 from ...model.frontend import LogMel
+from ...weights.checkpoint import HEAD
 from ...weights.download import HubRepository
 from ...weights.tensors import require_finite, require_shapes
 
@@ -26,11 +28,13 @@ FILE_SHA256 = "07cadb9f25677c8d50df603e66a98fbd842cce45047139baeb16e6219a1e807b"
 ENCODER_SHA256 = "f3106a6c48cd87ac450d9060cc1718094aa0df2d88edb62a759a1ffc758d60c1"
 """Of the encoder's tensors alone, in half precision, which is what they were published in: see `digest_of`."""
 LICENSE = "MIT (github.com/openai/whisper), Apache-2.0 (huggingface.co/openai/whisper-base)"
+CITATION = "Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022"
 CREDIT = "Whisper base (OpenAI), which learnt from 680,000 hours of audio of unknown origin"
 
 PREFIX = "model.encoder."
 MELS, DIM, HEADS, MLP_DIM, DEPTH, POSITIONS = 80, 512, 8, 2048, 6, 1500
 LEVEL = 0.9  # of the peak: the encoder hears levels, the student does not
+LOUDEST = 1.6  # decades of power of the loudest band of a clip at that level, the mean over the corpora
 TOKEN_SAMPLES = 320  # two frames: a token every 20 ms
 
 FRONTEND = FrontendConfig(
@@ -110,6 +114,53 @@ def encoder_shapes() -> dict[str, tuple[int, ...]]:
         for norm in ("self_attn_layer_norm", "final_layer_norm"):
             shapes |= {f"layers.{layer}.{norm}.{part}": (DIM,) for part in ("weight", "bias")}
     return shapes
+
+
+def copy_encoder(network: FrameViT, tensors: Mapping[str, Tensor]) -> None:
+    """Make a network the first blocks of the encoder; only its head stays what it was.
+
+    The values are those in half precision, as files have them, so that a head is fitted to what it will stand on. The
+    encoder takes (decades + 4) / 4, and the image is 1 + decades / 8 below the loudest value: what the encoder takes is
+    twice the image and `LOUDEST` / 4 - 1, which goes into the first convolution.
+
+    Args:
+        network: of the encoder's shape, with any number of its blocks and positions.
+        tensors: what `read_teacher` returns.
+
+    Raises:
+        ConfigError: the network has another shape.
+    """
+    weight = tensors["conv1.weight"]
+    state = {
+        "stem.0.weight": 2 * weight,
+        "stem.0.bias": tensors["conv1.bias"] + (LOUDEST / 4 - 1) * weight.sum(dim=(1, 2)),
+        "stem.1.weight": tensors["conv2.weight"],
+        "stem.1.bias": tensors["conv2.bias"],
+        "positions": tensors["embed_positions.weight"][: network.config.positions],
+    }
+    names = {
+        "attention.norm": "self_attn_layer_norm",
+        "attention.projection": "self_attn.out_proj",
+        "mlp.norm": "final_layer_norm",
+        "mlp.hidden": "fc1",
+        "mlp.output": "fc2",
+    }
+    for block in range(min(network.config.depth, DEPTH)):
+        ours, theirs = f"blocks.{block}", f"layers.{block}"
+        for name, other in names.items():
+            for part in ("weight", "bias"):
+                state[f"{ours}.{name}.{part}"] = tensors[f"{theirs}.{other}.{part}"]
+        query, key, value = (f"{theirs}.self_attn.{part}_proj" for part in "qkv")
+        state[f"{ours}.attention.qkv.weight"] = torch.cat([tensors[f"{p}.weight"] for p in (query, key, value)])
+        biases = [tensors[f"{query}.bias"], torch.zeros(DIM), tensors[f"{value}.bias"]]
+        state[f"{ours}.attention.qkv.bias"] = torch.cat(biases)
+    wanted = {name: tensor.shape for name, tensor in network.state_dict().items() if not name.startswith(HEAD)}
+    if {name: tensor.shape for name, tensor in state.items()} != wanted:
+        raise ConfigError(
+            f"the encoder of {REPOSITORY} is no {network.config}: take the values of the recipe large, of which only "
+            f"model.depth, 1 to {DEPTH}, model.positions, 1 to {POSITIONS}, and model.pooled can be others"
+        )
+    network.load_state_dict(network.state_dict() | {name: tensor.half().float() for name, tensor in state.items()})
 
 
 class SpeechEncoder:
