@@ -151,11 +151,10 @@ def best_penalty(
 
 
 def balanced_weights(rows: Rows) -> Tensor:
-    """Return weights `[rows]`, 1 in the mean, by which all labels of a corpus weigh the same, and all its corpora."""
+    """Return weights `[rows]`, 1 in the mean, by which every label of every corpus weighs the same."""
     corpora = np.unique([clip.corpus for clip in rows.utterances], return_inverse=True)[1][rows.owners]
     cell = corpora * (int(rows.targets.max()) + 1) + rows.targets
-    labels = {corpus: len(np.unique(cell[corpora == corpus])) for corpus in np.unique(corpora)}
-    weights = 1.0 / (np.bincount(cell)[cell] * np.array([labels[corpus] for corpus in corpora]))
+    weights = 1.0 / np.bincount(cell)[cell]
     return torch.from_numpy(weights / weights.mean()).float()
 
 
