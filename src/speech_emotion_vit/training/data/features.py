@@ -168,7 +168,8 @@ def load_speech(
         kept, _ = keep_speech(waveform, sampling_rate)
         heard = without_offset(kept if len(kept) else waveform)
         heard = np.trim_zeros(heard, "b") if heard.any() else heard  # zeros at the end are padding, whoever put them
-        return heard / max(np.abs(heard).max(), np.finfo(np.float32).tiny)
+        samples: Values = heard / max(np.abs(heard).max(), np.finfo(np.float32).tiny)
+        return samples
 
     about = {"sampling_rate": sampling_rate, "speech": [WEIGHTS_SHA256, *DECISION]}
     return load_values(utterances, about, compute, cache=cache, title=title)
