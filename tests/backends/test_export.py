@@ -104,7 +104,7 @@ def test_a_clip_of_any_length_gets_the_answer_of_predict(
 def test_a_network_on_frames_too(long_clips: Any, tmp_path: Path) -> None:
     classifier = tiny_folder(tmp_path, long_clips=long_clips)
     session = open_session(export_onnx(tmp_path / "tiny", tmp_path / "tiny.onnx"))
-    for name in ("1.0 s", "10.0 s", "pauses", "white"):
+    for name in ("4.0 s", "10.0 s", "pauses", "white"):
         probabilities = session.run(["probabilities"], {"waveform": CASES[name]})[0]
         expected = classifier.predict(CASES[name], sampling_rate=16_000).probabilities
         np.testing.assert_allclose(probabilities, list(expected.values()), atol=1e-4)
