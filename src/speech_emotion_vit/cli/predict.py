@@ -16,6 +16,7 @@ from ._channels import Piece, selection_options, split, titled
 from ._clips import Clips
 from ._inputs import listed, sources
 from ._output import SUFFIXES, Done, Output, done, written
+from ._ray import HERE, predict_on_cluster
 from ._signals import Stopped
 from ._streams import error_line, keep_inputs, standard_output
 from ._tally import Tally
@@ -39,9 +40,7 @@ if TYPE_CHECKING:
     help="Output format; vtt are subtitles of a timeline.  [default: table at a terminal, by the suffix of --output, "
     "jsonl elsewhere]",
 )
-@click.option(
-    "--output", "-o", type=click.Path(dir_okay=False), metavar="F", help="Write the results to this file, as they come."
-)
+@click.option("--output", "-o", type=click.Path(), metavar="F", help="Write the results to this file, as they come.")
 @click.option("--resume", is_flag=True, help="Go on where an earlier run left --output: keep its rows, do the rest.")
 @click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Tell only the K most probable labels.")
 @click.option(
@@ -80,6 +79,14 @@ if TYPE_CHECKING:
 )
 @click.option("--hop", type=float, metavar="S", help=f"Seconds between windows.  [default: {TIMELINE_HOP:g}]")
 @click.option("--window", type=float, metavar="S", help="Seconds of a window, at most 4.  [default: 4]")
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value=HERE,
+    metavar="[ADDRESS]",
+    help="Use the machines of a Ray cluster, the one that runs here or at ADDRESS, and write Parquet files to the "
+    "folder --output.  CLIP may be Parquet, too, and comes before --ray.  Needs the extra ray.",
+)
 @click.option("--smoothing", type=float, metavar="S", help="Time constant of an average over windows.  [default: 0]")
 def command(
     clips: tuple[str, ...],
@@ -103,6 +110,7 @@ def command(
     plot: str | None,
     hop: float | None,
     window: float | None,
+    ray: str | None,
     smoothing: float | None,
 ) -> None:
     """Tell the emotion in audio files.
@@ -123,6 +131,7 @@ def command(
       speech-emotion-vit predict call.flac --segments call.rttm
       speech-emotion-vit predict call.flac --timeline --smoothing 5 --plot a.png
       find . -name '*.wav' | speech-emotion-vit predict --from - --format csv
+      speech-emotion-vit predict recordings/ --output emotions/ --ray
       cat clip.ogg | speech-emotion-vit predict - --format jsonl
     """
     from tqdm import tqdm
@@ -149,6 +158,18 @@ def command(
         raise click.UsageError(f"--{misplaced[0]} goes with --timeline")
     if resume and output is None:
         raise click.UsageError("--resume goes with --output, the file of the run to go on with")
+    if ray is not None:
+        others = {"--format": form, "--top-k": top_k, "--timeline or --segments": timeline or None}
+        others["--channel split"] = channel if channel == "split" else None
+        if misplaced := [name for name, value in others.items() if value is not None]:
+            raise click.UsageError(f"{misplaced[0]} does not go with --ray")
+        chosen.update(options, channel=channel, track=track)
+        told_of = {"model": model, "revision": revision, "device": device, "backend": backend}
+        names = [*clips, *(name for each in lists for name in listed(each))]
+        predict_on_cluster(ray, names, output, resume, {**told_of, "vad_filter": not no_vad_filter}, chosen)
+        return
+    if output is not None and os.path.isdir(output):
+        raise click.BadParameter(f"File {printable(output)!r} is a directory.", param_hint="'--output' / '-o'")
     shown = output is None and sys.stdout.isatty()
     by_name = None if output is None else SUFFIXES.get(os.path.splitext(output)[1].lower())
     form = form or by_name or ("table" if shown else "jsonl")

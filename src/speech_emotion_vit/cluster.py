@@ -1,0 +1,275 @@
+"""Many machines: Ray Data carries file names or Parquet rows to workers, each of which has a model and writes Parquet.
+
+A worker writes the answers of a batch as one file that appears whole or not at all, and whose name follows from what is
+in it. So whatever is killed, and whatever Ray then does again, no answer is lost and none is there twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .audio.inputs import describe
+from .audio.suffixes import find_audio
+from .classifier import EmotionClassifier
+from .errors import AudioError, ConfigError, one_line, printable
+from .extras import require
+from .files import find_files, whole_file
+from .weights.resolve import resolve_model
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_AUDIO_COLUMNS = ("audio", "file", "path", "filename", "file_name")
+_FAILED = "_failed"  # readers of Parquet pass over what begins with _
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is."""
+
+    total: int
+    """Recordings, those of earlier runs among them."""
+    before: int
+    """Those that earlier runs have answered."""
+    answered: int
+    """Those that this run has answered so far."""
+    failed: int
+    """Those that could not be read so far."""
+
+
+class _Worker:
+    """One model in one process of Ray.
+
+    Args:
+        output: folder to write to.
+        column: of the batches that holds audio, or names of files.
+        key: column that tells recordings apart.
+        model: options of `EmotionClassifier`.
+        options: of `EmotionClassifier.predict_batch`.
+    """
+
+    def __init__(self, output: str, column: str, key: str, model: dict[str, Any], options: dict[str, Any]) -> None:
+        self._output, self._column, self._key, self._options = Path(output), column, key, options
+        self._classifier = EmotionClassifier(**model)
+
+    def __call__(self, batch: pyarrow.Table) -> pyarrow.Table:
+        """Write the answers to a batch, and return how many there are and how many failed."""
+        import pyarrow as pa
+
+        batch = batch.combine_chunks()
+        audios = batch[self._column].to_pylist()
+        ours = {self._column, "file", self._key}
+        others = batch.drop_columns([name for name in batch.column_names if name in ours])
+        found = list(self._classifier.iter_predictions(audios, errors="return", **self._options))
+        keys = _keys(audios, self._key)
+        columns: dict[str, list[Any]] = {"file": [_name(audio) for audio in audios], self._key: keys}
+        good = [not isinstance(each, AudioError) for each in found]
+        rows = [each.to_dict() for each in found if not isinstance(each, AudioError)]
+        table = pa.table(columns)
+        names = [(name, pa.float32()) for name in rows[0]["probabilities"]] if rows else []
+        answers = {
+            "label": pa.array([row["label"] for row in rows], pa.string()),
+            "score": pa.array([row["score"] for row in rows], pa.float32()),
+            **{name: pa.array([row["probabilities"][name] for row in rows], kind) for name, kind in names},
+            "duration": pa.array([row["duration"] for row in rows], pa.float64()),
+            "speech": pa.array([row["speech"] for row in rows], pa.float64()),
+            "model": pa.array([row["model"] for row in rows], pa.string()),
+            "warnings": pa.array([row["warnings"] for row in rows], pa.list_(pa.string())),
+        }
+        mask = pa.array(good)
+        heard, carried = table.filter(mask), others.filter(mask)
+        for name, values in answers.items():
+            heard = heard.append_column(name, values)
+        for name in carried.column_names:
+            heard = heard.append_column(name if name not in heard.column_names else f"{name}_given", carried[name])
+        self._write(self._output, heard)
+        failed = table.filter(pa.array([not each for each in good]))
+        errors = [str(each) for each in found if isinstance(each, AudioError)]
+        self._write(self._output / _FAILED, failed.append_column("error", pa.array(errors, pa.string())))
+        return pa.table({"answered": [len(heard)], "failed": [len(failed)]})
+
+    def _write(self, folder: Path, table: pyarrow.Table) -> None:
+        import pyarrow.parquet as pq
+
+        if not len(table):
+            return
+        digest = hashlib.sha256("\0".join(table[self._key].to_pylist()).encode("utf-8", "surrogateescape"))
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(folder / f"part-{digest.hexdigest()[:32]}.parquet") as temporary:
+            pq.write_table(table, temporary)
+
+
+def _keys(audios: Iterable[Any], key: str) -> list[str]:
+    """Return what tells recordings apart: their names, or the digests of their contents."""
+    if key == "file":
+        return [str(audio) for audio in audios]
+    return [hashlib.sha256(_content(audio)).hexdigest() for audio in audios]
+
+
+def _content(audio: Any) -> bytes:
+    content = audio if isinstance(audio, bytes) else (audio or {}).get("bytes")
+    return content if content is not None else str((audio or {}).get("path")).encode("utf-8", "surrogateescape")
+
+
+def _name(audio: Any) -> str | None:
+    return audio if isinstance(audio, str) else audio.get("path") if isinstance(audio, dict) else None
+
+
+def predict_on_ray(
+    source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    address: str | None = None,
+    resume: bool = False,
+    model: dict[str, Any] | None = None,
+    workers: int | None = None,
+    recordings: int = 32,
+    **options: Any,
+) -> Iterator[Progress]:
+    """Answer recordings on all machines of a Ray cluster, and yield how far that is.
+
+    Args:
+        source: a folder that is searched for audio, names of files, or Parquet: a file or a folder of such, with a
+            column ``audio``, ``file`` or ``path`` that holds names, contents, or both as Hugging Face has them.
+        output: a folder that all machines see. It gets Parquet files: one row for each recording, with the other
+            columns of a Parquet source; what failed is in the folder ``_failed`` in it.
+        address: of the cluster, ``host:port`` or ``ray://host:port``; None is the one that runs here, or else one that
+            is started for this job and ends with the process.
+        resume: keep what earlier runs have left in `output`, and do the rest; what failed is tried again.
+        model: options of `EmotionClassifier`, such as ``{"model": "crema-d"}``.
+        workers: processes with a model each; by default one for every CPU of the cluster.
+        recordings: that a worker gets at once, and writes to one file.
+        options: of `EmotionClassifier.predict_batch`.
+
+    Raises:
+        ConfigError: Ray or pyarrow is not installed, the cluster is not there, or source or output is no such thing.
+        WeightsError: the model cannot be found.
+    """
+    pa = require("pyarrow", "ray")
+    place = Path(os.path.abspath(output))
+    options_of_model = dict(model or {})
+    before = _answered(place, resume, options_of_model)
+    rows, column, key = _source(source)
+    ray, data = require("ray", "ray"), require("ray.data", "ray")
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"no Ray cluster at {address or 'this machine'} ({one_line(error)}): ray start"
+            ) from error
+    context = data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    keys = ray.put(before)
+
+    def rest(batch: pyarrow.Table) -> pyarrow.Table:
+        done = ray.get(keys)
+        return batch.filter(pa.array([each not in done for each in _keys(batch[column].to_pylist(), key)], pa.bool_()))
+
+    if isinstance(rows, list):
+        total = len(rows)
+        todo = [row for row in rows if row not in before]
+        blocks = [pa.table({column: todo[first : first + recordings]}) for first in range(0, len(todo), recordings)]
+        dataset = data.from_arrow(blocks) if blocks else None
+    else:
+        dataset = data.read_parquet(rows[0])
+        total = dataset.count()
+        if before:
+            dataset = dataset.map_batches(rest, batch_format="pyarrow", batch_size=recordings)
+    known = len(before)
+    answered = failed = 0
+    yield Progress(total, known, answered, failed)
+    if dataset is None:
+        return
+    size = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    results = dataset.map_batches(
+        _Worker,
+        fn_constructor_args=(str(place), column, key, options_of_model, options),
+        compute=data.ActorPoolStrategy(size=size),
+        batch_format="pyarrow",
+        batch_size=recordings,
+        num_cpus=1,
+    )
+    try:
+        for row in results.iter_rows():
+            answered, failed = answered + row["answered"], failed + row["failed"]
+            yield Progress(total, known, answered, failed)
+    except ray.exceptions.RayError as error:
+        cause = one_line(getattr(error, "cause", None) or error)
+        raise ConfigError(
+            f"the cluster gave up ({cause[-300:]}): what is done is there, go on with --resume"
+        ) from error
+
+
+def _source(source: Any) -> tuple[list[str] | tuple[list[str]], str, str]:
+    """Return names of recordings, or those of Parquet files in a tuple, with the columns of audio and of keys."""
+    if isinstance(source, (str, os.PathLike)):
+        name = os.path.abspath(source)
+        if os.path.isdir(name):
+            found = find_audio(name)
+            if found.paths:
+                return list(found.paths), "file", "file"
+            tables, *_ = find_files(name, frozenset({".parquet"}))
+            if not tables:
+                raise ConfigError(f"{describe(source)}: holds neither audio nor Parquet: choose another folder")
+            return (tables,), *_columns(tables[0])
+        if name.endswith(".parquet"):
+            return ([name],), *_columns(name)
+        source = [source]
+    return list(dict.fromkeys(os.path.abspath(each) for each in source)), "file", "file"
+
+
+def _columns(path: str) -> tuple[str, str]:
+    """Return the columns of audio and of keys in a Parquet file."""
+    pa, pq = require("pyarrow", "ray"), require("pyarrow.parquet", "ray")
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(f"{printable(path)}: cannot be read as Parquet ({one_line(error)}): check it") from error
+    for name in _AUDIO_COLUMNS:
+        if name in schema.names:
+            return name, "file" if pa.types.is_string(schema.field(name).type) else "sha256"
+    known = ", ".join(_AUDIO_COLUMNS)
+    raise ConfigError(f"{printable(path)}: no column of audio ({', '.join(schema.names)}): call one of them {known}")
+
+
+def _answered(place: Path, resume: bool, model: dict[str, Any]) -> frozenset[str]:
+    """Return the keys of what earlier runs have answered, and remove what they say of failures."""
+    parts = sorted(place.glob("part-*.parquet"))
+    with contextlib.suppress(OSError):
+        if not resume and (parts or os.listdir(place)):
+            raise ConfigError(f"{printable(str(place))}: is not empty: choose another folder, or resume with --resume")
+    if place.exists() and not place.is_dir():
+        raise ConfigError(f"{printable(str(place))}: is no folder: choose another place")
+    resolved = resolve_model(
+        model.get("model"),
+        revision=model.get("revision"),
+        cache_dir=model.get("cache_dir"),
+        local_files_only=model.get("local_files_only", False),
+    )
+    name = f"{resolved.name}@{resolved.revision}"
+    shutil.rmtree(place / _FAILED, ignore_errors=True)
+    found: set[str] = set()
+    pa, pq = require("pyarrow", "ray"), require("pyarrow.parquet", "ray")
+    for part in parts:
+        try:
+            names = pq.read_schema(part).names
+            key = "sha256" if "sha256" in names else "file"
+            table = pq.read_table(part, columns=[key, "model"])
+        except (OSError, pa.ArrowException) as error:
+            raise ConfigError(f"{printable(str(part))}: cannot be read ({one_line(error)}): remove it") from error
+        others = set(table["model"].to_pylist()) - {name}
+        if others:
+            raise ConfigError(
+                f"{printable(str(place))}: --resume found answers of {printable(others.pop())}, not of {name}: "
+                "choose another output, or that --model"
+            )
+        found.update(table[key].to_pylist())
+    return frozenset(found)
