@@ -158,7 +158,7 @@ def frontends(speech: np.ndarray, budget: float) -> list[dict[str, Any]]:
                 "times": repeat(lambda: frontend(tensor), budget=budget, least=5, most=300),
             },
             {
-                "title": "this package, waveform to image, hop 160, 80 bands, as `large`",
+                "title": "this package, waveform to image, hop 160, 80 bands, as `base`",
                 "frames": coarse.mel_power(tensor).shape[1],
                 "times": repeat(lambda: coarse(tensor), budget=budget, least=5, most=300),
             },

@@ -1,7 +1,7 @@
 """Use an exported model with onnxruntime and soundfile alone.
 
-speech-emotion-vit export large --output large.onnx
-python examples/onnx_predict.py large.onnx examples/clips/anger.flac
+speech-emotion-vit export base --output base.onnx
+python examples/onnx_predict.py base.onnx examples/clips/anger.flac
 """
 
 import json

@@ -51,7 +51,7 @@ def test_the_quick_form_measures_this_package_and_says_what_it_leaves_out(tmp_pa
 def test_an_unknown_subject_is_refused() -> None:
     run = subprocess.run([*QUICK, "--subjects", "nobody"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 1
-    assert "no subject is called nobody: choose from large:torch" in run.stderr
+    assert "no subject is called nobody: choose from base:torch" in run.stderr
 
 
 @pytest.mark.parametrize("answer", [[0.5, 0.4], [float("nan"), 1.0], [1.0]])

@@ -207,10 +207,10 @@ def test_the_constructor_says_what_it_cannot_do() -> None:
 
 
 def test_the_default_is_large_and_from_pretrained_is_the_constructor() -> None:
-    default, named = EmotionClassifier(), EmotionClassifier.from_pretrained("large", device="cpu")
+    default, named = EmotionClassifier(), EmotionClassifier.from_pretrained("base", device="cpu")
     assert named.name == default.name
     assert_same(named.predict(CLIPS[2]), default.predict(CLIPS[2]))
-    assert "large" in repr(named)
+    assert "base" in repr(named)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")

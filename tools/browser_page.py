@@ -24,7 +24,7 @@ from speech_emotion_vit.backends.export import onnx_bytes
 from speech_emotion_vit.weights.checkpoint import load_arrays
 from speech_emotion_vit.weights.resolve import resolve_model
 
-MODEL = "large"  # the one place that says what the page runs; docs/browser.md and its script read model.json
+MODEL = "base"  # the one place that says what the page runs; docs/browser.md and its script read model.json
 
 RUNTIME = "onnxruntime-web@1.30.0"
 INTEGRITY = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="  # SHA-512

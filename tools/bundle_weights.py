@@ -1,9 +1,9 @@
 """Bundle a network of a finished run: copy its weights, and write its record from what the run measured.
 
-python tools/bundle_weights.py runs/large large                        the network the run was for
+python tools/bundle_weights.py runs/base/final base                    the network the run was for
 python tools/bundle_weights.py runs/crema-d crema-d-paper teacher      its teacher
 python tools/bundle_weights.py runs/savee/final savee-paper            trained on all speakers, with the folds' score
-python tools/bundle_weights.py runs/research/final research --on large the head alone: all else is that model's
+python tools/bundle_weights.py runs/research/final research --on base  the head alone: all else is that model's
 
 Nothing is typed by hand: the scores are those of the run's ``results.json``, measured on the very weights that are
 stored, or, for a network trained on all speakers, on those of the folds beside it, none of which had heard its test
@@ -49,6 +49,8 @@ def metrics(part: str, scores: dict[str, Any], protocol: str) -> list[Metric]:
     note = f"{title}{about[len(about.split(',')[0]) :]}" if about else None
     if split == "speaker":  # the official test speakers of a corpus that it learnt from
         protocol, split = "speaker", "test"
+    if split == "validation" and protocol == "corpus":  # speakers of a corpus that it learnt from, too
+        protocol = "speaker"
     common: dict[str, Any] = {"protocol": protocol, "split": split, "note": note, "seeds": 1}
     common |= {"clips": scores["clips"], "speakers": max(1, scores["speakers"])}
 
@@ -75,7 +77,8 @@ def all_metrics(folder: Path, run: dict[str, Any], scores: dict[str, Any]) -> tu
         if part not in scores:
             for metric in metrics(part, values, run["protocol"]):
                 said = f"{metric.note}, {note}" if metric.note else note
-                found.append(dataclasses.replace(metric, split="cross-validation", note=said))
+                how = metric.split if metric.split == "validation" else "cross-validation"
+                found.append(dataclasses.replace(metric, split=how, note=said))
     return tuple(found)
 
 
@@ -130,8 +133,7 @@ def main(folder: Path, name: str, role: str | None = None, backbone: str | None 
     store(place / WEIGHTS_FILE, target, below)
     taught = ""
     if teacher:
-        how = "the first blocks are those" if "encoder" in run["stages"] else "frames matched to those"
-        taught = f"; {how} of {teacher['credit']}"
+        taught = f"; frames matched to those of {teacher['credit']}"
     licence = "MIT" if learnt.free else "for research only"
     entry = WeightEntry(
         name=name,

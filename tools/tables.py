@@ -30,7 +30,6 @@ BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 PURPOSES = {
     "base": "anybody, businesses too",
     "small": "phones, browsers, many streams at once",
-    "large": "anybody, businesses too",
     "research": "research: all corpora, eight emotions",
     "crema-d-paper": "the paper's network, as published",
     "emodb-paper": "the paper's network with a head for EmoDB",

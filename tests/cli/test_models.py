@@ -129,10 +129,10 @@ def test_verify_all_bundled(package: Manifest, tmp_path: Path) -> None:
 
 def test_unknown_models(package: Manifest) -> None:
     for verb in ("info", "download"):
-        result = run(models_module.command, verb, "large")
+        result = run(models_module.command, verb, "base")
         assert isinstance(result.exception, WeightsError)
         assert "choose one of first, second, remote" in str(result.exception)
-    result = run(models_module.command, "verify", "large")
+    result = run(models_module.command, "verify", "base")
     assert result.exit_code == 1
     assert "choose one of first, second, remote" in result.stderr
     assert run(models_module.command, "verify", "--revision", "main").exit_code == 2

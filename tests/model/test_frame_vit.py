@@ -43,7 +43,7 @@ SHAPES = {
     "three blocks": FrameViTConfig(**TINY),  # type: ignore[arg-type]
     "one block, one tap": FrameViTConfig(**TINY, depth=1, taps=1, pooled=(1,)),  # type: ignore[arg-type]
     "every block": FrameViTConfig(**TINY, depth=2, taps=5, pooled=(1, 2)),  # type: ignore[arg-type]
-    "positions": FrameViTConfig(**TINY, taps=0, positions=301),  # type: ignore[arg-type]
+    "no convolutions": FrameViTConfig(**TINY, taps=0),  # type: ignore[arg-type]
 }
 SPEECH = speech(12.0)
 LABELS = ("a", "b", "c")
@@ -281,11 +281,3 @@ def test_the_configuration_is_its_json() -> None:
 def test_an_image_of_another_height_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"takes \[batch, 1, 80, frames\], not \[1, 1, 64, 9\]"):
         random_network(SHAPES["one block, one tap"])(torch.zeros(1, 1, 64, 9))
-
-
-def test_a_window_longer_than_the_positions_reach_is_refused() -> None:
-    shape = replace(SHAPES["positions"], positions=300)
-    with pytest.raises(ConfigError, match="301 tokens per window are more than 300: lower window_seconds"):
-        config_of(shape)
-    with pytest.raises(ConfigError, match="the network has 300 positions, not 301: cut the clip"):
-        FrameViT(shape)(torch.zeros(1, 1, 80, 601))

@@ -296,8 +296,6 @@ class _FrameNetwork:
         bias = g("Unsqueeze", g("Where", real, 0.0, -np.inf), [1])
         share = g("Div", row, g("ReduceSum", row, [2], keepdims=1))
         tokens = g.transpose(values, 0, 2, 1)
-        if c.positions:
-            tokens = g("Add", tokens, g.first(g.constant(self.weights["positions"]), g.size(tokens, 1), 0))
         column = g.transpose(row, 0, 2, 1)
         parts: list[str] = []
         for index in range(c.depth):

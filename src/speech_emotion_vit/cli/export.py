@@ -23,7 +23,7 @@ def command(model: str, output: str, int8: bool, revision: str | None, cache_dir
 
     \b
     Examples:
-      speech-emotion-vit export large --output large.onnx
+      speech-emotion-vit export base --output base.onnx
       speech-emotion-vit export models/my-model --output small.onnx --int8
     """
     from ..backends.export import export_onnx

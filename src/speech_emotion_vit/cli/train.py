@@ -17,7 +17,7 @@ from ._corpus import corpus_options, log_to_stderr
     default="paper",
     show_default=True,
     metavar="R",
-    help="large, research, base, small, paper, or a JSON file.",
+    help="base, small, research, paper, or a JSON file.",
 )
 @click.option(
     "--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change one value that the stages of the recipe read."

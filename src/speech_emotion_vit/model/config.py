@@ -288,8 +288,6 @@ class FrameViTConfig:
     """Hidden width of a block's MLP."""
     taps: Annotated[int, Meta(ge=0, le=255)] = 15
     """Tokens that the convolution of a block sees, an odd number: 15 are 0.3 s; 0: the blocks have none."""
-    positions: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] = 0
-    """Tokens that have a position, which is added to what the stem gives; 0: none, as in every student."""
     pooled: tuple[int, ...] = (2, 3)
     """Blocks whose mean and deviation over time the head reads, counted from 1."""
 
@@ -312,11 +310,6 @@ class FrameViTConfig:
     def small(cls, num_classes: int) -> FrameViTConfig:
         """Return the shape of the model ``small``: 1.5 million parameters."""
         return cls(num_classes=num_classes, stem=128, dim=192, heads=3, mlp_dim=768)
-
-    @classmethod
-    def large(cls, num_classes: int) -> FrameViTConfig:
-        """Return the shape of the model ``large``, the teacher cut behind its fourth block: 13.7 million parameters."""
-        return cls(num_classes=num_classes, depth=4, taps=0, positions=301, pooled=(3, 4))  # 301: a window of 6 s
 
     @property
     def embedding_dim(self) -> int:
@@ -378,8 +371,10 @@ class ClassifierConfig:
         spectrogram = (self.frontend.n_mels, self.frontend.columns)
         if isinstance(self.model, FrameViTConfig):
             image: tuple[int, int | None] = (self.model.n_mels, None)
-            tokens, most = -(-self.frontend.n_frames // FRAME_STRIDE), self.model.positions or MAX_TOKENS
-            _require(tokens <= most, f"{tokens} tokens per window are more than {most}: lower window_seconds")
+            tokens = -(-self.frontend.n_frames // FRAME_STRIDE)
+            _require(
+                tokens <= MAX_TOKENS, f"{tokens} tokens per window are more than {MAX_TOKENS}: lower window_seconds"
+            )
         else:
             image = (self.model.image_height, self.model.image_width)
         _require(image == spectrogram, f"the network wants images of {image}, the front-end makes {spectrogram}")

@@ -55,15 +55,14 @@ class FrameBlock(nn.Module):
 
 
 class FrameViT(nn.Module):
-    """Vision transformer on the frames of a log-Mel image; without positional encoding where it is a student.
+    """Vision transformer on the frames of a log-Mel image; without positional encoding.
 
     Two convolutions over time turn whole frequency columns into tokens, every other frame one; blocks of a depthwise
     convolution, attention and an MLP follow; the head reads mean and standard deviation over time of some blocks'
-    outputs. Any length is possible, and what lies behind a clip changes nothing. With ``positions`` and no convolutions
-    it is the teacher's own encoder, and a clip may have as many tokens as there are positions.
+    outputs. Any length is possible, and what lies behind a clip changes nothing.
 
     Args:
-        config: the shape; `FrameViTConfig.base`, `small` and `large` give those of the models of these names.
+        config: the shape; `FrameViTConfig.base` and `small` give those of the models of these names.
     """
 
     def __init__(self, config: FrameViTConfig) -> None:
@@ -75,7 +74,6 @@ class FrameViT(nn.Module):
                 nn.Conv1d(c.stem, c.dim, 3, padding=1, stride=FRAME_STRIDE),
             )
         )
-        self.positions = nn.Parameter(torch.zeros(c.positions, c.dim)) if c.positions else None
         self.blocks = nn.ModuleList(FrameBlock(c.dim, c.heads, c.mlp_dim, c.taps) for _ in range(c.depth))
         self.head = nn.Linear(c.embedding_dim, c.num_classes)
 
@@ -87,7 +85,7 @@ class FrameViT(nn.Module):
             frames: as in `forward`.
 
         Raises:
-            ConfigError: the image is not of the configured height, or longer than the positions reach.
+            ConfigError: the image is not of the configured height.
         """
         if image.ndim != 4 or tuple(image.shape[1:3]) != (1, self.config.n_mels) or not image.shape[3]:
             raise ConfigError(f"the network takes [batch, 1, {self.config.n_mels}, frames], not {list(image.shape)}")
@@ -96,23 +94,11 @@ class FrameViT(nn.Module):
         first, second = self.stem
         if frames is None or (frames.device.type == "cpu" and bool((frames >= width).all())):
             values = nn.functional.gelu(first(values))
-            return self.placed(nn.functional.gelu(second(values)).transpose(1, 2)), None
+            return nn.functional.gelu(second(values)).transpose(1, 2), None
         inside = torch.arange(width, device=frames.device) < frames[:, None]  # [batch, frames]
         mask = inside[:, None].to(values.dtype)
         values = nn.functional.gelu(first(values * mask)) * mask
-        return self.placed(nn.functional.gelu(second(values)).transpose(1, 2)), inside[:, ::FRAME_STRIDE]
-
-    def placed(self, tokens: Tensor) -> Tensor:
-        """Return the tokens `[batch, tokens, dim]` with their positions, where the network knows any.
-
-        Raises:
-            ConfigError: there are more tokens than positions.
-        """
-        if self.positions is None:
-            return tokens
-        if tokens.shape[1] > len(self.positions):
-            raise ConfigError(f"the network has {len(self.positions)} positions, not {tokens.shape[1]}: cut the clip")
-        return tokens + self.positions[: tokens.shape[1]]
+        return nn.functional.gelu(second(values)).transpose(1, 2), inside[:, ::FRAME_STRIDE]
 
     def forward_features(self, image: Tensor, frames: Tensor | None = None) -> FrameFeatures:
         """Return what stem and blocks make of images; the arguments are those of `forward`."""

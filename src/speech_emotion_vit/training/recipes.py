@@ -104,15 +104,6 @@ class FramesStage(GradientStage):
     """Which block of the student matches which layer of the teacher."""
     warm_start: tuple[Annotated[int, Meta(ge=1, le=6)], ...] = (1, 2, 3)
     """Which block of the teacher each block starts as, behind the teacher's convolutions; none: random weights."""
-    positions: bool = True
-    """Whether the teacher hears where in the clip it is."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderStage(Stage):
-    """The first blocks of a speech encoder as they are, with its positions: nothing is learnt."""
-
-    name = "encoder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,27 +123,9 @@ class HeadStage(Stage):
             raise ConfigError("penalties must be at least one number")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TuningStage(GradientStage):
-    """All of the network, from its closed-form head on, by cross-entropy and L1 to the embedding it starts with."""
-
-    name = "tuning"
-    validated = True
-    epochs: Annotated[int, Meta(ge=1, le=100_000)] = 3
-    """Passes over the labelled clips."""
-    batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 16
-    """Clips per step, over all processes."""
-    learning_rate: Annotated[float, Meta(ge=1e-9, le=10)] = 2e-5
-    """Highest learning rate."""
-    schedule: Schedule = "cosine"
-    """As in `GradientStage`."""
-    alpha: Annotated[float, Meta(ge=0, le=1e6)] = 1.0
-    """Weight of the L1 distance."""
-
-
-AnyStage: TypeAlias = TeacherStage | MatchStage | StudentStage | EncoderStage | FramesStage | HeadStage | TuningStage
+AnyStage: TypeAlias = TeacherStage | MatchStage | StudentStage | FramesStage | HeadStage
 PAPER_STAGES = (TeacherStage, MatchStage, StudentStage)
-FRAME_STAGES = (EncoderStage, FramesStage, TuningStage)
+FRAME_STAGES = (FramesStage,)
 STAGES: Mapping[str, type[AnyStage]] = MappingProxyType(
     {kind.name: kind for kind in (*PAPER_STAGES, *FRAME_STAGES, HeadStage)}
 )
@@ -201,8 +174,6 @@ class Recipe:
         others = FRAME_STAGES if isinstance(self.model, ModelConfig) else PAPER_STAGES
         if wrong := [stage.name for stage in self.stages if isinstance(stage, others)]:
             raise ConfigError(f"stages {', '.join(wrong)} are for another network than {type(self.model).__name__}")
-        if self.stage(EncoderStage) and (self.start or names[0] != EncoderStage.name):
-            raise ConfigError("stage encoder gives all but the head: it must be the first stage, without start")
         if len(self.versions) > 1 and isinstance(self.model, FrameViTConfig):
             raise ConfigError(f"versions are of images of one width, which {type(self.model).__name__} does not see")
         self.network(2)
@@ -252,7 +223,7 @@ class Recipe:
     @property
     def hears_encoder(self) -> bool:
         """Whether a stage needs the speech encoder."""
-        return any(isinstance(stage, (EncoderStage, FramesStage)) for stage in self.stages)
+        return self.stage(FramesStage) is not None
 
     @property
     def precision(self) -> Precision:
@@ -326,8 +297,6 @@ class Recipe:
             unread |= {"versions", "frontend.interpolation"}  # of images of one width
         if all(isinstance(stage, TeacherStage) for stage in self.stages):
             unread |= {"start", "model.depth", "model.stem", "model.coordinates"}  # the student's own
-        if self.stage(EncoderStage):
-            unread.add("start")
         return {name: place for name, place in found.items() if name not in unread}
 
 
@@ -359,7 +328,6 @@ SIX = ("anger", "disgust", "fear", "happiness", "neutral", "sadness")
 """CREMA-D's labels: with boredom and surprise, which few clips teach, the free answer on strangers falls."""
 
 _FRAMES = FrontendConfig.frames()
-_LARGE = FrameViTConfig.large(2)
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
@@ -374,7 +342,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             name="base",
             frontend=_FRAMES,
             model=FrameViTConfig.base(2),
-            stages=(FramesStage(), HeadStage(), TuningStage()),
+            stages=(FramesStage(), HeadStage()),
             corpora=FREE,
             labels=SIX,
         ),
@@ -383,26 +351,18 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             frontend=_FRAMES,
             model=FrameViTConfig.small(2),
             stages=(
-                FramesStage(epochs=14, learning_rate=1e-3, targets=((3, 4),), warm_start=()),
+                FramesStage(epochs=5, learning_rate=1e-3, warm_start=()),
                 HeadStage(),
-                TuningStage(),
             ),
-            corpora=FREE,
-            labels=SIX,
-        ),
-        "large": Recipe(
-            name="large",
-            frontend=_FRAMES,
-            model=_LARGE,
-            stages=(EncoderStage(), HeadStage()),
             corpora=FREE,
             labels=SIX,
         ),
         "research": Recipe(
             name="research",
             frontend=_FRAMES,
-            model=_LARGE,
-            stages=(EncoderStage(), HeadStage()),
+            model=FrameViTConfig.base(2),
+            stages=(HeadStage(),),
+            start="base",
             corpora=LABELLED,
         ),
     }

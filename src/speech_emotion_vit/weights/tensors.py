@@ -62,8 +62,6 @@ def _spectrogram_vit(shapes: _Shapes, c: ModelConfig) -> None:
 def _frame_vit(shapes: _Shapes, c: FrameViTConfig) -> None:
     shapes.convolution("stem.0", c.n_mels, c.stem, 3)
     shapes.convolution("stem.1", c.stem, c.dim, 3)
-    if c.positions:
-        shapes["positions"] = (c.positions, c.dim)
     for index in range(c.depth):
         if c.taps:
             shapes.convolution(f"blocks.{index}.convolution", 1, c.dim, c.taps)

@@ -81,15 +81,6 @@ def test_a_class_that_a_clip_cannot_have_is_not_asked_about() -> None:
     assert restrict(logits, None) is logits
 
 
-def test_clips_can_be_weighed() -> None:
-    rows, model = eight_clips(), network(STUDENT)
-    weights = torch.tensor([0.0, 2.0] * 4)
-    heavy, alone = Supervised(model, rows, weights=weights), Supervised(model, rows)
-    found = heavy(heavy.batch(EVERYTHING, 0))["cross_entropy"]
-    expected = alone(alone.batch(EVERYTHING[1::2], 0))["cross_entropy"]
-    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
-
-
 def test_nothing_reaches_the_teacher() -> None:
     rows, teacher, student = eight_clips(), network(TEACHER), network(STUDENT)
     reference = embed_rows(teacher, rows)

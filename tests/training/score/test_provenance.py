@@ -53,10 +53,10 @@ def test_the_manifest_says_it_of_every_bundled_model() -> None:
     manifest = load_manifest()
     for name, entry in manifest.models.items():
         assert "crema-d" in entry.heard, name
-        several = {"large": {"crema-d", "emodb"}, "research": set(LABELLED)}
+        several = {"base": {"crema-d", "emodb"}, "small": {"crema-d", "emodb"}, "research": set(LABELLED)}
         assert set(entry.heard) == several.get(name, {"crema-d", name.removesuffix("-paper")})
     assert len(manifest.get("emodb-paper").heard["emodb"]) == 10
-    assert len(manifest.get("large").heard["crema-d"]) == 74
+    assert len(manifest.get("base").heard["crema-d"]) == 74
     assert "crema-d/1001" in heard_by(None).speakers
 
 

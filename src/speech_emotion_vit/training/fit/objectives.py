@@ -5,7 +5,6 @@
 ``match``           `FeatureMatching`                                L1 to the teacher's feature
 ``student``         `Distillation`                                   cross-entropy + alpha L1
 ``frames``          `frames.FrameMatching`                           L1 to a speech encoder's tokens
-``tuning``          `Distillation`                                   cross-entropy + alpha L1
 =================== ================================================ ==================================
 
 What a teacher says is computed before the stage begins and handed over as numbers: nothing can train it.
@@ -35,8 +34,6 @@ class Batch(NamedTuple):
     """Classes `[batch]`."""
     mask: Tensor | None
     """Which classes each clip can have `[batch, classes]`; None: all can have all."""
-    weights: Tensor | None
-    """How much each clip counts `[batch]`; None: all the same."""
     reference: Tensor | None
     """What the features are to be `[batch, dim]`; None: that is not learnt."""
 
@@ -47,22 +44,14 @@ class Supervised(nn.Module):
     Args:
         network: what is trained.
         rows: what it learns from.
-        weights: how much each of these counts `[rows]`, 1 in the mean; None: all the same.
         reference: features `[rows, dim]` for a stage that matches them.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        rows: Rows,
-        *,
-        weights: Tensor | None = None,
-        reference: Tensor | None = None,
-    ) -> None:
+    def __init__(self, network: Network, rows: Rows, *, reference: Tensor | None = None) -> None:
         super().__init__()
         self.network = network.requires_grad_(True)
         self.rows = rows
-        self.weights, self.reference = weights, reference
+        self.reference = reference
         # No norm of that stem looks at the batch, so gradients of pieces add up to those of the whole.
         piecewise = getattr(network.config, "stem", None) == "conv6" and rows.device.type == "cpu"
         self.piece = STEM_PIECE if piecewise else len(rows)
@@ -73,17 +62,12 @@ class Supervised(nn.Module):
 
     def batch(self, rows: Indices, seed: int) -> Batch:
         """Return what is learnt from some rows."""
-        chosen = torch.from_numpy(rows)
-
-        def of(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[chosen].to(self.rows.device)
-
+        reference = self.reference
         return Batch(
             inputs=self.rows.inputs(rows, seed),
             targets=torch.from_numpy(self.rows.targets[rows]).to(self.rows.device),
             mask=self.rows.mask(rows),
-            weights=of(self.weights),
-            reference=of(self.reference),
+            reference=None if reference is None else reference[torch.from_numpy(rows)].to(self.rows.device),
         )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -92,8 +76,7 @@ class Supervised(nn.Module):
 
     def _cross_entropy(self, embedding: Tensor, batch: Batch) -> Tensor:
         logits = restrict(self.network.head(embedding).float(), batch.mask)
-        losses = functional.cross_entropy(logits, batch.targets, reduction="none")
-        return (losses if batch.weights is None else losses * batch.weights).mean()
+        return functional.cross_entropy(logits, batch.targets)
 
 
 class FeatureMatching(Supervised):
@@ -116,13 +99,10 @@ class Distillation(Supervised):
         rows: what it learns from.
         reference: the teacher's features `[rows, dim]`.
         alpha: weight of the L1 distance.
-        weights: how much each row counts `[rows]`, 1 in the mean; None: all the same.
     """
 
-    def __init__(
-        self, network: Network, rows: Rows, reference: Tensor, *, alpha: float, weights: Tensor | None = None
-    ) -> None:
-        super().__init__(network, rows, weights=weights, reference=reference)
+    def __init__(self, network: Network, rows: Rows, reference: Tensor, *, alpha: float) -> None:
+        super().__init__(network, rows, reference=reference)
         self.alpha = alpha
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -22,7 +22,6 @@ from ..data.features import load_waveforms
 from ..data.protocols import Fold, Protocol
 from ..data.rows import Rows, make_rows
 from ..recipes import (
-    EncoderStage,
     FramesStage,
     GradientStage,
     HeadStage,
@@ -30,15 +29,14 @@ from ..recipes import (
     Recipe,
     StudentStage,
     TeacherStage,
-    TuningStage,
 )
 from ..score.evaluate import Record, score_rows, validation_record
 from .frames import FrameMatching, warm_start
-from .head import balanced_weights, embed_rows, fit_head
+from .head import embed_rows, fit_head
 from .loop import Job, fit, seed_of
 from .objectives import Distillation, FeatureMatching, Supervised
 from .state import load_state, restoring, save_state
-from .teacher import SpeechEncoder, copy_encoder, digest_of, read_teacher
+from .teacher import SpeechEncoder, digest_of, read_teacher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -98,10 +96,8 @@ class Stages:
             TeacherStage: self._teacher,
             MatchStage: self._match,
             StudentStage: self._distil,
-            EncoderStage: self._encoder,
             FramesStage: self._frames,
             HeadStage: self._head,
-            TuningStage: self._tune,
         }
         self.log, close = _tensorboard(self.of.folder, self.accelerator)
         try:
@@ -131,12 +127,6 @@ class Stages:
             self._student().head.load_state_dict(self.networks["teacher"].head.state_dict())
         self._fit(Distillation(self._student(), self.rows["train"], reference, alpha=settings.alpha), settings)
 
-    def _encoder(self, settings: EncoderStage) -> None:
-        network = self._student()
-        assert isinstance(network, FrameViT)
-        copy_encoder(network, read_teacher(self.of.teacher))
-        self.history[settings.name] = []
-
     def _frames(self, settings: FramesStage) -> None:
         run, network = self.of, self._student()
         assert isinstance(network, FrameViT)
@@ -153,9 +143,7 @@ class Stages:
         layers = sorted({layer for _, layer in settings.targets})
         tensors = read_teacher(run.teacher)
         dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
-        encoder = SpeechEncoder(
-            tensors, layers=max(layers), positions=settings.positions, device=self.accelerator.device, dtype=dtype
-        )
+        encoder = SpeechEncoder(tensors, layers=max(layers), device=self.accelerator.device, dtype=dtype)
         if settings.warm_start:
             warm_start(network, tensors, settings.warm_start)
         with self.accelerator.main_process_first():
@@ -214,12 +202,6 @@ class Stages:
             rows.setdefault(everything.utterances[clip].id, []).append(row)
         with restoring(path):
             return found[[row for clip in train.utterances for row in rows[clip.id]]]
-
-    def _tune(self, settings: TuningStage) -> None:
-        network, train = self._student().eval(), self.rows["train"]
-        reference = embed_rows(network, train, accelerator=self.accelerator)
-        weights = balanced_weights(train)
-        self._fit(Distillation(network, train, reference, alpha=settings.alpha, weights=weights), settings)
 
     def _fit(self, stage: nn.Module, settings: GradientStage, *, folder: Path | None = None) -> None:
         rows = self.rows["validation"]

@@ -14,11 +14,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ...errors import ConfigError, IntegrityError, WeightsError
+from ...errors import IntegrityError, WeightsError
 from ...model.config import WEIGHTS_FILE, FrontendConfig
-from ...model.frame_vit import FrameViT
 from ...model.frontend import LogMel
-from ...weights.checkpoint import HEAD
 from ...weights.download import HubRepository
 from ...weights.tensors import require_finite, require_shapes
 
@@ -116,60 +114,12 @@ def encoder_shapes() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def copy_encoder(network: FrameViT, tensors: Mapping[str, Tensor]) -> None:
-    """Make a network the first blocks of the encoder; only its head stays what it was.
-
-    The values are those in half precision, as files have them, so that a head is fitted to what it will stand on. The
-    encoder takes (decades + 4) / 4, and the image is 1 + decades / 8 below the loudest value: what the encoder takes is
-    twice the image and `LOUDEST` / 4 - 1, which goes into the first convolution.
-
-    Args:
-        network: of the encoder's shape, with any number of its blocks and positions.
-        tensors: what `read_teacher` returns.
-
-    Raises:
-        ConfigError: the network has another shape.
-    """
-    weight = tensors["conv1.weight"]
-    state = {
-        "stem.0.weight": 2 * weight,
-        "stem.0.bias": tensors["conv1.bias"] + (LOUDEST / 4 - 1) * weight.sum(dim=(1, 2)),
-        "stem.1.weight": tensors["conv2.weight"],
-        "stem.1.bias": tensors["conv2.bias"],
-        "positions": tensors["embed_positions.weight"][: network.config.positions],
-    }
-    names = {
-        "attention.norm": "self_attn_layer_norm",
-        "attention.projection": "self_attn.out_proj",
-        "mlp.norm": "final_layer_norm",
-        "mlp.hidden": "fc1",
-        "mlp.output": "fc2",
-    }
-    for block in range(min(network.config.depth, DEPTH)):
-        ours, theirs = f"blocks.{block}", f"layers.{block}"
-        for name, other in names.items():
-            for part in ("weight", "bias"):
-                state[f"{ours}.{name}.{part}"] = tensors[f"{theirs}.{other}.{part}"]
-        query, key, value = (f"{theirs}.self_attn.{part}_proj" for part in "qkv")
-        state[f"{ours}.attention.qkv.weight"] = torch.cat([tensors[f"{p}.weight"] for p in (query, key, value)])
-        biases = [tensors[f"{query}.bias"], torch.zeros(DIM), tensors[f"{value}.bias"]]
-        state[f"{ours}.attention.qkv.bias"] = torch.cat(biases)
-    wanted = {name: tensor.shape for name, tensor in network.state_dict().items() if not name.startswith(HEAD)}
-    if {name: tensor.shape for name, tensor in state.items()} != wanted:
-        raise ConfigError(
-            f"the encoder of {REPOSITORY} is no {network.config}: take the values of the recipe large, of which only "
-            f"model.depth, 1 to {DEPTH}, model.positions, 1 to {POSITIONS}, and model.pooled can be others"
-        )
-    network.load_state_dict(network.state_dict() | {name: tensor.half().float() for name, tensor in state.items()})
-
-
 class SpeechEncoder:
     """The first layers of the encoder. It is no module, so that no optimiser, ``train()`` or state dict finds it.
 
     Args:
         tensors: what `read_teacher` returns.
         layers: how many of the six blocks are kept.
-        positions: whether it hears where in the clip it is; False is for trials.
         device: where it computes.
         dtype: in which precision.
     """
@@ -179,12 +129,11 @@ class SpeechEncoder:
         tensors: Mapping[str, Tensor],
         *,
         layers: int = DEPTH,
-        positions: bool = True,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         beyond = tuple(f"layers.{layer}." for layer in range(layers, DEPTH))
-        self.layers, self.positions, self.dtype = layers, positions, dtype
+        self.layers, self.dtype = layers, dtype
         self.frontend = LogMel(FRONTEND).to(device)
         self.tensors = {
             name: tensor.to(device, dtype).detach() for name, tensor in tensors.items() if not name.startswith(beyond)
@@ -221,8 +170,7 @@ class SpeechEncoder:
         """
         tokens = nn.functional.gelu(self._conv("conv1", spectrogram, stride=1))
         tokens = nn.functional.gelu(self._conv("conv2", tokens, stride=2)).transpose(1, 2)
-        if self.positions:
-            tokens = tokens + self.tensors["embed_positions.weight"][: tokens.shape[1]]
+        tokens = tokens + self.tensors["embed_positions.weight"][: tokens.shape[1]]
         outputs = [tokens]
         for layer in range(self.layers):
             outputs.append(self._block(f"layers.{layer}", outputs[-1]))
