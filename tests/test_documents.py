@@ -135,8 +135,9 @@ def test_a_command_line_of_a_page_is_understood(line: str) -> None:
         assert named in load_manifest().models, line
 
 
-def test_what_keeps_a_promise_is_there() -> None:
-    text = TEXTS[ROOT / "docs" / "reliability.md"]
+@pytest.mark.parametrize("page", ["reliability.md", "tried.md"])
+def test_what_keeps_a_promise_is_there(page: str) -> None:
+    text = TEXTS[ROOT / "docs" / page]
     sources = {path: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
     defined = set(re.findall(r"def (test_\w+)", "\n".join(sources.values())))
     named = set(re.findall(r"`(test_\w+)`", text))

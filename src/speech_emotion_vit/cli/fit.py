@@ -28,12 +28,13 @@ def command(source: str, output: str, base: str | None, device: str, skip: bool)
       speech-emotion-vit predict clip.wav --model my-model
     """
     import sys
+    from collections import Counter
     from pathlib import Path
 
     from tqdm import tqdm
 
     from ..errors import AudioError
-    from ..training.data.corpora import read_folder
+    from ..training.data.corpora import CORPORA, read_folder, remarks
     from ..training.fit.own_labels import fit_head
     from ..training.folder import write_json
     from ._rows import json_line
@@ -42,6 +43,10 @@ def command(source: str, output: str, base: str | None, device: str, skip: bool)
     if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{folder}: is not empty: choose another --output")
     utterances = read_folder(Path(source))
+    for remark in remarks(CORPORA["folder"], Path(source), utterances):
+        click.echo(f"Note: {printable(remark)}", err=True)
+    counts = Counter(each.label for each in utterances)
+    click.echo(printable("labels: " + ", ".join(f"{label} {counts[label]}" for label in sorted(counts))), err=True)
     try:
         with tqdm(total=len(utterances), unit="clip", leave=False, disable=None) as bar:
             model = fit_head(

@@ -114,11 +114,13 @@ def test_the_command_fits_a_folder_and_leaves_out_what_cannot_be_read_if_told_to
         (tmp_path / "in" / label).mkdir(parents=True, exist_ok=True)
         soundfile.write(tmp_path / "in" / label / f"{index}.flac", clip, RATE)
     (tmp_path / "in" / "slow" / "broken.wav").write_bytes(b"no audio")
+    (tmp_path / "in" / "notes.txt").touch()
     arguments = ["fit", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     refused = CliRunner().invoke(main, arguments)
     assert refused.exit_code == 1
     assert "broken.wav" in refused.stderr
     assert "--skip leaves such clips out" in refused.stderr
+    assert "Note: 1 file is passed over, not named like audio: 1 .txt\nlabels: dull 12, slow 13\n" in refused.stderr
     result = CliRunner().invoke(main, [*arguments, "--skip"])
     assert result.exit_code == 0, result.stderr
     printed = json.loads(result.stdout)
