@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,8 +21,8 @@ import soxr
 
 from browsers import Watched, chromium
 from helpers import CLIPS, nothings, speech
-from speech_emotion_vit import EmotionClassifier
-from speech_emotion_vit.demo import answers
+from speech_emotion_vit import ConfigError, EmotionClassifier
+from speech_emotion_vit.demo import answers, launch
 
 MODEL = "crema-d-paper"
 
@@ -82,6 +83,15 @@ def test_without_gradio_it_says_how_to_get_it() -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_an_address_that_is_not_to_be_had_is_refused_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port} \(.*choose another --host or --port"):
+            launch(port=port)
+    with pytest.raises(ConfigError, match=r"at 192\.0\.2\.1 \("):
+        launch(host="192.0.2.1")
+
+
 class Server:
     """The command in a process of its own."""
 
@@ -98,7 +108,7 @@ class Server:
         )
         line: queue.Queue[str] = queue.Queue()
         threading.Thread(target=lambda: line.put(self.process.stdout.readline()), daemon=True).start()  # type: ignore[union-attr]
-        said = line.get(timeout=120)
+        said = line.get(timeout=300)
         assert "; Ctrl-C ends it" in said, said or self.process.communicate()[1]
         self.address = said.partition(": open it")[0]
 

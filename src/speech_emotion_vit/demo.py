@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import os
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -163,28 +164,23 @@ def launch(
         ConfigError: Gradio is not installed, or the address is not to be had.
         WeightsError: the model cannot be loaded.
     """
+    _require_address(host, port)  # for Gradio would try a hundred ports, and say what to do in its own words
     with tempfile.TemporaryDirectory(prefix="speech-emotion-vit-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # of this process: recordings do not outlive it
         page = build(model, device=device)
-        try:
-            _, local, public = page.launch(
-                server_name=host,
-                server_port=port,
-                share=share,
-                inbrowser=browser,
-                prevent_thread_lock=True,
-                quiet=True,
-                footer_links=[],
-                max_file_size=LARGEST,
-                ssr_mode=False,
-                enable_monitoring=False,
-                css=_STYLE,
-            )
-        except OSError as error:
-            where = f"{host}:{port}" if port else host
-            raise ConfigError(
-                f"the page cannot be served at {where} ({one_line(error)}): choose another --host or --port"
-            ) from error
+        _, local, public = page.launch(
+            server_name=host,
+            server_port=port,
+            share=share,
+            inbrowser=browser,
+            prevent_thread_lock=True,
+            quiet=True,
+            footer_links=[],
+            max_file_size=LARGEST,
+            ssr_mode=False,
+            enable_monitoring=False,
+            css=_STYLE,
+        )
         if share and not public:
             page.close()
             raise ConfigError(
@@ -195,6 +191,17 @@ def launch(
             threading.Event().wait()
         finally:
             page.close(verbose=False)
+
+
+def _require_address(host: str, port: int | None) -> None:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port or 0), family=family).close()
+    except OSError as error:
+        where = f"{host}:{port}" if port else host
+        raise ConfigError(
+            f"the page cannot be served at {where} ({one_line(error)}): choose another --host or --port"
+        ) from error
 
 
 def _gradio() -> Any:
