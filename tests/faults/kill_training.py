@@ -93,7 +93,7 @@ def torture(times: int, seed: int, folder: Path) -> dict[str, Any]:
         if sum(kills.values()) < times:
             first_line(process)
             try:
-                process.wait(timeout=rng.uniform(0, 0.3 * seconds))
+                process.wait(timeout=rng.uniform(0, 0.8 * seconds))
             except subprocess.TimeoutExpired:
                 process.kill()
         text, _ = process.communicate(timeout=600)
