@@ -39,7 +39,7 @@ def test_what_ships_is_what_the_recipes_say() -> None:
     assert small.network(6) == FrameViTConfig.small(6)
     assert [stage.name for stage in base.stages] == [stage.name for stage in small.stages] == ["frames", "head"]
     assert base.corpora == small.corpora == ("crema-d", "emodb")  # free for everybody
-    assert (research.model, research.start) == (base.model, "base")
+    assert (research.model, research.stages) == (base.model, base.stages)
     assert research.corpora == ("crema-d", "emodb", "savee", "emovo", "casia", "urdu")
     for name in {"base", "small", "research"} & set(load_manifest().models):
         config = load_manifest().get(name).config

@@ -361,8 +361,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             name="research",
             frontend=_FRAMES,
             model=FrameViTConfig.base(2),
-            stages=(HeadStage(),),
-            start="base",
+            stages=(FramesStage(), HeadStage()),
             corpora=LABELLED,
         ),
     }

@@ -136,7 +136,9 @@ class Stages:
             groups, progress = load_state(path)
             if progress.get("done"):
                 with restoring(path):
-                    network.load_state_dict(groups["kept"])
+                    # The head has learnt nothing, and may be for other labels.
+                    head = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(HEAD)}
+                    network.load_state_dict(groups["kept"] | head)
                     self.history[settings.name] = list(progress["history"])
                 logger.info("%s: is complete", settings.name)
                 return
