@@ -544,3 +544,13 @@ def test_windows_cover_everything_once_in_order(length: int, size: int, hop: int
     starts = [0] if length <= size else [*range(0, length - size, hop), length - size]
     assert [int(window[0]) for window in cut] == starts
     assert all(np.array_equal(w, samples[s : s + size]) for w, s in zip(cut, starts, strict=True))
+
+
+def test_integers_are_shares_of_their_lowest_value() -> None:
+    """Exactly: 128 is silence among 8 bits, and only the lowest value is full scale."""
+    for kind, silence in (("uint8", 128), ("int8", 0), ("int16", 0), ("int32", 0)):
+        lowest, highest = np.iinfo(kind).min, np.iinfo(kind).max
+        values = np.array([lowest, silence, highest], kind)
+        full = silence - lowest
+        heard = np.concatenate(list(AudioReader(np.resize(values, 300), sampling_rate=16_000)))
+        np.testing.assert_array_equal(heard[:3], np.array([-1, 0, (highest - silence) / full], np.float32))

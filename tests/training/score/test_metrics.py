@@ -91,6 +91,8 @@ def test_bins_of_confidence_end_where_they_should() -> None:
     one_right = np.array([1, 0])
     assert expected_calibration_error(one_right, apart, bins=5) == pytest.approx((0.6 + 0.35) / 2)
     assert expected_calibration_error(one_right, together, bins=5) == pytest.approx(abs(0.65 - 0.25) / 2)
+    last_two = np.array([[0.75, 0.25], [0.95, 0.05]])
+    assert expected_calibration_error(one_right, last_two, bins=5) == pytest.approx((0.75 + 0.05) / 2)
     assert expected_calibration_error(np.array([0, 1]), np.array([[0.99, 0.01], [1.0, 0.0]]), bins=5) == pytest.approx(
         (1.99 - 1) / 2
     )  # full confidence is in the last bin
