@@ -26,6 +26,7 @@ from click.testing import CliRunner
 from faults import limited, unprivileged
 from helpers import CLIPS, speech
 from speech_emotion_vit.cli import main
+from speech_emotion_vit.cli._inputs import listed
 from speech_emotion_vit.cli._output import Output, done
 from speech_emotion_vit.errors import ConfigError
 
@@ -271,6 +272,12 @@ def test_names_come_from_lists_and_patterns(tmp_path: Path, monkeypatch: pytest.
     assert "standard input: holds no name" in found("--from", "-", status=1)[0]
     assert "not both" in found("-", "--from", "-", stdin=b"x", status=2)[0]
     assert "Missing argument" in found(status=2)[0]
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_of_another_encoding_holds_the_same_names(tmp_path: Path, coding: str) -> None:
+    (tmp_path / "list").write_bytes("a/1.wav\r\ncafé.wav\r\n".encode(coding))
+    assert listed(str(tmp_path / "list")) == ["a/1.wav", "café.wav"]
 
 
 def test_dev_stdin_is_standard_input() -> None:

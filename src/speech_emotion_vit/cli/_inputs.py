@@ -42,6 +42,8 @@ def listed(place: str) -> list[str]:
         raise ConfigError(str(error)) from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: cannot be read ({one_line(error)}): check the path") from error
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):  # Windows' PowerShell writes UTF-16, which is full of NULs
+        data = os.fsencode(data.decode("utf-16", "replace"))
     lines = data.split(b"\0") if b"\0" in data else data.removeprefix(b"\xef\xbb\xbf").splitlines()
     names = [os.fsdecode(line) for line in lines if line.strip()]
     if not names:
