@@ -2,7 +2,7 @@
 
     python tools/browser_page.py [--model NAME] [--runtime FILE.tgz]
 
-The folder is not in the repository: it is 45 MB, and made from what is. The runtime is fetched by npm, at the version
+The folder is not in the repository: it is 38 MB, and made from what is. The runtime is fetched by npm, at the version
 and with the digest below; `--runtime` takes a tarball that ``npm pack`` has made elsewhere. Without the folder the site
 builds too, and the page says what is missing. Run it again after the model or the version here has changed.
 """
