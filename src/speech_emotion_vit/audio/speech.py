@@ -44,7 +44,7 @@ SILENCE = -18.0  # log10 of a Mel power that only digital silence is below
 DILATIONS = (1, 2, 4, 8)  # of the blocks, in outputs: half a second to either side is seen
 CONTEXT = sum(DILATIONS) + 1  # outputs to either side that an output depends on, the stem's included
 
-THRESHOLD = 0.5  # of the probability, to be sure
+THRESHOLD = 0.35  # of the probability, to be sure
 LEAST = 8  # outputs above it, 0.26 s, ...
 NEAR = 16  # ... among those so near to either side, 0.5 s, without which no output counts: a blip is nobody
 THRESHOLD_BESIDE = 0.1  # of the probability, where ...
