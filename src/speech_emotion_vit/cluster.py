@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 _AUDIO_COLUMNS = ("audio", "file", "path", "filename", "file_name")
+_WORKER_CPUS = 0.9  # of a core, which a worker has for itself but for the next, or nobody could read what it waits for
+_READER_CPUS = 0.1
 _FAILED = "_failed"  # readers of Parquet pass over what begins with _
 
 
@@ -152,7 +154,7 @@ def predict_on_ray(
         ConfigError: Ray or pyarrow is not installed, the cluster is not there, or source or output is no such thing.
         WeightsError: the model cannot be found.
     """
-    pa = require("pyarrow", "ray")
+    pa, pq = require("pyarrow", "ray"), require("pyarrow.parquet", "ray")
     place = Path(os.path.abspath(output))
     options_of_model = dict(model or {})
     before = _answered(place, resume, options_of_model)
@@ -169,9 +171,13 @@ def predict_on_ray(
     context.enable_progress_bars = context.print_on_execution_start = False
     keys = ray.put(before)
 
-    def rest(batch: pyarrow.Table) -> pyarrow.Table:
+    def rest(batch: pyarrow.Table) -> Iterator[pyarrow.Table]:
+        """Yield the rows of groups in Parquet files that are still to do."""
         done = ray.get(keys)
-        return batch.filter(pa.array([each not in done for each in _keys(batch[column].to_pylist(), key)], pa.bool_()))
+        for path, group in zip(batch["path"].to_pylist(), batch["group"].to_pylist(), strict=True):
+            table = pq.ParquetFile(path).read_row_group(group)
+            todo = [each not in done for each in _keys(table[column].to_pylist(), key)]
+            yield table.filter(pa.array(todo, pa.bool_()))
 
     if isinstance(rows, list):
         total = len(rows)
@@ -179,10 +185,14 @@ def predict_on_ray(
         blocks = [pa.table({column: todo[first : first + recordings]}) for first in range(0, len(todo), recordings)]
         dataset = data.from_arrow(blocks) if blocks else None
     else:
-        dataset = data.read_parquet(rows[0])
-        total = dataset.count()
-        if before:
-            dataset = dataset.map_batches(rest, batch_format="pyarrow", batch_size=recordings)
+        # Ray's own reader needs a whole core to list the files, and waits for ever where the workers have them all.
+        files = [(path, pq.ParquetFile(path).metadata) for path in rows[0]]
+        total = sum(facts.num_rows for _, facts in files)
+        groups = [(path, group) for path, facts in files for group in range(facts.num_row_groups)]
+        pieces = [pa.table({"path": [path], "group": [group]}) for path, group in groups]
+        dataset = data.from_arrow(pieces) if pieces else None
+        if dataset is not None:
+            dataset = dataset.map_batches(rest, batch_format="pyarrow", batch_size=1, num_cpus=_READER_CPUS)
     known = len(before)
     answered = failed = 0
     yield Progress(total, known, answered, failed)
@@ -195,7 +205,7 @@ def predict_on_ray(
         compute=data.ActorPoolStrategy(size=size),
         batch_format="pyarrow",
         batch_size=recordings,
-        num_cpus=1,
+        num_cpus=_WORKER_CPUS,
     )
     try:
         for row in results.iter_rows():
