@@ -191,7 +191,7 @@ def test_dollars_in_labels_are_drawn_as_they_are(classifier: EmotionClassifier, 
     renamed.save(tmp_path / "picture.png")
     above, below = renamed.plot().get_suptitle().splitlines()
     assert above.startswith("$x_$ 66%, $\\frac$ 20%, ")
-    assert below.startswith(f"{CLIPS[0].name}, crema-d, 0:0")
+    assert below.startswith(f"{CLIPS[0].name}, crema-d-paper, 0:0")
 
 
 def test_the_command_line_draws(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_what_it_cannot_go_on_with_is_refused_and_stays(tmp_path: Path) -> None:
     job = [CLIPS[0], "--output", output, "--resume"]
     predict(*job)
     before = output.read_text()
-    assert "found answers of large@" in predict(CLIPS[1], *job[1:], "--model", "crema-d-paper", status=1)
+    assert "found answers of base@" in predict(CLIPS[1], *job[1:], "--model", "crema-d-paper", status=1)
     assert "another header" in predict(*job, "--model", "emodb-paper", status=1)
     assert "another header" in predict(*job, "--timeline", status=1)
     assert "--resume cannot go on in a table" in predict(*job, "--format", "table", status=1)

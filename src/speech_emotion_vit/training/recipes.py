@@ -351,7 +351,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             frontend=_FRAMES,
             model=FrameViTConfig.small(2),
             stages=(
-                FramesStage(epochs=5, learning_rate=1e-3, warm_start=()),
+                FramesStage(epochs=4, learning_rate=1e-3, warm_start=()),
                 HeadStage(),
             ),
             corpora=FREE,

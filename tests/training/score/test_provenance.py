@@ -138,7 +138,7 @@ def test_what_is_on_no_record_is_said(tmp_path: Path) -> None:
         assert f"what {unknown} was trained on is not on record" in remark
     loop = run_folder(tmp_path / "loop", ["emodb/03_a"], recipe={"start": str(tmp_path / "loop")})
     assert heard_by(loop).among(CLIPS, "random", {}) == {"emodb/03_a"}
-    with pytest.raises(WeightsError, match="nowhere"):
+    with pytest.raises(WeightsError, match="no model, file or folder is called"):
         require_unheard([str(tmp_path / "nowhere")], split("speaker", ("crema-d/1001_a",)), CLIPS, {})
 
 
