@@ -202,7 +202,7 @@ def speed_table() -> str:
     first = next(iter(times))  # the benchmark begins with the default
     wanted = [first, "opensmile eGeMAPS functionals", "wav2vec2-base classifier"]
     seconds = {name: float(times[name].replace(",", "")) for name in wanted}
-    rows = [[name, times[name], f"{seconds[name] / seconds[first]:.0f}x"] for name in wanted]
+    rows = [[name, times[name], f"{seconds[name] / seconds[first]:.1f}x"] for name in wanted]
     return markdown(["2.5 s of speech, from path to answer", "ms", "takes"], rows)
 
 

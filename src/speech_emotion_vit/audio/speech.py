@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,7 @@ BESIDE = 32  # ... within so many outputs, 1 s, somebody speaks for sure
 MARGIN = 2  # outputs to either side of speech that stay with it, 64 ms: more of a noise changes answers
 DECISION = (THRESHOLD, LEAST, NEAR, THRESHOLD_BESIDE, BESIDE, MARGIN)  # what is kept depends on these and the weights
 
+_ONE_CORE = 1 << 17  # multiply-accumulates of a product, half of what OpenBLAS divides among threads
 _AT_ONCE = 512  # frames, 8 s, on their way from samples to probabilities
 _PIECE = 640  # outputs, 20 s, that are looked at together in a long recording
 _AROUND = 112  # outputs to either side that are looked at with them, for all of the above depends on less
@@ -115,11 +116,11 @@ def _network(image: Samples) -> Samples:
     w = load_weights()
     hidden = _convolve(image[:, :, None], w.stem1, 3, 5, 1) + w.stem1_bias
     hidden = _convolve(_relu(hidden), w.stem2, 4, 3, 2) + w.stem2_bias
-    hidden = _relu(_relu(hidden).reshape(len(hidden), -1) @ w.project + w.project_bias)
+    hidden = _relu(_product(_relu(hidden).reshape(len(hidden), -1), w.project) + w.project_bias)
     for dilation, weight, bias in zip(DILATIONS, w.blocks, w.blocks_bias, strict=True):
         inner = hidden[dilation:-dilation]
         moments = np.concatenate((hidden[: -2 * dilation], inner, hidden[2 * dilation :]), axis=1)
-        hidden = inner + _relu(moments @ weight + bias)
+        hidden = inner + _relu(_product(moments, weight) + bias)
     return np.asarray(1.0 / (1.0 + np.exp(-(hidden @ w.head + w.head_bias))), np.float32)
 
 
@@ -137,7 +138,7 @@ def spectrogram(waveform: Samples) -> Samples:
     for start in range(0, len(frames), _AT_ONCE):
         spectrum = np.fft.rfft(frames[start : start + _AT_ONCE] * analysis_window())
         power = (np.square(spectrum.real) + np.square(spectrum.imag)).astype(np.float32)
-        level[start : start + _AT_ONCE] = np.log10(power @ filterbank() + np.float32(1e-25))
+        level[start : start + _AT_ONCE] = np.log10(_product(power, filterbank()) + np.float32(1e-25))
     loudest = _running_max(level.max(axis=1, initial=-25.0), LOUDEST_REACH)
     image = np.maximum(level - loudest[:, None] + np.float32(DECADES), np.float32(0)) / np.float32(3)
     image[loudest < SILENCE] = 0
@@ -250,7 +251,16 @@ def _convolve(image: Samples, weight: Samples, moments: int, bands: int, step: i
     padded = np.pad(image, ((0, 0), (half, half), (0, 0)))
     cut = np.lib.stride_tricks.sliding_window_view(padded, (moments, bands), axis=(0, 1))[::step, ::2]
     rows = np.ascontiguousarray(cut.transpose(0, 1, 3, 4, 2)).reshape(-1, len(weight))
-    return np.asarray((rows @ weight).reshape(*cut.shape[:2], -1), np.float32)
+    return np.asarray(_product(rows, weight).reshape(*cut.shape[:2], -1), np.float32)
+
+
+def _product(rows: npt.NDArray[Any], weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return `rows @ weight` in pieces that OpenBLAS computes on one core.
+
+    Its other threads go on spinning for a while, and torch's wait for their cores: `predict` took twice as long.
+    """
+    step = max(1, _ONE_CORE // weight.size)
+    return np.concatenate([rows[start : start + step] @ weight for start in range(0, max(1, len(rows)), step)])
 
 
 def _relu(values: Samples) -> Samples:
