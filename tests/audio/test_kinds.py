@@ -13,13 +13,13 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
 from audio_files import encode
+from fuzz.inputs import Pipe
 from helpers import encoded, speech
 from speech_emotion_vit import AudioError
 from speech_emotion_vit.audio.reader import AudioReader
@@ -88,19 +88,6 @@ def test_what_is_no_recording_is_named_with_what_helps(tmp_path: Path, kind: str
         assert said in message
         assert message.isprintable()
         assert len(message) < 300 + len(str(path))
-
-
-class Pipe(io.RawIOBase):
-    """A stream without seek."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = io.BytesIO(data)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self.data.readinto(buffer)
 
 
 @pytest.mark.parametrize("form", sorted(set(soundfile.available_formats()) - {"RAW", "SD2"}))

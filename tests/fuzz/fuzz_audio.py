@@ -39,19 +39,6 @@ COMMAND_EVERY = 5000
 PATIENCE = 300.0  # seconds of wall time until a process counts as hanging, on a busy machine
 
 
-class Pipe(io.RawIOBase):
-    """A stream without seek, as a socket or a pipe is one."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = io.BytesIO(data)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self.data.readinto(buffer)
-
-
 def read(source: Any) -> float:
     """Read everything, check every block, and return the duration in seconds."""
     from speech_emotion_vit.audio.reader import AudioReader
@@ -112,7 +99,7 @@ def attempt(number: int, suffix: str, data: bytes, folder: Path, classifier: Any
             path.write_bytes(data)
             read(path)
         elif number % 4 == 2:
-            read(Pipe(data))
+            read(inputs.Pipe(data))
         else:
             read(data)
     except AudioError as error:

@@ -6,6 +6,7 @@ import functools
 import io
 import random
 import struct
+from typing import Any
 
 import av
 import numpy as np
@@ -16,6 +17,19 @@ INTERESTING = (0, 1, 2, 3, 4, 6, 16, 64, 255, 256, 1024, 4000, 16_000, 384_000, 
 INTERESTING += (0xFFFF, 0x10000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF, 0xF000_0000, 1 << 40, (1 << 63) - 1, 1 << 63)
 FLOATS = (float("nan"), float("inf"), float("-inf"), 1e-40, 5e-324, 1e30, 3.4e38, 1.7e308, -0.0)
 LENGTHS = (1, 7, 160, 1600, 4800)  # samples
+
+
+class Pipe(io.RawIOBase):
+    """A stream without seek, as a socket or a pipe is one."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = io.BytesIO(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self.data.readinto(buffer)
 
 
 @functools.lru_cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import textwrap
@@ -72,12 +71,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(tenths, 600)
     hours = f"{minutes // 60}:{minutes % 60:02}" if minutes >= 60 else f"{minutes}"
     return f"{hours}:{rest // 10:02}.{rest % 10}"
-
-
-def shown_path(path: str) -> str:
-    """Return a path from here on, where that is shorter."""
-    try:
-        near = os.path.relpath(path)
-    except (OSError, ValueError):
-        return path
-    return near if len(near) < len(path) and not near.startswith("..") else path

@@ -55,11 +55,6 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def as_float(value: object) -> object:
-    """Return a whole number of JSON as the float it stands for; a giant stays what it is, and is refused as such."""
-    return float(value) if type(value) is int and abs(value) < 1 << 53 else value
-
-
 @dataclass(frozen=True, kw_only=True)
 class FrontendConfig:
     """How a waveform becomes the log-Mel image the network sees.

@@ -26,7 +26,7 @@ from ...model.frontend import LogMel
 from ..data.augment import Degradation, change_speed, degrade, pad
 from ..data.features import FULL_SCALE, Store
 from ..data.rows import Indices, images_of
-from .teacher import DIM, HEADS, LEVEL, MELS, MLP_DIM, TOKEN_SAMPLES, SpeechEncoder
+from .teacher import DIM, HEADS, LEVEL, LOUDEST, MELS, MLP_DIM, TOKEN_SAMPLES, SpeechEncoder
 
 SHORTEST, LONGEST, STEP = 75, 250, 25  # tokens of an example, 20 ms each; all of a batch are of one length
 SPEED_SHARE, SLOWEST, FASTEST = 0.6, 0.87, 1.15
@@ -36,7 +36,6 @@ DEGRADED_SHARE = 0.35
 DEGRADATION = Degradation(nothing=0.0, noise=0.5, quietest_db=50.0, loudest_db=10.0)
 MEASURED, AT_ONCE = 384, 16  # examples of the longest length that tell what the teacher usually says at which place
 SMOOTH = 9  # tokens over which this is averaged
-LOUDEST = 1.6  # decades: the loudest band of speech with a peak of 1
 
 logger = logging.getLogger(__name__)
 
@@ -156,12 +155,7 @@ class FrameMatching(nn.Module):
         if rng.random() < SILENCE_SHARE:
             waveform = pad(waveform, 0, 1, rng)[:samples]  # a quiet room over all of it
         if rng.random() < DEGRADED_SHARE:
-            waveform = degrade(
-                waveform,
-                rng,
-                bank=lambda rng: self._clip(int(rng.integers(len(self.clips))), rng),
-                settings=DEGRADATION,
-            )
+            waveform = degrade(waveform, rng, bank=self._any_clip, settings=DEGRADATION)
         return np.asarray(waveform * (LEVEL / max(float(np.abs(waveform).max()), 1e-6)), np.float32)
 
     def _any_clip(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:

@@ -35,18 +35,9 @@ LEVEL = 0.9  # of the peak: the encoder hears levels, the student does not
 LOUDEST = 1.6  # decades of power of the loudest band of a clip at that level, the mean over the corpora
 TOKEN_SAMPLES = 320  # two frames: a token every 20 ms
 
-FRONTEND = FrontendConfig(
-    window_seconds=30.0,
-    window_hop_seconds=30.0,
-    n_fft=400,
-    win_length=400,
-    hop_length=160,
-    window="hann",
-    n_mels=MELS,
-    columns=128,
-)
-"""Whisper's front-end as far as the powers of its bands; at the very start and end of a clip it is mirrored there, zero
-here, which the two frames at either end feel."""
+FRONTEND = FrontendConfig.frames()
+"""The students' front-end is Whisper's as far as the powers of its bands; at the very start and end of a clip it is
+mirrored there, zero here, which the two frames at either end feel."""
 
 
 def read_teacher(folder: Path | None = None) -> dict[str, Tensor]:
