@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 import torch
 from tqdm import tqdm
 
@@ -75,6 +74,8 @@ def default_cache() -> Path:
     """Return where stores are kept: ``$SPEECH_EMOTION_VIT_CACHE``, else the user's cache folder."""
     if folder := os.environ.get("SPEECH_EMOTION_VIT_CACHE"):
         return Path(folder)
+    import platformdirs
+
     return platformdirs.user_cache_path("speech-emotion-vit", appauthor=False) / "features"
 
 
