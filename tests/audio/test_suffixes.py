@@ -10,13 +10,11 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner
 
 from audio_files import pieces
 from helpers import encoded, speech
 from speech_emotion_vit.audio.reader import AudioReader
 from speech_emotion_vit.audio.suffixes import AUDIO_SUFFIXES, AV_SUFFIXES, find_audio
-from speech_emotion_vit.cli import main
 
 # Suffix -> container and codec of FFmpeg, for what it can write.
 BY_FFMPEG = {
@@ -138,13 +136,3 @@ def test_typescript_is_no_transport_stream(tmp_path: Path) -> None:
     search = find_audio(tmp_path)
     assert sorted(map(os.path.basename, search.paths)) == ["film.ts", "pipe.ts"]
     assert search.passed_over() == "2 files are passed over, not named like audio: 1 .mts, 1 .ts"
-
-
-def test_the_command_line_says_how_many(tmp_path: Path) -> None:
-    for suffix in ("wav", "mov", "mpga"):
-        (tmp_path / f"clip.{suffix}").write_bytes(recording(suffix))
-    (tmp_path / "notes.txt").touch()
-    done = CliRunner().invoke(main, ["predict", "--backend", "onnx", str(tmp_path)])
-    assert done.exit_code == 0
-    assert len(done.stdout.splitlines()) == 3
-    assert f"Note: {tmp_path}: 1 file is passed over, not named like audio: 1 .txt" in done.stderr

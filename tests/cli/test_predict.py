@@ -13,9 +13,12 @@ from pathlib import Path
 
 import click
 import pytest
+import soundfile
+from click.testing import CliRunner
 
+from audio_files import encode
 from faults import unprivileged
-from helpers import CLIPS, ROOT
+from helpers import CLIPS, ROOT, encoded, speech
 from speech_emotion_vit import EmotionClassifier
 from speech_emotion_vit.cli import COMMANDS, main
 from speech_emotion_vit.cli._inputs import sources
@@ -223,3 +226,16 @@ def test_the_version_is_the_packages() -> None:
     import speech_emotion_vit
 
     assert run("--version").stdout.decode().split()[-1] == speech_emotion_vit.__version__
+
+
+def test_a_folder_is_searched_for_all_that_can_be_read_and_the_rest_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "clip.wav").write_bytes(CLIPS[0].read_bytes())
+    (tmp_path / "clip.mov").write_bytes(encode("mp4", speech(2.0)))
+    (tmp_path / "clip.mpga").write_bytes(
+        encoded(0.3 * speech(2.0), 16_000, format="MP3", subtype=soundfile.default_subtype("MP3"))
+    )
+    (tmp_path / "notes.txt").touch()
+    done = CliRunner().invoke(main, ["predict", "--backend", "onnx", str(tmp_path)])
+    assert done.exit_code == 0
+    assert len(done.stdout.splitlines()) == 3
+    assert f"Note: {tmp_path}: 1 file is passed over, not named like audio: 1 .txt" in done.stderr
