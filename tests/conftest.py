@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
     from speech_emotion_vit import EmotionClassifier
 
 pytest_plugins = ["hub_client", "tiny_networks", "training_runs"]
+
+# A shell lets what it starts in the background ignore Ctrl-C, and so would the processes that tests start and stop.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each, for it and the processes it starts; before torch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")

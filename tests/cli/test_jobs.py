@@ -70,8 +70,6 @@ def started(output: Path, *arguments: object) -> subprocess.Popen[str]:
         [*PREDICT, *map(str, arguments), "--output", str(output), "--batch-size", "1"],
         stderr=subprocess.PIPE,
         text=True,
-        # A shell lets what it starts in the background ignore this signal, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and not (output.exists() and output.stat().st_size > 2000):
         time.sleep(0.005)
