@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from .errors import ConfigError, shown
+from .errors import ConfigError, quoted
 from .prediction import Prediction, Segment
 
 A = TypeVar("A", Prediction, Segment)
@@ -29,21 +29,21 @@ class Choice:
 
     def __init__(self, known: Sequence[str], labels: Iterable[str] | None, threshold: float) -> None:
         if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
-            raise ConfigError(f"threshold must be a probability from 0 to 1, not {shown(threshold)}")
+            raise ConfigError(f"threshold must be a probability from 0 to 1, not {quoted(threshold)}")
         self._threshold = float(threshold)
         self.labels = tuple(known)
         self._narrowed = labels is not None
         if labels is None:
             return
         if isinstance(labels, str) or not isinstance(labels, Iterable):
-            raise ConfigError(f"labels must be a list of labels of this model, not {shown(labels)}")
+            raise ConfigError(f"labels must be a list of labels of this model, not {quoted(labels)}")
         asked = list(labels)
         for label in asked:
             if label not in known:
-                raise ConfigError(f"this model has no label {shown(label)}: choose among {', '.join(known)}")
+                raise ConfigError(f"this model has no label {quoted(label)}: choose among {', '.join(known)}")
         self.labels = tuple(label for label in known if label in asked)
         if len(self.labels) < 2:
-            raise ConfigError(f"labels must be at least two, of which one is the answer, not {shown(asked)}")
+            raise ConfigError(f"labels must be at least two, of which one is the answer, not {quoted(asked)}")
 
     def said_of(self, answer: Prediction) -> Prediction:
         """Return what `of` does, with a warning where no label is sure enough."""

@@ -14,7 +14,7 @@ from .backends.base import Backend, Floats
 from .backends.load import BackendName, Device, DType, load_backend
 from .batch import Batcher, Clip
 from .choice import Choice
-from .errors import AudioError, ConfigError, shown
+from .errors import AudioError, ConfigError, quoted
 from .explain import Explanation, explain
 from .files import whole_file
 from .model.config import TIMELINE_HOP, ClassifierConfig
@@ -281,7 +281,7 @@ class EmotionClassifier:
     ) -> Iterator[Prediction | AudioError]:
         """Yield what `predict_batch` returns, in order, as it becomes known; memory does not grow with their number."""
         if errors not in ("raise", "return"):
-            raise ConfigError(f"errors must be 'raise' or 'return', not {shown(errors)}")
+            raise ConfigError(f"errors must be 'raise' or 'return', not {quoted(errors)}")
         choice = Choice(self.labels, labels, threshold)
         audios = several(audios)
         batch_size = require_batch_size(batch_size)

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from .errors import ConfigError, shown
+from .errors import ConfigError, quoted
 
 T = TypeVar("T")
 
@@ -33,11 +33,11 @@ def decode(kind: type[T], values: object, what: str) -> T:
         ConfigError: it is no object, a key is unknown or missing, or a value is not what its annotation says.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{what} must be a JSON object, not {shown(values)}")
+        raise ConfigError(f"{what} must be a JSON object, not {quoted(values)}")
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(fields)):
         known = ", ".join(sorted(fields))
-        raise ConfigError(f"{what} has unknown keys {shown(unknown)}; this version knows {known}")
+        raise ConfigError(f"{what} has unknown keys {quoted(unknown)}; this version knows {known}")
     if missing := [name for name, field in fields.items() if name not in values and _is_required(field)]:
         raise ConfigError(f"{what}: {', '.join(missing)} missing")
     hints = _hints(cast("Any", kind))
@@ -53,7 +53,7 @@ def decode_one_of(kinds: tuple[Any, ...], values: object) -> Any:
     by_name = {getattr(kind, TAG): kind for kind in kinds}
     name = values.get(TAG, next(iter(by_name))) if isinstance(values, Mapping) else next(iter(by_name))
     if not isinstance(name, str) or name not in by_name:
-        raise ConfigError(f"{TAG} must be one of {', '.join(by_name)}, not {shown(name)}")
+        raise ConfigError(f"{TAG} must be one of {', '.join(by_name)}, not {quoted(name)}")
     return decode(by_name[name], values, "network")
 
 
@@ -80,7 +80,7 @@ def _value(hint: Any, value: object, name: str) -> Any:
     try:
         return msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{name} must be {_wanted(hint)}, not {shown(value)}") from error
+        raise ConfigError(f"{name} must be {_wanted(hint)}, not {quoted(value)}") from error
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

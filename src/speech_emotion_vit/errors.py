@@ -63,11 +63,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
-def shown(value: object) -> str:
-    """Return how a wrong value looks, on one line and cut short."""
+def quoted(value: object) -> str:
+    """Return a wrong value for a message: its `repr`, on one line and cut short."""
     try:
         text = printable(repr(value))
-    except Exception:  # of a stranger's class
+    except Exception:  # the class of the caller may fail here
         text = object.__repr__(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
 

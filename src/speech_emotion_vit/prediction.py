@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConfigError, shown
+from .errors import ConfigError, quoted
 from .extras import require
 from .files import whole_file
 from .pictures import NOBODY, colours, plain, save_picture, time_axis, title
@@ -54,7 +54,7 @@ class _Ranked:
             ConfigError: `k` is not a whole number of at least 1.
         """
         if not hasattr(k, "__index__") or k < 1:
-            raise ConfigError(f"top(k) needs a whole k of at least 1, not {shown(k)}")
+            raise ConfigError(f"top(k) needs a whole k of at least 1, not {quoted(k)}")
         if not self.speech:
             return []
         return sorted(self.probabilities.items(), key=lambda item: -item[1])[:k]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .backends.export import onnx_bytes
-from .errors import ConfigError, PublishError, one_line, shown
+from .errors import ConfigError, PublishError, one_line, quoted
 from .model.config import CONFIG_FILE, WEIGHTS_FILE
 from .weights.card import CARD_FILE, PLACE, CardFacts, card_for, gaps
 from .weights.checkpoint import load_arrays
@@ -109,7 +109,7 @@ def _require_name(repo_id: str) -> None:
     except HFValidationError as error:
         raise ConfigError(f"{repo_id[:100]!r} is no name the Hub allows ({one_line(error)[:200]})") from error
     if not _REPOSITORY.fullmatch(repo_id):
-        raise ConfigError(f"{shown(repo_id)} does not say whose repository it is: give org/name")
+        raise ConfigError(f"{quoted(repo_id)} does not say whose repository it is: give org/name")
 
 
 def _send(

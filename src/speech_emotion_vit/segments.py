@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, NamedTuple, TypeAlias, cast
 
-from .errors import ConfigError, one_line, printable, shown
+from .errors import ConfigError, one_line, printable, quoted
 from .files import read_text
 
 MAX_BYTES = 64 * 2**20  # of a file of segments; a day of speech has one
@@ -148,12 +148,12 @@ def _turn_of(item: Any) -> Turn:
     elif hasattr(item, "start") and hasattr(item, "end"):  # faster-whisper's, pyannote's; some of them are tuples
         values = [getattr(item, name, None) for name in Turn._fields]
     elif isinstance(item, (str, bytes)) or not hasattr(item, "__len__") or not 2 <= len(item) <= 4:
-        raise ValueError(f"is {shown(item)}, not (start, end), with a speaker and a text behind them if you like")
+        raise ValueError(f"is {quoted(item)}, not (start, end), with a speaker and a text behind them if you like")
     else:
         values = list(item)
     start, end, *more = values
     if any(isinstance(each, (str, bytes, bool)) or not hasattr(each, "__float__") for each in (start, end)):
-        raise ValueError(f"has start {shown(start)} and end {shown(end)}: both must be numbers of seconds")
+        raise ValueError(f"has start {quoted(start)} and end {quoted(end)}: both must be numbers of seconds")
     return _checked(
         float(cast(Any, start)), float(cast(Any, end)), *(None if _missing(each) else str(each) for each in more)
     )
@@ -184,13 +184,13 @@ def _rttm(text: str, recording: str) -> Parts:
     rows = [(number, row) for number, row in rows if row and row[0] == "SPEAKER"]
     for number, row in rows:
         if len(row) < 8:
-            raise ValueError(f"{shown(' '.join(row))} has {len(row)} fields, a SPEAKER line of RTTM has 10", number)
+            raise ValueError(f"{quoted(' '.join(row))} has {len(row)} fields, a SPEAKER line of RTTM has 10", number)
     names = list(dict.fromkeys(row[1] for _, row in rows))
     if len(names) > 1:
         stem = PurePath(recording).stem
         wanted = [name for name in names if name in (stem, os.path.basename(recording), recording)]
         if not wanted:
-            raise ValueError(f"it is of {len(names)} recordings, {', '.join(names[:5])}: none is called {shown(stem)}")
+            raise ValueError(f"it is of {len(names)} recordings, {', '.join(names[:5])}: none is called {quoted(stem)}")
         rows = [(number, row) for number, row in rows if row[1] == wanted[0]]
     for number, row in rows:
         start, duration = _number(row[3], number), _number(row[4], number)
@@ -213,7 +213,7 @@ def _cues(text: str, recording: str) -> Parts:
         number += 1
         if arrow is None:
             if "-->" in lines[number - 1]:
-                raise ValueError(f"{shown(lines[number - 1])} is no pair of times", number)
+                raise ValueError(f"{quoted(lines[number - 1])} is no pair of times", number)
             continue
         at = number
         said = []
@@ -262,7 +262,7 @@ def _table(text: str, recording: str) -> Parts:
                 continue
         cells = {key: row[place].strip() for key, place in places.items() if place < len(row)}
         if not cells.get("start") or not (cells.get("end") or cells.get("duration")):
-            raise ValueError(f"{shown(delimiter.join(row))} has no start and end", number)
+            raise ValueError(f"{quoted(delimiter.join(row))} has no start and end", number)
         if "file" in cells and not _same_recording(cells["file"], recording):
             continue
         start = scale * _time(cells["start"], number)
@@ -311,7 +311,7 @@ def _number(text: str, line: int) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"{shown(text)} is no number of seconds", line) from None
+        raise ValueError(f"{quoted(text)} is no number of seconds", line) from None
 
 
 def _time(text: str, line: int) -> float:

@@ -13,7 +13,7 @@ from .audio.inputs import as_array, describe
 from .audio.reader import Channel, Intake, check_rate, pcm_blocks
 from .backends.base import Backend
 from .choice import Choice
-from .errors import AudioError, ConfigError, shown
+from .errors import AudioError, ConfigError, quoted
 from .model.config import TIMELINE_HOP
 from .prediction import Segment
 from .windows import NOBODY, Segmenter, seconds
@@ -111,7 +111,7 @@ class EmotionStream:
         self._check_open()
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise AudioError(
-                f"stream: a chunk at {shown(sampling_rate)} Hz in a stream at {self.sampling_rate} Hz: flush it and "
+                f"stream: a chunk at {quoted(sampling_rate)} Hz in a stream at {self.sampling_rate} Hz: flush it and "
                 "start another, or resample the chunk"
             )
         frames = self._frames(chunk)
@@ -133,7 +133,7 @@ class EmotionStream:
         self._check_open()
         if seconds("gap", duration) > MAX_GAP:
             raise ConfigError(
-                f"gap must be at most {MAX_GAP:,.0f} seconds, not {shown(duration)}: call reset() to begin anew"
+                f"gap must be at most {MAX_GAP:,.0f} seconds, not {quoted(duration)}: call reset() to begin anew"
             )
         missing = round(duration * self.sampling_rate)
         segments: list[Segment] = []

@@ -13,7 +13,7 @@ import numpy as np
 from .audio.reader import Samples, windows, without_offset
 from .audio.speech import keep_speech, spoken_blocks
 from .backends.base import Backend, Floats
-from .errors import ConfigError, shown
+from .errors import ConfigError, quoted
 from .model.config import TIMELINE_HOP, FrontendConfig
 from .prediction import Segment
 
@@ -279,7 +279,7 @@ def require_batch_size(batch_size: int) -> int:
         ConfigError: it is not a whole number of at least 1.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise ConfigError(f"batch_size must be a whole number of at least 1, not {shown(batch_size)}")
+        raise ConfigError(f"batch_size must be a whole number of at least 1, not {quoted(batch_size)}")
     return int(batch_size)
 
 
@@ -290,9 +290,9 @@ def seconds(name: str, value: float) -> float:
         ConfigError: it is not a number from 0 to 1e9.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise ConfigError(f"{name} must be a number of seconds, not {shown(value)}")
+        raise ConfigError(f"{name} must be a number of seconds, not {quoted(value)}")
     if not 0 <= value <= MAX_SECONDS:  # also true for NaN
-        raise ConfigError(f"{name} must be from 0 to {MAX_SECONDS:,.0f} seconds, not {shown(value)}")
+        raise ConfigError(f"{name} must be from 0 to {MAX_SECONDS:,.0f} seconds, not {quoted(value)}")
     return float(value)
 
 
@@ -300,7 +300,7 @@ def _hop_samples(hop: float, rate: int) -> int:
     samples = round(seconds("hop", hop) * rate)
     if samples < 1:
         raise ConfigError(
-            f"hop must be at least one sample, {1 / rate:g} s, not {shown(hop)}: 1.0 is a segment per second"
+            f"hop must be at least one sample, {1 / rate:g} s, not {quoted(hop)}: 1.0 is a segment per second"
         )
     return samples
 
@@ -312,10 +312,10 @@ def _window_samples(window: float | None, frontend: FrontendConfig) -> int:
     if samples < frontend.win_length:
         frame = frontend.win_length / frontend.sampling_rate
         raise ConfigError(
-            f"window of {shown(window)} s is shorter than one frame of {frame:g} s: give seconds, such as 2.0"
+            f"window of {quoted(window)} s is shorter than one frame of {frame:g} s: give seconds, such as 2.0"
         )
     if samples > frontend.window_samples:
         raise ConfigError(
-            f"window of {shown(window)} s is longer than the {frontend.window_seconds:g} s the model sees"
+            f"window of {quoted(window)} s is longer than the {frontend.window_seconds:g} s the model sees"
         )
     return samples

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from ..errors import AudioError, ConfigError, printable, shown
+from ..errors import AudioError, ConfigError, printable, quoted
 from .kinds import is_base64
 from .suffixes import AUDIO_SUFFIXES
 
@@ -105,7 +105,7 @@ def _of_others(source: Any, name: str) -> npt.NDArray[Any]:
     if hasattr(source, "columns"):
         if all(getattr(kind, "kind", "O") in "iuf" for kind in getattr(source, "dtypes", ["O"])):
             raise AudioError(f"{name}: is a table: if its columns are channels, pass table.to_numpy()")
-        raise AudioError(f"{name}: is a table: call predict_batch(table[{shown(_column(source))}])")
+        raise AudioError(f"{name}: is a table: call predict_batch(table[{quoted(_column(source))}])")
     if callable(getattr(source, "to_numpy", None)):
         samples: npt.NDArray[Any] = _array_of(source.to_numpy(), name)
         return samples
@@ -113,7 +113,7 @@ def _of_others(source: Any, name: str) -> npt.NDArray[Any]:
         try:
             return np.asarray(source)
         except Exception as error:  # of a stranger's class
-            raise AudioError(f"{name}: cannot be made an array ({shown(error)}): pass a numpy array") from error
+            raise AudioError(f"{name}: cannot be made an array ({quoted(error)}): pass a numpy array") from error
     raise AudioError(f"{name}: cannot read audio from {type(source).__name__}: {_instead(source)}")
 
 
@@ -163,13 +163,13 @@ def missing(path: str) -> str:
     if not bare:
         return "the name is empty: pass a path"
     if bare != path and os.path.lexists(bare):
-        return f"no such file, but {shown(bare)} is there: leave out what surrounds the name"
+        return f"no such file, but {quoted(bare)} is there: leave out what surrounds the name"
     if is_base64(path):
         return "is text in base64 and no path: pass base64.b64decode(text)"
     if os.path.islink(path):
         return "no such file: it is a link to what is not there"
     if "\\" in path and os.path.lexists(turned := path.replace("\\", "/")):
-        return f"no such file, but {shown(turned)} is there: write / for \\"
+        return f"no such file, but {quoted(turned)} is there: write / for \\"
     if glob.has_magic(path):
         with contextlib.suppress(re.error, OSError, ValueError):
             count = len(glob.glob(path, recursive=True))
@@ -191,12 +191,12 @@ def _of_mapping(source: Mapping[Any, Any], name: str) -> tuple[Any, Any]:
         if value is None:
             continue
         if isinstance(value, (list, np.ndarray)) and not rates:
-            raise AudioError(f"{name}: holds columns: call predict_batch(columns[{shown(key)}])")
+            raise AudioError(f"{name}: holds columns: call predict_batch(columns[{quoted(key)}])")
         samples, own = take_apart(value, name)
         return samples, source[rates[0]] if rates and own is None and not is_encoded(samples) else own
-    keys = ", ".join(shown(key) for key in list(source)[:6]) or "no keys"
+    keys = ", ".join(quoted(key) for key in list(source)[:6]) or "no keys"
     inside = next((key for key, value in source.items() if _is_piece(value)), None)
-    how = "{'array': samples, 'sampling_rate': 16000}" if inside is None else f"the item [{shown(inside)}] of it"
+    how = "{'array': samples, 'sampling_rate': 16000}" if inside is None else f"the item [{quoted(inside)}] of it"
     raise AudioError(f"{name}: no audio under the keys of this dict ({keys}): pass {how}")
 
 
@@ -213,7 +213,7 @@ def _of_list(source: list[Any] | tuple[Any, ...], name: str) -> npt.NDArray[Any]
     if found.dtype.kind == "i":
         raise AudioError(f"{name}: integers without a width: pass numpy.array(samples, 'int16') with sampling_rate=")
     if found.dtype.kind != "f":
-        raise AudioError(f"{name}: holds {shown(first)}, which is no sample: pass numbers from -1 to 1")
+        raise AudioError(f"{name}: holds {quoted(first)}, which is no sample: pass numbers from -1 to 1")
     return found
 
 
@@ -283,7 +283,7 @@ def several(audios: Any) -> Iterable[Any]:
         raise ConfigError(f"{name} holds a piece of audio under each key: pass list(dict.values())")
     if hasattr(audios, "columns") or isinstance(audios, Mapping):
         what = "a table" if hasattr(audios, "columns") else "a dict"
-        raise ConfigError(f"{name} is {what}: pass one of its columns, such as table[{shown(_column(audios))}]")
+        raise ConfigError(f"{name} is {what}: pass one of its columns, such as table[{quoted(_column(audios))}]")
     if isinstance(audios, (list, tuple)) and audios and isinstance(audios[0], (float, np.floating)):
         raise one
     if getattr(audios, "ndim", None) in (0, 1) and not _is_tensor(audios):
@@ -293,7 +293,7 @@ def several(audios: Any) -> Iterable[Any]:
     elif getattr(audios, "ndim", 2) < 2:
         raise one
     if not hasattr(audios, "__iter__") and not hasattr(audios, "__getitem__"):
-        raise ConfigError(f"audios must be a list of pieces of audio, not {shown(audios)}")
+        raise ConfigError(f"audios must be a list of pieces of audio, not {quoted(audios)}")
     return audios  # type: ignore[no-any-return]
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from ..errors import AudioError, ConfigError, printable, shown
+from ..errors import AudioError, ConfigError, printable, quoted
 from .decode import EncodedAudio
 from .inputs import as_array, as_frames, describe, is_encoded, take_apart
 from .on_device import OnDevice, on_device
@@ -64,7 +64,7 @@ def check_rate(rate: float | None, name: str) -> int:
         AudioError: it is not a whole number from 4000 to 384000.
     """
     if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)) or rate != rate // 1:
-        raise AudioError(f"{name}: sampling rate must be a whole number of Hz, not {shown(rate)}")
+        raise AudioError(f"{name}: sampling rate must be a whole number of Hz, not {quoted(rate)}")
     if not MIN_RATE <= rate <= MAX_RATE:
         raise AudioError(f"{name}: sampling rate {int(rate)} Hz is out of range: {MIN_RATE} to {MAX_RATE} Hz")
     return int(rate)
@@ -79,7 +79,7 @@ def check_channel(channel: Channel) -> Channel:
     if isinstance(channel, str) and channel == "mix":
         return "mix"
     if isinstance(channel, bool) or not isinstance(channel, (int, np.integer)) or channel < 0:
-        raise ConfigError(f"channel must be 'mix' or a number from 0, the first, not {shown(channel)}")
+        raise ConfigError(f"channel must be 'mix' or a number from 0, the first, not {quoted(channel)}")
     return int(channel)
 
 
@@ -92,7 +92,7 @@ def check_track(track: int | None) -> int | None:
     if track is None:
         return None
     if isinstance(track, bool) or not isinstance(track, (int, np.integer)) or track < 0:
-        raise ConfigError(f"track must be None or a number from 0, the first audio track, not {shown(track)}")
+        raise ConfigError(f"track must be None or a number from 0, the first audio track, not {quoted(track)}")
     return int(track)
 
 
@@ -269,7 +269,7 @@ class AudioReader:
         if own is not None or (skip_rate and is_encoded(given)):
             if sampling_rate not in (None, own) and not skip_rate:
                 raise AudioError(
-                    f"{self.name}: has a rate of its own, {shown(own)}: leave out sampling_rate={shown(sampling_rate)}"
+                    f"{self.name}: has its own rate, {quoted(own)}: leave out sampling_rate={quoted(sampling_rate)}"
                 )
             sampling_rate = own
         self.file = printable(os.fsdecode(given)) if isinstance(given, (str, os.PathLike)) else self.name
@@ -295,7 +295,7 @@ class AudioReader:
         else:
             if sampling_rate is not None:
                 raise AudioError(
-                    f"{self.name}: files carry their own rate: leave out sampling_rate={shown(sampling_rate)}, "
+                    f"{self.name}: files carry their own rate: leave out sampling_rate={quoted(sampling_rate)}, "
                     "or decode the file and pass the array; for raw samples numpy.frombuffer(data, 'int16')"
                 )
             self._raw = self._encoded = EncodedAudio(given, self.name, track)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from ..errors import ConfigError, one_line, shown
+from ..errors import ConfigError, one_line, quoted
 from ..weights.resolve import ResolvedModel
 from .base import Backend
 
@@ -27,7 +27,7 @@ def load_backend(
         ConfigError: backend, device or type do not exist here.
     """
     if backend not in get_args(BackendName):
-        raise ConfigError(f"backend must be 'auto', 'torch' or 'onnx', not {shown(backend)}")
+        raise ConfigError(f"backend must be 'auto', 'torch' or 'onnx', not {quoted(backend)}")
     if (_installed() if backend == "auto" else backend) == "torch":
         try:
             from .torch import TorchBackend
@@ -37,9 +37,9 @@ def load_backend(
             ) from error
         return TorchBackend.load(resolved, device, dtype)
     if str(device).lower() not in ("auto", "cpu", "none"):
-        raise ConfigError(f"device {shown(device)} is not for the ONNX backend: pass 'cpu', or backend='torch'")
+        raise ConfigError(f"device {quoted(device)} is not for the ONNX backend: pass 'cpu', or backend='torch'")
     if str(dtype) not in ("float32", "torch.float32"):
-        raise ConfigError(f"dtype {shown(dtype)} is not for the ONNX backend: pass 'float32', or backend='torch'")
+        raise ConfigError(f"dtype {quoted(dtype)} is not for the ONNX backend: pass 'float32', or backend='torch'")
     from .onnx import OnnxBackend
 
     return OnnxBackend.load(resolved)

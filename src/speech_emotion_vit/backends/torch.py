@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, WeightsError, one_line, shown
+from ..errors import ConfigError, WeightsError, one_line, quoted
 from ..model.config import ClassifierConfig, FrontendConfig
 from ..model.frontend import LogMel
 from ..model.mel import mel_edges
@@ -189,7 +189,7 @@ def find_device(device: str | int | torch.device | None) -> torch.device:
             reason = f"torch sees {torch.cuda.device_count()} CUDA devices here"
         torch.zeros(1, device=chosen).cpu()  # there and back: the device "meta" has no values to give
         return chosen
-    raise ConfigError(f"device {shown(wanted)} cannot be used ({reason}): pass 'auto' or 'cpu'")
+    raise ConfigError(f"device {quoted(wanted)} cannot be used ({reason}): pass 'auto' or 'cpu'")
 
 
 def find_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -202,4 +202,4 @@ def find_dtype(dtype: str | torch.dtype) -> torch.dtype:
         if dtype in (name, getattr(torch, name)):
             kind: torch.dtype = getattr(torch, name)
             return kind
-    raise ConfigError(f"dtype must be {', '.join(map(repr, DTYPES[:-1]))} or {DTYPES[-1]!r}, not {shown(dtype)}")
+    raise ConfigError(f"dtype must be {', '.join(map(repr, DTYPES[:-1]))} or {DTYPES[-1]!r}, not {quoted(dtype)}")

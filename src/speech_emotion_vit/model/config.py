@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ..decoding import check, decode, decode_one_of
-from ..errors import ConfigError, shown
+from ..errors import ConfigError, quoted
 
 if TYPE_CHECKING:
     from msgspec import Meta
@@ -119,7 +119,7 @@ class FrontendConfig:
             ("hop_length", self.win_length),
         ):
             value = getattr(self, name)
-            _require(value <= high, f"{name} must be at most {high:g} here, not {shown(value)}")
+            _require(value <= high, f"{name} must be at most {high:g} here, not {quoted(value)}")
         _require(
             self.f_min >= 0 and self.f_min + MIN_BANDWIDTH <= self.f_max <= self.sampling_rate / 2,
             f"0 <= f_min < f_max <= {self.sampling_rate / 2:g} Hz must hold, at least {MIN_BANDWIDTH:g} Hz apart, "
@@ -293,7 +293,7 @@ class FrameViTConfig:
         blocks = range(1, self.depth + 1)
         _require(
             len(self.pooled) > 0 and set(self.pooled) <= set(blocks) and sorted(set(self.pooled)) == list(self.pooled),
-            f"pooled must be ascending numbers of blocks from 1 to {self.depth}, not {shown(list(self.pooled))}",
+            f"pooled must be ascending numbers of blocks from 1 to {self.depth}, not {quoted(list(self.pooled))}",
         )
 
     @classmethod
@@ -353,15 +353,17 @@ class ClassifierConfig:
         check(self)
         _require(
             len(set(self.labels)) == len(self.labels) == self.model.num_classes and all(self.labels),
-            f"{self.model.num_classes} different non-empty labels are needed, not {shown(list(self.labels))}",
+            f"{self.model.num_classes} different non-empty labels are needed, not {quoted(list(self.labels))}",
         )
         columns = sorted(TABLE_COLUMNS & set(self.labels))
-        _require(not columns, f"labels cannot be called {shown(columns)}, as other columns of a table are: rename them")
+        _require(
+            not columns, f"labels cannot be called {quoted(columns)}, as other columns of a table are: rename them"
+        )
         for label in self.labels:  # they come from strangers, and go to terminals, tables and spreadsheets
             _require(
                 label.isprintable() and len(label) <= MAX_LABEL and label == label.strip() and label[0] not in FORMULA,
                 f"a label must be printable, at most {MAX_LABEL} characters, without space around it, and not begin "
-                f"with one of {FORMULA}, as formulas of spreadsheets do, not {shown(label)}: rename it",
+                f"with one of {FORMULA}, as formulas of spreadsheets do, not {quoted(label)}: rename it",
             )
         spectrogram = (self.frontend.n_mels, self.frontend.columns)
         if isinstance(self.model, FrameViTConfig):

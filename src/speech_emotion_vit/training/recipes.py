@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
 from ..decoding import check, decode
-from ..errors import ConfigError, shown
+from ..errors import ConfigError, quoted
 from ..model.config import FrameViTConfig, FrontendConfig, ModelConfig, network_from_dict
 from .data.corpora import FREE, LABELLED, ORIGINAL
 from .data.dataset import NetworkConfig
@@ -163,13 +163,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", self.name) or not self.name.strip("."):
-            raise ConfigError(f"name must be 1 to 64 letters, digits and _.-, not dots alone, not {shown(self.name)}")
+            raise ConfigError(f"name must be 1 to 64 letters, digits and _.-, not dots alone, not {quoted(self.name)}")
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) < len(names):
-            raise ConfigError(f"stages must be different ones, at least one, not {shown(names)}")
+            raise ConfigError(f"stages must be different ones, at least one, not {quoted(names)}")
         if ORIGINAL not in self.versions or not set(self.versions) <= set(VERSIONS):
             raise ConfigError(
-                f"versions must be of {', '.join(VERSIONS)} and contain the first, not {shown(list(self.versions))}"
+                f"versions must be of {', '.join(VERSIONS)} and contain the first, not {quoted(list(self.versions))}"
             )
         others = FRAME_STAGES if isinstance(self.model, ModelConfig) else PAPER_STAGES
         if wrong := [stage.name for stage in self.stages if isinstance(stage, others)]:
@@ -317,7 +317,7 @@ class _Plain:
 def _stage(values: Mapping[str, Any]) -> AnyStage:
     name = values.get("stage")
     if not isinstance(name, str) or name not in STAGES:
-        raise ConfigError(f"stage must be one of {', '.join(STAGES)}, not {shown(name)}")
+        raise ConfigError(f"stage must be one of {', '.join(STAGES)}, not {quoted(name)}")
     try:
         return decode(STAGES[name], {key: value for key, value in values.items() if key != "stage"}, "it")
     except ConfigError as error:

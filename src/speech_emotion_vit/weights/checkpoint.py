@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from ..errors import ConfigError, WeightsError, one_line, shown
+from ..errors import ConfigError, WeightsError, one_line, quoted
 from ..files import open_regular, whole_file
 from ..model.config import CONFIG_FILE, WEIGHTS_FILE, ClassifierConfig
 from .manifest import parse_config, read_config_json
@@ -172,7 +172,7 @@ def load_checkpoint(
         with torch.inference_mode(False):
             return model.to(device).eval(), config
     except RuntimeError as error:
-        raise ConfigError(f"device {shown(str(device))} cannot be used ({one_line(error)}): pass 'cpu'") from error
+        raise ConfigError(f"device {quoted(str(device))} cannot be used ({one_line(error)}): pass 'cpu'") from error
 
 
 def load_weights(

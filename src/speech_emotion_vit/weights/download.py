@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from reprlib import repr as shown  # a server may announce anything
+from reprlib import repr as quoted  # a server may announce anything
 from typing import Any
 
 from ..errors import DownloadError, IntegrityError, WeightsError, one_line
@@ -167,7 +167,7 @@ class HubRepository:
         elif etag is None:
             _log.warning("%s is not verified: offline nobody says what it should be, for its cache has no links", path)
         if etag is not None and not _DIGEST.fullmatch(etag):
-            _log.warning("%s is not verified: %s announces %s, which is no digest", path, self.repo_id, shown(etag))
+            _log.warning("%s is not verified: %s announces %s, which is no digest", path, self.repo_id, quoted(etag))
             return None
         return etag
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 from msgspec import Meta
 
 from ..decoding import decode
-from ..errors import ConfigError, WeightsError, shown
+from ..errors import ConfigError, WeightsError, quoted
 from ..files import read_text, whole_file
 from ..model.config import ClassifierConfig
 
@@ -74,7 +74,7 @@ class Metric:
 
     def __post_init__(self) -> None:
         if self.interval is not None and self.interval[0] > self.interval[1]:
-            raise ConfigError(f"interval must be [low, high] with low <= high, not {shown(self.interval)}")
+            raise ConfigError(f"interval must be [low, high] with low <= high, not {quoted(self.interval)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ class Manifest:
             WeightsError: there is none; the message lists the names there are.
         """
         if name not in self.models:
-            raise WeightsError(f"no model is called {shown(name)}: choose one of {', '.join(self.models)}")
+            raise WeightsError(f"no model is called {quoted(name)}: choose one of {', '.join(self.models)}")
         return self.models[name]
 
 
@@ -272,23 +272,23 @@ _REMEDY = "correct the manifest, or reinstall speech-emotion-vit"
 
 def _parse_manifest(values: object, where: str) -> Manifest:
     if not isinstance(values, dict):
-        raise WeightsError(f"{where}: must be a JSON object, not {shown(values)}: {_REMEDY}")
+        raise WeightsError(f"{where}: must be a JSON object, not {quoted(values)}: {_REMEDY}")
     known = {field.name for field in dataclasses.fields(Manifest)}
     if unknown := sorted(set(values) - known):
-        raise WeightsError(f"{where}: unknown fields {shown(unknown)}: correct it, or upgrade speech-emotion-vit")
+        raise WeightsError(f"{where}: unknown fields {quoted(unknown)}: correct it, or upgrade speech-emotion-vit")
     if missing := sorted(known - set(values)):
         raise WeightsError(f"{where}: {', '.join(missing)} missing: {_REMEDY}")
     version, default, entries = (values[name] for name in ("schema_version", "default", "models"))
     if type(version) is not int or version != SCHEMA_VERSION:
         raise WeightsError(
-            f"{where}: schema_version is {shown(version)}, this speech-emotion-vit reads {SCHEMA_VERSION}: upgrade it"
+            f"{where}: schema_version is {quoted(version)}, this speech-emotion-vit reads {SCHEMA_VERSION}: upgrade it"
         )
     if not isinstance(entries, dict):
-        raise WeightsError(f"{where}: models must be a JSON object of models by name, not {shown(entries)}: {_REMEDY}")
+        raise WeightsError(f"{where}: models must be a JSON object of models by name, not {quoted(entries)}: {_REMEDY}")
     models = {name: _parse_entry(name, entry, where) for name, entry in entries.items()}
     if not isinstance(default, str) or default not in models:
         names = ", ".join(models) or "there are none"
-        raise WeightsError(f"{where}: default must be one of the models, {names}, not {shown(default)}: {_REMEDY}")
+        raise WeightsError(f"{where}: default must be one of the models, {names}, not {quoted(default)}: {_REMEDY}")
     for entry in models.values():
         _require_backbone(entry, models, where)
     return Manifest(schema_version=version, default=default, models=models)
@@ -309,7 +309,7 @@ def _require_backbone(entry: WeightEntry, models: Mapping[str, WeightEntry], whe
 def _parse_entry(name: str, values: object, where: str) -> WeightEntry:
     where = f"{where}: model {name!r}"
     if not isinstance(values, dict):
-        raise WeightsError(f"{where} must be a JSON object, not {shown(values)}: {_REMEDY}")
+        raise WeightsError(f"{where} must be a JSON object, not {quoted(values)}: {_REMEDY}")
     if missing := [key for key in _CONFIG_KEYS if values.get(key) is None]:
         raise WeightsError(f"{where}: {', '.join(missing)} missing: {_REMEDY}")
     own = {key: value for key, value in values.items() if key not in _CONFIG_KEYS}

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ConfigError, IntegrityError, WeightsError, shown
+from ..errors import ConfigError, IntegrityError, WeightsError, quoted
 from ..model.config import CONFIG_FILE, WEIGHTS_FILE, ClassifierConfig
 from .download import HubRepository, fault_of, sha256_file
 from .manifest import Manifest, WeightEntry, load_manifest, read_config_json
@@ -87,7 +87,7 @@ def resolve_model(
     if isinstance(model, os.PathLike):
         return _local(Path(model), revision)
     if not isinstance(model, str | None):
-        raise ConfigError(f"model is {shown(model)}: give a name, a path or a Hub repository org/repo")
+        raise ConfigError(f"model is {quoted(model)}: give a name, a path or a Hub repository org/repo")
     manifest = manifest or load_manifest()
     name = manifest.default if model is None else model
     if name in manifest.models:
@@ -97,7 +97,7 @@ def resolve_model(
     if _REPOSITORY.fullmatch(name) and not name.endswith(".safetensors"):
         return _repository(name, revision, cache_dir, local_files_only)
     raise WeightsError(
-        f"no model, file or folder is called {shown(name)}: choose one of {', '.join(manifest.models)}, "
+        f"no model, file or folder is called {quoted(name)}: choose one of {', '.join(manifest.models)}, "
         "or give a folder, a .safetensors file, or a Hub repository org/repo"
     )
 
@@ -150,7 +150,7 @@ def _published(
     if revision is not None and revision != entry.revision:
         pinned = f"the manifest pins it to {entry.revision}" if entry.revision else "it comes with the package"
         raise WeightsError(
-            f"{entry.name} has no revision {shown(revision)}, {pinned}: leave revision out, or name the Hub repository"
+            f"{entry.name} has no revision {quoted(revision)}, {pinned}: leave revision out, or name the Hub repository"
         )
     bundled = None if entry.file is None else WEIGHTS_FOLDER / entry.file
     if bundled is not None and (bundled.is_file() or entry.repo_id is None):
@@ -181,7 +181,7 @@ def _published(
 
 def _local(path: Path, revision: str | None) -> ResolvedModel:
     if revision is not None:
-        raise WeightsError(f"{path} has no revision {shown(revision)}, it is on this machine: leave revision out")
+        raise WeightsError(f"{path} has no revision {quoted(revision)}, it is on this machine: leave revision out")
     place = Path(os.path.expanduser(path))
     if place.is_dir():
         missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (place / name).is_file()]

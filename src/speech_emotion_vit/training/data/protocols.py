@@ -29,7 +29,7 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from ...errors import ConfigError, DatasetError, shown
+from ...errors import ConfigError, DatasetError, quoted
 from .corpora import CORPORA, ORIGINAL, PARTS, Utterance, named
 from .paper import VERSIONS
 
@@ -107,7 +107,7 @@ def make_split(
         ConfigError: there is no such protocol, version or fold.
     """
     if protocol not in PROTOCOLS:
-        raise ConfigError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {shown(protocol)}")
+        raise ConfigError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {quoted(protocol)}")
     if unknown := [version for version in versions if version not in VERSIONS]:
         raise ConfigError(f"versions must be of {', '.join(VERSIONS)}, not {', '.join(unknown)}")
     usable, left_out = _without_defects(utterances, keep=protocol == "paper")

@@ -25,7 +25,7 @@ from ...backends.load import Device
 from ...backends.torch import TorchBackend
 from ...batch import Batcher, Clip
 from ...classifier import EmotionClassifier
-from ...errors import AudioError, ConfigError, DatasetError, shown
+from ...errors import AudioError, ConfigError, DatasetError, quoted
 from ...extras import require
 from ...model.build import build_network
 from ...model.config import ClassifierConfig
@@ -126,7 +126,7 @@ def fit_head(
     require("sklearn", "train")
     require("scipy", "train")
     if errors not in ("raise", "skip"):
-        raise ConfigError(f"errors must be 'raise' or 'skip', not {shown(errors)}")
+        raise ConfigError(f"errors must be 'raise' or 'skip', not {quoted(errors)}")
     clips = several(clips)
     audios, names = list(clips), _texts(labels)
     voices = [""] * len(names) if speakers is None else [_speaker(speaker) for speaker in speakers]
@@ -187,7 +187,7 @@ def _texts(labels: Iterable[str]) -> list[str]:
     names = list(labels)
     if isinstance(labels, str) or not all(isinstance(name, str) for name in names):
         wrong = labels if isinstance(labels, str) else next(name for name in names if not isinstance(name, str))
-        raise DatasetError(f"labels must be one text for every clip, not {shown(wrong)}: pass a list of names")
+        raise DatasetError(f"labels must be one text for every clip, not {quoted(wrong)}: pass a list of names")
     return [str(name) for name in names]
 
 
@@ -200,7 +200,7 @@ def _require_enough(names: Sequence[str], left_out: int = 0) -> None:
     rest = f" ({left_out} clips cannot be read)" if left_out else ""
     counts = Counter(names)
     if len(counts) < 2:
-        only = f"all {len(names)} clips are labelled {shown(next(iter(counts)))}" if counts else "there are no clips"
+        only = f"all {len(names)} clips are labelled {quoted(next(iter(counts)))}" if counts else "there are no clips"
         raise DatasetError(f"{only}{rest}: give clips of at least two labels")
     if few := [f"{name} ({count})" for name, count in sorted(counts.items()) if count < FEWEST_CLIPS]:
         raise DatasetError(

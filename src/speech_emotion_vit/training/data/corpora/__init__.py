@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from ....errors import ConfigError, DatasetError, shown
+from ....errors import ConfigError, DatasetError, quoted
 from .base import ORIGINAL, PARTS, Corpus, Utterance, audio_files, named, overlooked, passed_over
 from .casia import CASIA
 from .crema_d import CREMA_D
@@ -115,7 +115,7 @@ def combine(names: Sequence[str]) -> Corpus:
 def _published(name: str) -> Corpus:
     if name not in CORPORA or name == "folder":
         known = ", ".join(each for each in CORPORA if each != "folder")
-        raise ConfigError(f"dataset must be one of {known}, several joined by +, or folder, not {shown(name)}")
+        raise ConfigError(f"dataset must be one of {known}, several joined by +, or folder, not {quoted(name)}")
     return CORPORA[name]
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import re
 from pathlib import Path
-from reprlib import repr as shown
+from reprlib import repr as quoted
 
 from ....errors import DatasetError, one_line
 from ..labels import is_emotion, unify
@@ -125,7 +125,7 @@ def _read_table(source: Path) -> list[Utterance]:
     if missing := [name for name in ("path", "label") if name not in columns]:
         raise DatasetError(
             f"{source}: lacks the columns {missing}: its first line must name path,label, but holds "
-            f"{shown(first.strip())}"
+            f"{quoted(first.strip())}"
         )
     utterances = []
     lines: dict[Path, int] = {}
@@ -139,7 +139,7 @@ def _read_table(source: Path) -> list[Utterance]:
             raise DatasetError(f"{source}: line {line}: the label is empty: name it, or remove the line")
         if "split" in columns and not _part(values["split"]):
             raise DatasetError(
-                f"{source}: line {line}: split is {shown(values['split'])}: write train, validation or test in every "
+                f"{source}: line {line}: split is {quoted(values['split'])}: write train, validation or test in every "
                 "line, or leave the column out"
             )
         before = lines.setdefault(path.resolve(), line)
