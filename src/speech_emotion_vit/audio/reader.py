@@ -269,7 +269,8 @@ class AudioReader:
         if own is not None or (skip_rate and is_encoded(given)):
             if sampling_rate not in (None, own) and not skip_rate:
                 raise AudioError(
-                    f"{self.name}: has its own rate, {quoted(own)}: leave out sampling_rate={quoted(sampling_rate)}"
+                    f"{self.name}: has a rate of its own, {quoted(own)}: "
+                    f"leave out sampling_rate={quoted(sampling_rate)}"
                 )
             sampling_rate = own
         self.file = printable(os.fsdecode(given)) if isinstance(given, (str, os.PathLike)) else self.name
