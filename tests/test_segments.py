@@ -316,3 +316,27 @@ def test_the_example(call: tuple[Path, list[Turn]], tmp_path: Path) -> None:
     assert [line.split()[2] for line in lines] == [turn.speaker for turn in turns]
     assert (first[:10], second[:10]) == ("SPEAKER_00", "SPEAKER_01")
     assert (tmp_path / "s.vtt").read_text().count("<v SPEAKER_0") == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("call.csv", "start;end;speaker\n0,5;2,0;Jürgen\n"),
+        ("call.srt", "1\n00:00:00,500 --> 00:00:02,000\n[Jürgen]: Ja.\n"),
+        ("call.vtt", "WEBVTT\n\n00:00.500 --> 00:02.000\n<v Jürgen>Ja.\n"),
+        ("call.rttm", "SPEAKER call 1 0.5 1.5 <NA> <NA> Jürgen <NA> <NA>\n"),
+    ],
+)
+def test_other_encodings_are_read_or_told_how_to_become_utf_8(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_text(text, encoding=encoding)
+        (turn,) = read_segments(path, "call.wav")
+        assert turn[:3] == (0.5, 2.0, "Jürgen")
+    for encoding, there in (("cp1252", r"in line \d: save .* iconv -f WINDOWS-1252"), ("utf-16-le", "save it as UTF-8")):
+        path.write_text(text, encoding=encoding)
+        with pytest.raises(ConfigError, match=rf"{name}: is not UTF-8.*{there}"):
+            read_segments(path, "call.wav")
+    path.write_text(text.replace("ü", "ue"), encoding="utf-16-be")
+    with pytest.raises(ConfigError, match="NUL characters: save it as UTF-8, for example with iconv -f UTF-16BE"):
+        read_segments(path, "call.wav")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import io
@@ -32,17 +33,17 @@ def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
 
 
 def read_text(path: str | os.PathLike[str], limit: int) -> str:
-    """Return the text of a regular file of at most `limit` bytes.
+    """Return the text of a regular file of at most `limit` bytes, in UTF-8, or in UTF-16 with a byte-order mark.
 
     Raises:
         OSError: it cannot be opened, is no regular file or is larger.
-        ValueError: it is not UTF-8, or no file can have this name.
+        ValueError: it is neither, or no file can have this name.
     """
     with open_regular(path) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"more than {limit} bytes", os.fspath(path))
-    return data.decode("utf-8")
+    return data.decode("utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8")
 
 
 def find_files(folder: str | os.PathLike[str], suffixes: Set[str]) -> tuple[list[str], list[OSError], list[str]]:

@@ -23,6 +23,7 @@ from .files import read_text
 MAX_BYTES = 64 * 2**20  # of a file of segments; a day of speech has one
 MAX_COUNT = 500_000
 LATEST = 1e9  # seconds
+_RECODE = "save it as UTF-8, for example with iconv -f {} -t UTF-8"
 
 
 SegmentsInput: TypeAlias = "str | os.PathLike[str] | Iterable[Any] | Mapping[str, Any]"
@@ -93,8 +94,14 @@ def _read_file(path: str, recording: str) -> list[Turn]:
     name = printable(path)
     try:
         text = read_text(path, MAX_BYTES).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{name}: is not UTF-8 in line {line}: {_RECODE.format('WINDOWS-1252')}") from error
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{name}: cannot be read ({one_line(error)}): pass a file of segments in UTF-8") from error
+        raise ConfigError(f"{name}: cannot be read ({one_line(error)}): check the path") from error
+    if "\0" in text:  # ASCII in UTF-16 without a byte-order mark is valid UTF-8
+        coding = "UTF-16BE" if text.startswith("\0") else "UTF-16LE"
+        raise ConfigError(f"{name}: is not UTF-8, because it holds NUL characters: {_RECODE.format(coding)}")
     read = READERS.get(os.path.splitext(path)[1].lower()) or _by_content(text)
     if read is None:
         raise ConfigError(f"{name}: is no file of segments: its name must end in {', '.join(READERS)}")

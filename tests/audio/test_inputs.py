@@ -222,6 +222,22 @@ def test_integers_on_the_wrong_scale_are_called_so(scaled: np.ndarray, said: str
             read(encoded(scaled, subtype="FLOAT"))
 
 
+@pytest.mark.parametrize("form", ["WAV", "AIFF", "CAF", "W64"])
+def test_16_bit_integers_in_a_file_of_32_bits_are_called_so(form: str) -> None:
+    def warnings(samples: np.ndarray) -> list[str]:
+        target = io.BytesIO()
+        soundfile.write(target, samples, 16_000, "PCM_32", format=form)
+        reader = AudioReader(target.getvalue())
+        assert len(np.concatenate(list(reader))) == len(samples)
+        return [warning for warning in reader.warnings if "16-bit" in warning]
+
+    (said,) = warnings(INT16.astype(np.int32))
+    highest = np.abs(INT16.astype(int)).max()
+    assert said == f"16-bit integers in a 32-bit file, by their level: they reach {highest}, where 2147483648 is full scale"
+    assert warnings(INT16.astype(np.int32) * 4) == []
+    assert warnings(np.zeros(16_000, np.int32)) == []
+
+
 def test_loud_and_quiet_audio_is_no_mistake_of_scale() -> None:
     spike = TONE.copy()
     spike[100] = 20_000.0

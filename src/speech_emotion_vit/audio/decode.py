@@ -88,6 +88,11 @@ class EncodedAudio:
         return _FULL_SCALE.get(self._audio.subtype, 1.0)
 
     @property
+    def holds_32_bits(self) -> bool:
+        """Whether its samples are stored as integers of 32 bits."""
+        return self._audio.subtype == "PCM_32"
+
+    @property
     def holds_floats(self) -> bool:
         """Whether its samples are stored as floats, on whatever scale."""
         return self._audio.subtype in ("FLOAT", "DOUBLE")

@@ -37,7 +37,10 @@ _BACK = 1.0  # seconds; times that fall back by more begin anew, as where record
 _MOST_SILENCE = 3600.0  # seconds that fill holes, or as many as the file says it has, up to a day
 _DAY = 86_400.0  # seconds
 
-_SUBTYPES = {"pcm_mulaw": "ULAW", "pcm_alaw": "ALAW", "pcm_u8": "PCM_U8", "pcm_s8": "PCM_S8"}
+_SUBTYPES = {
+    **{"pcm_mulaw": "ULAW", "pcm_alaw": "ALAW", "pcm_u8": "PCM_U8", "pcm_s8": "PCM_S8"},
+    **{"pcm_s32le": "PCM_32", "pcm_s32be": "PCM_32"},
+}
 
 Block = npt.NDArray[np.float32]
 
@@ -75,7 +78,7 @@ class AvAudio:
         self.rate = int(self._stream.rate)
         self.channels = int(self._stream.codec_context.channels)
         self.subtype = _SUBTYPES.get(self._stream.codec_context.name, "")
-        """The coding as libsndfile names it, of those that are not clipped at full scale."""
+        """The coding as libsndfile names it, where its level needs attention."""
         self._times = _Times(self.rate, self._origin(), self._length())
         self._lost = 0  # packets
         self._lost_since = 0  # the last good one

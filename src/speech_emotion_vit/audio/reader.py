@@ -127,6 +127,8 @@ class Intake:
         self._channel = check_channel(channel)
         self._clipped_level = CLIPPED_LEVEL * full_scale
         self.frames = 0
+        self.highest = 0.0
+        """The highest level that came in; 1 is full scale."""
         self._sum = 0.0
         self._energy = 0.0
         self._clipped = 0
@@ -152,6 +154,7 @@ class Intake:
             self._refuse_value(block)
         if self._check_scale and highest > _LOUDEST and _are_integers(block):
             self._refuse_scale(highest)
+        self.highest = max(self.highest, highest)
         if block.shape[1] == 2:
             self._stereo = self._stereo or Stereo(self.rate)
             self._stereo.push(block)
@@ -344,6 +347,8 @@ class AudioReader:
         finally:
             self.close()
             remarks = () if self._encoded is None else self._encoded.remarks
+            if self._encoded is not None and self._encoded.holds_32_bits and (small := _small_scale(intake.highest)):
+                remarks += (small,)
             self.warnings = (*remarks, *intake.warnings())  # of a part, too, if it breaks off
         if not intake.frames:
             raise AudioError(f"{self.name}: no samples{f' ({remarks[0]})' if remarks else ''}")
@@ -404,6 +409,14 @@ def _refuse_small(frames: npt.NDArray[Any], name: str) -> None:
             f"{name}: int32 that reach {highest}, where {2**31} is full scale: they are 16-bit integers (int16): "
             "pass array.astype('int16')"
         )
+
+
+def _small_scale(highest: float) -> str | None:
+    """Return what to say of a 32-bit file whose highest level is that of 16-bit integers; None of others."""
+    value = round(highest * 2**31)
+    if not _LEAST_INT16 <= value <= 2**15:
+        return None
+    return f"16-bit integers in a 32-bit file, by their level: they reach {value}, where {2**31} is full scale"
 
 
 def _scaled_blocks(frames: npt.NDArray[Any], scale: float, offset: float) -> Iterator[Samples]:
