@@ -333,9 +333,9 @@ def test_other_encodings_are_read_or_told_how_to_become_utf_8(tmp_path: Path, na
         path.write_text(text, encoding=encoding)
         (turn,) = read_segments(path, "call.wav")
         assert turn[:3] == (0.5, 2.0, "Jürgen")
-    for encoding, there in (("cp1252", r"in line \d: save .* iconv -f WINDOWS-1252"), ("utf-16-le", "save it as UTF-8")):
+    for encoding, remedy in (("cp1252", r"in line \d: save .* iconv -f WINDOWS-1252"), ("utf-16-le", "save it as")):
         path.write_text(text, encoding=encoding)
-        with pytest.raises(ConfigError, match=rf"{name}: is not UTF-8.*{there}"):
+        with pytest.raises(ConfigError, match=rf"{name}: is not UTF-8.*{remedy}"):
             read_segments(path, "call.wav")
     path.write_text(text.replace("ü", "ue"), encoding="utf-16-be")
     with pytest.raises(ConfigError, match="NUL characters: save it as UTF-8, for example with iconv -f UTF-16BE"):

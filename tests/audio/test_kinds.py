@@ -71,7 +71,10 @@ KINDS: dict[str, tuple[bytes, str]] = {
     "npy": (saved(speech(1.0)), "pass numpy.load(path) with sampling_rate="),
     "midi": (b"MThd\0\0\0\6\0\1\0\1\0\x60", "MIDI"),
     "zeros": (bytes(100_000), "zeros alone"),
-    "mp4 without index": (encode("mp4", np.repeat(speech(4.0), 3))[:20_000], "an MP4 without the index"),
+    "mp4 without index": (
+        encode("mp4", np.repeat(speech(4.0), 3))[:20_000],
+        "an MP4 whose index of samples is missing",
+    ),
 }
 
 

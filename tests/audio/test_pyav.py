@@ -75,6 +75,31 @@ def test_a_long_damaged_stretch_of_a_flac_is_passed() -> None:
     assert any(warning.startswith("damaged: ") for warning in reader.warnings)
 
 
+def test_a_wrong_size_in_the_index_of_an_m4a_is_corrected() -> None:
+    data = whole("m4a")
+    good, reader = read(data)
+    assert remarks(reader) == []
+    sizes = data.index(b"stsz") + 16  # four bytes each, the highest first
+    for number in (5, 100, 300):
+        for byte, bit in ((0, 128), (0, 1), (1, 64), (1, 1), (2, 128)):
+            changed = bytearray(data)
+            changed[sizes + 4 * number + byte] ^= bit
+            samples, reader = read(bytes(changed))
+            np.testing.assert_array_equal(samples, good)
+            assert remarks(reader) == ["damaged: a wrong size in its index is corrected"]
+
+
+def test_what_cannot_be_corrected_in_the_index_of_an_m4a_is_said() -> None:
+    data = whole("m4a")
+    sizes = data.index(b"stsz") + 16
+    for number, byte in ((200, 3), (250, 3)):
+        changed = bytearray(data)
+        changed[sizes + 4 * number + byte] ^= 0x40
+        samples, reader = read(bytes(changed))
+        assert len(samples) < (SECONDS - 1) * 16_000
+        assert any(re.match(r"truncated: \d\.\d\d of 8\.\d\d s could be read", said) for said in remarks(reader))
+
+
 def hole(time: float) -> float:
     return time if time < 3 else time + 10
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+
 _MOST_CHUNKS = 1000  # that are looked through for the one of the samples
 # Bytes that writers announce who cannot go back to say how many there are: ffmpeg, sox and ALSA in a pipe.
 _STREAMED = (range(0x7EFF_0000, 0x7F01_0000), range(0x7FFF_0000, 0x8001_0000), range(0xFFFF_0000, 1 << 32))
@@ -246,6 +248,57 @@ def _is_chunk(file: SeekableFile, place: int, end: int, order: Literal["little",
     header = file.read(8)
     printable = all(0x20 <= byte < 0x7F for byte in header[:4])
     return len(header) == 8 and printable and place + 8 + int.from_bytes(header[4:], order) <= end
+
+
+def damaged_size(file: SeekableFile) -> dict[int, bytes]:
+    """Return what should stand where in the index of an MP4, if one size of a sample in it must be wrong.
+
+    Samples that follow each other without a gap fill the rest of the file's data. Where their sizes say otherwise, and
+    only one of them can be the reason, it is corrected: FFmpeg finds nothing behind it.
+    """
+    boxes = _boxes(file)
+    sizes, places, data = boxes.get(b"stsz", []), boxes.get(b"stco", []), boxes.get(b"mdat", [])
+    if not len(sizes) == len(places) == len(data) == 1:
+        return {}
+    file.seek(places[0][0] + 4)
+    count = int.from_bytes(file.read(4), "big")
+    first = int.from_bytes(file.read(4), "big")
+    start, size = sizes[0]
+    file.seek(start + 4)
+    head = file.read(8)
+    if not count or head[:4] != bytes(4) or not 1 < int.from_bytes(head[4:], "big") == size // 4 - 3:
+        return {}
+    listed = np.frombuffer(file.read(size - 12), ">u4").astype(np.int64)
+    excess = int(listed.sum()) - (sum(data[0]) - first)  # less than nothing where something else is between them
+    right = listed - excess
+    changed = (listed ^ right)[:, None] >> np.arange(0, 32, 8) & 255
+    (found,) = ((right > 0) & (right <= np.sort(listed)[-2]) & ((changed > 0).sum(axis=1) == 1)).nonzero()
+    if excess <= 0 or len(found) != 1:
+        return {}
+    return {start + 12 + 4 * int(found[0]): int(right[found[0]]).to_bytes(4, "big")}
+
+
+def _boxes(file: SeekableFile) -> dict[bytes, list[tuple[int, int]]]:
+    """Return the places and sizes of what the boxes of an MP4 hold, by their names; none of other files."""
+    file.seek(0)
+    if file.read(8)[4:] != b"ftyp":
+        return {}
+    found: dict[bytes, list[tuple[int, int]]] = {}
+    rest = [(0, file.seek(0, os.SEEK_END))]
+    for _ in range(_MOST_CHUNKS):
+        if not rest:
+            break
+        place, end = rest.pop()
+        file.seek(place)
+        header = file.read(8)
+        size, name = int.from_bytes(header[:4], "big"), header[4:]
+        if size < 8 or place + size > end:
+            continue
+        found.setdefault(name, []).append((place + 8, size - 8))
+        rest.append((place + size, end))
+        if name in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+            rest.append((place + 8, place + size))
+    return found
 
 
 @dataclass(frozen=True)

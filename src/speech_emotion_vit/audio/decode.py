@@ -23,7 +23,7 @@ import soundfile
 
 from ..errors import AudioError, one_line
 from ..files import open_regular
-from .containers import ogg_pages, unwritten_sizes
+from .containers import damaged_size, ogg_pages, unwritten_sizes
 from .inputs import ENCODED, missing
 from .kinds import HEAD, is_base64, what_it_is, what_it_may_be
 from .sndfile import BLOCK_VALUES, SndAudio
@@ -146,7 +146,8 @@ class EncodedAudio:
         self._file.check(self.name)
         if what := what_it_is(head):
             raise AudioError(f"{self.name}: is not audio but {what}")
-        self._file.corrections = unwritten_sizes(self._file)
+        damaged = damaged_size(self._file)
+        self._file.corrections = damaged or unwritten_sizes(self._file)
         pages = ogg_pages(self._file)
         with_av = pages is not None and (pages.damaged or pages.streams > 1)
         if with_av and (audio := self._open_with_av()) is not None:
@@ -159,6 +160,8 @@ class EncodedAudio:
             audio = None if with_av else self._open_with_av()
             if audio is None:
                 raise AudioError(f"{self.name}: {_reason(one_line(error), source, head)}") from error
+            if damaged:
+                audio.remarks.append("damaged: a wrong size in its index is corrected")
             return audio
         if self._track:
             raise AudioError(f"{self.name}: has one audio track, 0: track={self._track} is not there")

@@ -56,7 +56,10 @@ def what_it_may_be(head: bytes) -> str | None:
     if not head.strip(b"\0"):
         return "zeros alone, as a copy or a download that was broken off leaves them: fetch it again"
     if head[4:8] == b"ftyp":
-        return "an MP4 without the index of its samples, as a recording that was broken off: fetch or record it again"
+        return (
+            "an MP4 whose index of samples is missing or damaged, as of a recording that was broken off: "
+            "fetch or record it again"
+        )
     text = _text(head)
     if text is None:
         return None

@@ -37,10 +37,7 @@ _BACK = 1.0  # seconds; times that fall back by more begin anew, as where record
 _MOST_SILENCE = 3600.0  # seconds that fill holes, or as many as the file says it has, up to a day
 _DAY = 86_400.0  # seconds
 
-_SUBTYPES = {
-    **{"pcm_mulaw": "ULAW", "pcm_alaw": "ALAW", "pcm_u8": "PCM_U8", "pcm_s8": "PCM_S8"},
-    **{"pcm_s32le": "PCM_32", "pcm_s32be": "PCM_32"},
-}
+_SUBTYPES = {"pcm_mulaw": "ULAW", "pcm_alaw": "ALAW", "pcm_u8": "PCM_U8", "pcm_s8": "PCM_S8", "pcm_s32le": "PCM_32"}
 
 Block = npt.NDArray[np.float32]
 
