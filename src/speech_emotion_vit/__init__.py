@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from .model.frame_vit import FrameViT
     from .model.frontend import LogMel
     from .model.vit import SpectrogramViT
-    from .prediction import Prediction, Segment, Timeline
+    from .prediction import Prediction
     from .stream import EmotionStream
+    from .timeline import Segment, Timeline
     from .training.fit.own_labels import HeadEvaluation, fit_head
 
 __all__ = [
@@ -75,9 +76,9 @@ _LAZY = {
     "LogMel": ".model.frontend",
     "ModelConfig": ".model.config",
     "Prediction": ".prediction",
-    "Segment": ".prediction",
+    "Segment": ".timeline",
     "SpectrogramViT": ".model.vit",
-    "Timeline": ".prediction",
+    "Timeline": ".timeline",
     "fit_head": ".training.fit.own_labels",
 }
 

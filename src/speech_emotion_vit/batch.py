@@ -15,11 +15,10 @@ import numpy.typing as npt
 from .audio.reader import AudioInput, AudioReader, Channel, check_channel, check_track
 from .backends.base import Backend, Floats
 from .errors import AudioError
-from .windows import ClipWindows, Window, padded
+from .windows import SILENT_WEIGHT, ClipWindows, Window, padded
 
 _PORTION = 16  # windows decoded at a time, 4 MB: a clip of any length may be among the others
 _AHEAD = 16  # clips being decoded ahead of the network
-_LITTLE = 1e-6  # weight of a window without speech, where it is all there is
 _POOL = 4  # batches that are gathered before they are sorted by length
 
 
@@ -184,5 +183,5 @@ class Batcher:
             group = self._pool[first : first + self._batch_size]
             results = self._backend.infer(padded([window.samples for _, window in group]))
             for (clip, window), *outputs in zip(group, *results, strict=True):
-                clip.add(window.speech or _LITTLE, *outputs)
+                clip.add(window.speech or SILENT_WEIGHT, *outputs)
         self._pool.clear()

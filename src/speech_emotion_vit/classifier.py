@@ -13,25 +13,36 @@ from .audio.reader import AudioInput, AudioReader, Channel
 from .backends.base import Backend, Floats
 from .backends.load import BackendName, Device, DType, load_backend
 from .batch import Batcher, Clip
-from .choice import Choice
 from .errors import AudioError, ConfigError, quoted
 from .explain import Explanation, explain
 from .files import whole_file
 from .model.config import TIMELINE_HOP, ClassifierConfig
-from .prediction import Prediction, Segment, Timeline
+from .prediction import Choice, Prediction
 from .segments import SegmentsInput, read_segments
 from .stream import EmotionStream
-from .turns import TurnAnswers, remarks
+from .timeline import Timeline
+from .turns import answer_turns, remarks
 from .weights.card import CARD_FILE, CardFacts, card_for
 from .weights.resolve import resolve_model
 from .windows import NOBODY, Segmenter, require_batch_size
 
 if TYPE_CHECKING:
+    from typing_extensions import TypedDict, Unpack
+
     from .backends.torch import TorchBackend
     from .model.build import Network
     from .model.frontend import LogMel
     from .publish import Publication
     from .training.fit.own_labels import HeadEvaluation
+
+    class _BatchOptions(TypedDict, total=False):
+        sampling_rate: int | None
+        channel: Channel
+        track: int | None
+        labels: Sequence[str] | None
+        threshold: float
+        batch_size: int
+
 
 _THREADS = min(4, os.cpu_count() or 1)  # that decode; more do not help one network
 
@@ -81,29 +92,9 @@ class EmotionClassifier:
         """The scores of a model made by `fit_head`."""
 
     @classmethod
-    def from_pretrained(
-        cls,
-        model: str | os.PathLike[str],
-        *,
-        device: Device = "auto",
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        backend: BackendName = "auto",
-        dtype: DType = "float32",
-        vad_filter: bool = True,
-    ) -> EmotionClassifier:
-        """Do what the constructor does, under the name people know from other libraries."""
-        return cls(
-            model,
-            device=device,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            backend=backend,
-            dtype=dtype,
-            vad_filter=vad_filter,
-        )
+    def from_pretrained(cls, model: str | os.PathLike[str], **options: Any) -> EmotionClassifier:
+        """Return `EmotionClassifier(model, **options)`, under the name that other libraries use."""
+        return cls(model, **options)
 
     @property
     def config(self) -> ClassifierConfig:
@@ -173,30 +164,12 @@ class EmotionClassifier:
 
     @overload
     def predict_batch(
-        self,
-        audios: Iterable[AudioInput],
-        *,
-        sampling_rate: int | None = None,
-        channel: Channel = "mix",
-        track: int | None = None,
-        labels: Sequence[str] | None = None,
-        threshold: float = 0.0,
-        batch_size: int = 64,
-        errors: Literal["raise"] = "raise",
+        self, audios: Iterable[AudioInput], *, errors: Literal["raise"] = "raise", **options: Unpack[_BatchOptions]
     ) -> list[Prediction]: ...
 
     @overload
     def predict_batch(
-        self,
-        audios: Iterable[AudioInput],
-        *,
-        sampling_rate: int | None = None,
-        channel: Channel = "mix",
-        track: int | None = None,
-        labels: Sequence[str] | None = None,
-        threshold: float = 0.0,
-        batch_size: int = 64,
-        errors: Literal["return"],
+        self, audios: Iterable[AudioInput], *, errors: Literal["return"], **options: Unpack[_BatchOptions]
     ) -> list[Prediction | AudioError]: ...
 
     def predict_batch(
@@ -211,15 +184,15 @@ class EmotionClassifier:
         batch_size: int = 64,
         errors: Literal["raise", "return"] = "raise",
     ) -> Sequence[Prediction | AudioError]:
-        """Return the predictions of many pieces of audio, in order: the numbers `predict` gives one by one.
+        """Return the predictions of many pieces of audio, in order: the numbers that `predict` gives one by one.
 
         Args:
             audios: what `predict` takes, any number of it.
             sampling_rate: Hz of the arrays and tensors among them; files have their own.
-            channel: of every piece, as in `predict`.
-            track: of every piece, as in `predict`.
-            labels: as in `predict`.
-            threshold: as in `predict`.
+            channel: as in `predict`, and so are `track`, `labels` and `threshold`.
+            track: of every piece.
+            labels: of every piece.
+            threshold: of every piece.
             batch_size: windows that go through the network at once.
             errors: ``raise`` the first `AudioError`, or ``return`` it in the place of the prediction and go on.
 
@@ -227,44 +200,27 @@ class EmotionClassifier:
             AudioError: a piece cannot be read, with ``errors="raise"``.
             ConfigError: `batch_size` is less than 1, `errors` is neither of the two, or `audios` is a single path.
         """
-        found = self.iter_predictions(
-            audios,
-            sampling_rate=sampling_rate,
-            channel=channel,
-            track=track,
-            labels=labels,
-            threshold=threshold,
-            batch_size=batch_size,
-            errors=cast(Any, errors),  # one of two, each of which has a type of its own
+        return list(
+            self.iter_predictions(
+                audios,
+                sampling_rate=sampling_rate,
+                channel=channel,
+                track=track,
+                labels=labels,
+                threshold=threshold,
+                batch_size=batch_size,
+                errors=cast(Any, errors),  # one of two, each of which has its own return type
+            )
         )
-        return list(found)
 
     @overload
     def iter_predictions(
-        self,
-        audios: Iterable[AudioInput],
-        *,
-        sampling_rate: int | None = None,
-        channel: Channel = "mix",
-        track: int | None = None,
-        labels: Sequence[str] | None = None,
-        threshold: float = 0.0,
-        batch_size: int = 64,
-        errors: Literal["raise"] = "raise",
+        self, audios: Iterable[AudioInput], *, errors: Literal["raise"] = "raise", **options: Unpack[_BatchOptions]
     ) -> Iterator[Prediction]: ...
 
     @overload
     def iter_predictions(
-        self,
-        audios: Iterable[AudioInput],
-        *,
-        sampling_rate: int | None = None,
-        channel: Channel = "mix",
-        track: int | None = None,
-        labels: Sequence[str] | None = None,
-        threshold: float = 0.0,
-        batch_size: int = 64,
-        errors: Literal["return"],
+        self, audios: Iterable[AudioInput], *, errors: Literal["return"], **options: Unpack[_BatchOptions]
     ) -> Iterator[Prediction | AudioError]: ...
 
     def iter_predictions(
@@ -279,19 +235,18 @@ class EmotionClassifier:
         batch_size: int = 64,
         errors: Literal["raise", "return"] = "raise",
     ) -> Iterator[Prediction | AudioError]:
-        """Yield what `predict_batch` returns, in order, as it becomes known; memory does not grow with their number."""
+        """Yield what `predict_batch` returns, each as soon as it is known: memory does not grow with their number."""
         if errors not in ("raise", "return"):
             raise ConfigError(f"errors must be 'raise' or 'return', not {quoted(errors)}")
         choice = Choice(self.labels, labels, threshold)
         audios = several(audios)
-        batch_size = require_batch_size(batch_size)
         batcher = Batcher(
             self.backend,
             sampling_rate=sampling_rate,
             channel=channel,
             track=track,
             vad_filter=self.vad_filter,
-            batch_size=batch_size,
+            batch_size=require_batch_size(batch_size),
             threads=_THREADS,
             skip_rate=True,
         )
@@ -382,70 +337,41 @@ class EmotionClassifier:
             ConfigError: an option is out of range.
         """
         choice = Choice(self.labels, labels, threshold)
-        if segments is not None:
-            if (hop, window, smoothing) != (TIMELINE_HOP, None, 0.0):
-                raise ConfigError("hop, window and smoothing are for windows: leave them out, or segments")
-            reader = AudioReader(
-                audio,
-                sampling_rate=sampling_rate,
-                target_rate=self.config.frontend.sampling_rate,
-                channel=channel,
-                track=track,
+        if segments is None:
+            segmenter = Segmenter(
+                self.backend,
+                vad_filter=self.vad_filter,
+                hop=hop,
+                window=window,
+                smoothing=smoothing,
+                batch_size=batch_size,
             )
-            return self._given(reader, segments, choice, batch_size, progress)
-        segmenter = Segmenter(
-            self.backend,
-            vad_filter=self.vad_filter,
-            hop=hop,
-            window=window,
-            smoothing=smoothing,
-            batch_size=batch_size,
-        )
-        reader = AudioReader(
-            audio,
-            sampling_rate=sampling_rate,
-            target_rate=self.config.frontend.sampling_rate,
-            channel=channel,
-            track=track,
-        )
-        found: list[Segment] = []
-        fault: tuple[str, ...] = ()
-        try:
-            for block in reader:
-                found += segmenter.push(block)
-                if progress is not None:
-                    progress(reader.duration)
-        except AudioError as error:
-            found += segmenter.finish()
-            if not found:
-                raise
-            fault = (str(error).removeprefix(f"{reader.name}: "),)  # who shows it says of which file
+        elif (hop, window, smoothing) != (TIMELINE_HOP, None, 0.0):
+            raise ConfigError("hop, window and smoothing are for windows: leave them out, or segments")
+        rate = self.config.frontend.sampling_rate
+        reader = AudioReader(audio, sampling_rate=sampling_rate, target_rate=rate, channel=channel, track=track)
+        notes: tuple[str, ...] = ()
+        if segments is None:
+            found, fault = segmenter.run(reader, progress)
         else:
-            found += segmenter.finish()
-        nobody = (NOBODY,) if segmenter.heard_nobody else ()
+            turns = read_segments(segments, reader.file)
+            found, fault = answer_turns(
+                self.backend, turns, reader, progress, batch_size=batch_size, vad_filter=self.vad_filter
+            )
+            notes = tuple(remarks(turns, reader.duration))
+        if fault is not None and not (found and reader.duration):
+            raise fault
+        broken = () if fault is None else (str(fault).removeprefix(f"{reader.name}: "),)
+        nobody = () if any(segment.speech for segment in found) else (NOBODY,)
+        warnings = (*broken, *nobody, *notes, *reader.warnings)
         return Timeline(
-            tuple(map(choice.of, found)), reader.file, reader.duration, self.name, (*fault, *nobody, *reader.warnings)
+            tuple(map(choice.apply, found)),
+            reader.file,
+            reader.duration,
+            self.name,
+            warnings,
+            given=segments is not None,
         )
-
-    def _given(
-        self,
-        reader: AudioReader,
-        source: SegmentsInput,
-        choice: Choice,
-        batch_size: int,
-        progress: Callable[[float], object] | None,
-    ) -> Timeline:
-        """Return the timeline of segments that others have cut."""
-        turns = read_segments(source, reader.file)
-        answers = TurnAnswers(self.backend, turns, batch_size=batch_size, vad_filter=self.vad_filter)
-        segments = answers.run(reader, progress)
-        fault = () if answers.fault is None else (str(answers.fault).removeprefix(f"{reader.name}: "),)
-        if answers.fault is not None and not reader.duration:
-            raise answers.fault
-        nobody = () if any(segment.speech for segment in segments) else (NOBODY,)
-        warnings = (*fault, *nobody, *remarks(turns, reader.duration), *reader.warnings)
-        answered = tuple(map(choice.of, segments))
-        return Timeline(answered, reader.file, reader.duration, self.name, warnings, given=True)
 
     def stream(
         self,
@@ -613,7 +539,7 @@ class EmotionClassifier:
 
     def _prediction(self, clip: Clip, choice: Choice) -> Prediction:
         row = clip.means()[0].tolist() if clip.speech else [0.0] * len(self.labels)
-        return choice.said_of(
+        return choice.apply_to_clip(
             Prediction(
                 probabilities=dict(zip(self.labels, row, strict=True)),
                 duration=clip.duration,

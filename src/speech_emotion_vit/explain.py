@@ -15,18 +15,14 @@ from .audio.reader import AudioInput, AudioReader, Channel, Samples, windows, wi
 from .audio.speech import find_speech
 from .backends.base import Backend, Floats
 from .errors import AudioError
-from .extras import require
-from .pictures import minutes, save_picture, time_axis, title
+from .pictures import draw_explanation, save_picture
 from .prediction import Prediction
-from .windows import NOBODY, listen, padded, seconds
+from .windows import NOBODY, SILENT_WEIGHT, cut_pauses, padded, seconds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LITTLE = 1e-6  # weight of a window in which nobody speaks
 _AT_ONCE = 8  # windows in one pass over a long recording
-_RANGE = 80.0  # dB from the darkest to the brightest of a picture
-_TICKS = (250, 500, 1000, 2000, 4000, 8000)  # Hz
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +53,14 @@ class Explanation:
     @property
     def padding(self) -> float:
         """Share of the attention that falls on padding."""
-        return float(self.attention[~self._heard()].sum())
+        return float(self.attention[~self.covered].sum())
 
-    def _heard(self) -> npt.NDArray[np.bool_]:
-        """Return which columns have their middle in the audio, `[columns]`; the first, however short that is."""
-        heard = self.times < self.end + 5e-4  # the last frame stands on the end, and times are rounded
-        heard[0] = True
-        return heard
+    @property
+    def covered(self) -> npt.NDArray[np.bool_]:
+        """Which columns have their middle in the audio, `[columns]`; the first one always."""
+        covered = self.times < self.end + 5e-4  # the last frame stands on the end, and times are rounded
+        covered[0] = True
+        return covered
 
     def plot(self) -> Figure:
         """Return a matplotlib figure: waveform, log-Mel spectrogram and attention, over the same seconds.
@@ -71,38 +68,7 @@ class Explanation:
         Raises:
             ConfigError: matplotlib is not installed.
         """
-        figure: Figure = require("matplotlib.figure", "plot").Figure(figsize=(10, 6), layout="constrained")
-        wave, image, attention = figure.subplots(3, 1, sharex=True, height_ratios=[2, 4, 2])
-        step = (self.times[1] - self.times[0]) if len(self.times) > 1 else self.end - self.start
-        moments = self.start + np.arange(len(self.waveform)) / self.sampling_rate
-        wave.plot(moments, self.waveform, color="0.3", linewidth=0.5)
-        limit = 1.05 * max(float(np.abs(self.waveform).max()), 1e-6)
-        wave.set(ylabel="waveform", ylim=(-limit, limit))
-
-        extent = (self.times[0] - step / 2, self.times[-1] + step / 2, -0.5, len(self.frequencies) - 0.5)
-        decibels = _RANGE * (self.spectrogram - 1)
-        seen = image.imshow(decibels, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-_RANGE, vmax=0)
-        figure.colorbar(seen, ax=image, pad=0.01, label="dB below the loudest")
-        shown = [tick for tick in _TICKS if self.frequencies[0] <= tick <= self.frequencies[-1]]
-        image.set_yticks(
-            np.interp(shown, self.frequencies, np.arange(len(self.frequencies))), [f"{t:g}" for t in shown]
-        )
-        image.set(ylabel="Mel band, Hz")
-
-        heard = self._heard()
-        # In units of even attention over all columns, so that pictures of different clips can be compared.
-        level = self.attention * len(self.attention)
-        edges = np.append(self.times[heard] - step / 2, self.times[heard][-1] + step / 2)
-        attention.stairs(level[heard], edges, fill=True, color="C1", alpha=0.8)
-        attention.axhline(1, color="0.5", linewidth=0.8, linestyle="--")
-        attention.set_ylabel("attention\n(1 = even)")
-        time_axis(attention, self.start, self.end)
-        attention.set_ylim(0, max(1.5, 1.1 * float(level[heard].max())))
-        ranking = ", ".join(f"{label} {probability:.0%}" for label, probability in self.prediction.top(3))
-        where = f"{minutes(self.start)} to {minutes(self.end)}"
-        above = f"{ranking or 'nobody speaks'}\n{title(self.file, self.prediction.model)}, {where}"
-        figure.suptitle(above, fontsize="medium", parse_math=False)
-        return figure
+        return draw_explanation(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `plot` to a file, whole or not at all: PNG, SVG or PDF by its suffix.
@@ -134,7 +100,7 @@ def explain(
         audio, sampling_rate=sampling_rate, target_rate=frontend.sampling_rate, channel=channel, track=track
     )
     if start is None:
-        begin, window = _most_telling(backend, reader, vad_filter=vad_filter)
+        begin, window = _decisive_window(backend, reader, vad_filter=vad_filter)
     else:
         begin, window = _window_at(reader, start, frontend.window_samples)
     spoken = len(window) / frontend.sampling_rate
@@ -170,7 +136,7 @@ def explain(
     )
 
 
-def _most_telling(backend: Backend, reader: AudioReader, *, vad_filter: bool) -> tuple[int, Samples]:
+def _decisive_window(backend: Backend, reader: AudioReader, *, vad_filter: bool) -> tuple[int, Samples]:
     """Return start and samples of the window that argues most for what is said of the whole recording."""
     frontend = backend.config.frontend
     length = 0
@@ -185,10 +151,10 @@ def _most_telling(backend: Backend, reader: AudioReader, *, vad_filter: bool) ->
     total = np.zeros(len(backend.config.labels))
     cut = enumerate(windows(counted(), frontend.window_samples, frontend.hop_samples))
     while group := list(islice(cut, _AT_ONCE)):
-        heard = [listen(window, frontend.sampling_rate, vad_filter=vad_filter) for _, window in group]
-        results, _ = backend.infer(padded([window.samples for window in heard]))
-        for (number, window), (_, speech), probabilities in zip(group, heard, results, strict=True):
-            weight = max(speech, _LITTLE)
+        pieces = [cut_pauses(window, frontend.sampling_rate, vad_filter=vad_filter) for _, window in group]
+        results, _ = backend.infer(padded([piece.samples for piece in pieces]))
+        for (number, window), (_, speech), probabilities in zip(group, pieces, results, strict=True):
+            weight = max(speech, SILENT_WEIGHT)
             total += weight * probabilities
             for label, probability in enumerate(min(speech, 1.0) * probabilities):
                 if label not in best or probability > best[label][0]:

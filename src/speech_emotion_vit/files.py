@@ -145,3 +145,15 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise ConfigError(f"{name}: cannot be written ({one_line(error)}): choose another place") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def saved_text(text: str, path: str | os.PathLike[str] | None, end: str = "") -> str:
+    """Return `text`, after writing it with `end` behind it to `path`, if there is one.
+
+    Raises:
+        ConfigError: nothing can be written there.
+    """
+    if path is not None:
+        with whole_file(path) as temporary:
+            temporary.write_bytes(f"{text}{end}".encode("utf-8", "backslashreplace"))
+    return text

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from .audio.inputs import as_array, describe
 from .audio.reader import Channel, Intake, check_rate, pcm_blocks
 from .backends.base import Backend
-from .choice import Choice
 from .errors import AudioError, ConfigError, quoted
 from .model.config import TIMELINE_HOP
-from .prediction import Segment
+from .prediction import Choice
+from .timeline import Segment
 from .windows import NOBODY, Segmenter, seconds
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class EmotionStream:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why the answers so far deserve less trust, as in `Prediction.warnings`."""
-        nobody = (NOBODY,) if self._segmenter.heard_nobody else ()
+        nobody = (NOBODY,) if self._segmenter.speechless else ()
         return (*nobody, *self._intake.warnings()) if self._intake.frames else ()
 
     def push(self, chunk: npt.NDArray[Any] | torch.Tensor, *, sampling_rate: int | None = None) -> list[Segment]:
@@ -120,7 +120,7 @@ class EmotionStream:
         chunk = np.concatenate(list(pcm_blocks(frames, "stream")))
         samples = self._intake.push(chunk)  # whole, so that a refused one leaves no trace
         self._channels = frames.shape[1]
-        return [*map(self._choice.of, self._segmenter.push(samples))]
+        return [*map(self._choice.apply, self._segmenter.push(samples))]
 
     def gap(self, duration: float) -> list[Segment]:
         """Return the segments, possibly none, that so many seconds of missing audio complete.
@@ -141,7 +141,7 @@ class EmotionStream:
             step = min(missing, self.sampling_rate)
             segments += self._segmenter.push(self._intake.push(np.zeros((step, 1), np.float32)))
             missing -= step
-        return [*map(self._choice.of, segments)]
+        return [*map(self._choice.apply, segments)]
 
     def reset(self) -> None:
         """Forget all that came in: the next chunk begins a recording of its own at 0 s, of any number of channels."""
@@ -154,9 +154,8 @@ class EmotionStream:
         if not self._flushed:
             self._segmenter.take(self._intake.finish())
             self._flushed = True
-        return [
-            *map(self._choice.of, self._segmenter.finish())
-        ]  # none the second time, unless the first was interrupted
+        # None the second time, unless the first was interrupted.
+        return [*map(self._choice.apply, self._segmenter.finish())]
 
     def _check_open(self) -> None:
         if self._flushed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
@@ -11,96 +10,87 @@ from .audio.reader import SHORT_SECONDS, AudioReader, Samples
 from .backends.base import Backend
 from .batch import Batcher
 from .errors import AudioError
-from .prediction import Segment
 from .segments import Turn
+from .timeline import Segment
 from .windows import require_batch_size
 
-_LONGEST = 300.0  # seconds held at once: what is longer is heard in parts
+_LONGEST = 300.0  # seconds of one segment that are held at once; a longer one is answered in parts
 
 
-class TurnAnswers:
-    """Say of every segment what `EmotionClassifier.predict` says of its samples.
+def answer_turns(
+    backend: Backend,
+    turns: list[Turn],
+    reader: AudioReader,
+    progress: Callable[[float], object] | None,
+    *,
+    batch_size: int,
+    vad_filter: bool,
+) -> tuple[list[Segment], AudioError | None]:
+    """Return the segments with the answers that `EmotionClassifier.predict` gives for their samples, in their order.
 
-    Segments may overlap, come in any order and reach beyond the end: what of them is there is heard. Memory is bounded
-    by those that are open at the same time, 5 minutes of each at most.
+    Segments may overlap, come in any order and reach beyond the end: then the samples that exist are used. Memory is
+    bounded by the segments that are open at the same time, 5 minutes of each at most.
 
-    Args:
-        backend: the network.
-        turns: the segments.
-        batch_size: windows that go through the network at once.
-        options: more for `Batcher`.
-
-    Attributes:
-        fault: what ended the recording early.
+    Returns:
+        The segments, and the error that ended the recording early, if there was one.
     """
+    rate, labels = backend.config.frontend.sampling_rate, backend.config.labels
+    batcher = Batcher(backend, sampling_rate=rate, batch_size=require_batch_size(batch_size), vad_filter=vad_filter)
+    bounds = [(round(turn.start * rate), round(turn.end * rate)) for turn in turns]
+    owners: list[int] = []  # the segment of each piece that has been sent
+    fault: AudioError | None = None
 
-    def __init__(self, backend: Backend, turns: list[Turn], *, batch_size: int, **options: Any) -> None:
-        self._backend = backend
-        self._turns = turns
-        self._rate = backend.config.frontend.sampling_rate
-        self._batcher = Batcher(backend, sampling_rate=self._rate, batch_size=require_batch_size(batch_size), **options)
-        self._sent: list[int] = []  # of which segment each piece is
-        self.fault: AudioError | None = None
-
-    def run(self, reader: AudioReader, progress: Callable[[float], object] | None = None) -> tuple[Segment, ...]:
-        """Return the segments with their answers, in the order they were given."""
-        labels = self._backend.config.labels
-        sums = np.zeros((len(self._turns), len(labels)))
-        speech = np.zeros(len(self._turns))
-        for number, clip in enumerate(self._batcher.run(self._pieces(reader, progress))):
-            if clip.error is None and clip.speech:
-                turn = self._sent[number]
-                sums[turn] += clip.speech * clip.means()[0]
-                speech[turn] += clip.speech
-        return tuple(
-            Segment(
-                turn.start,
-                turn.end,
-                dict(zip(labels, map(float, total / (spoken or 1.0)), strict=True)),
-                float(spoken),
-                speaker=turn.speaker,
-                text=turn.text,
-            )
-            for turn, total, spoken in zip(self._turns, sums, speech, strict=True)
-        )
-
-    def _pieces(self, reader: AudioReader, progress: Callable[[float], object] | None) -> Iterator[Samples]:
+    def pieces() -> Iterator[Samples]:
         """Yield the samples of every segment once it has ended, long ones in parts."""
-        waiting = sorted(range(len(self._turns)), key=lambda index: self._turns[index].start, reverse=True)
+        nonlocal fault
+        waiting = sorted(range(len(turns)), key=lambda index: turns[index].start, reverse=True)
         held: dict[int, list[Samples]] = {}
         position = 0
         try:
             for block in reader:
                 end = position + len(block)
-                while waiting and self._first(waiting[-1]) < end:
+                while waiting and bounds[waiting[-1]][0] < end:
                     held[waiting.pop()] = []
-                for index in list(held):
-                    part = block[max(0, self._first(index) - position) : max(0, self._last(index) - position)]
+                for index, parts in list(held.items()):
+                    first, last = bounds[index]
+                    part = block[max(0, first - position) : max(0, last - position)]
                     if len(part):
-                        held[index].append(part.copy())
-                    if self._last(index) <= end:
-                        yield from self._piece(index, held.pop(index))
-                    elif sum(map(len, held[index])) >= _LONGEST * self._rate:
-                        yield from self._piece(index, held[index])
+                        parts.append(part.copy())
+                    if last <= end or sum(map(len, parts)) >= _LONGEST * rate:
                         held[index] = []
+                        if parts:
+                            owners.append(index)
+                            yield np.concatenate(parts)
+                    if last <= end:
+                        del held[index]
                 position = end
                 if progress is not None:
                     progress(reader.duration)
         except AudioError as error:
-            self.fault = error
+            fault = error
         for index, parts in held.items():
-            yield from self._piece(index, parts)
+            if parts:
+                owners.append(index)
+                yield np.concatenate(parts)
 
-    def _piece(self, index: int, parts: list[Samples]) -> Iterator[Samples]:
-        if any(map(len, parts)):
-            self._sent.append(index)
-            yield np.concatenate(parts)
-
-    def _first(self, index: int) -> int:
-        return round(self._turns[index].start * self._rate)
-
-    def _last(self, index: int) -> int:
-        return round(self._turns[index].end * self._rate)
+    sums = np.zeros((len(turns), len(labels)))
+    speech = np.zeros(len(turns))
+    for number, clip in enumerate(batcher.run(pieces())):
+        if clip.error is None and clip.speech:
+            sums[owners[number]] += clip.speech * clip.means()[0]
+            speech[owners[number]] += clip.speech
+    segments = [
+        Segment(
+            turn.start,
+            turn.end,
+            dict(zip(labels, map(float, total / (spoken or 1.0)), strict=True)),
+            float(spoken),
+            speaker=turn.speaker,
+            text=turn.text,
+        )
+        for turn, total, spoken in zip(turns, sums, speech, strict=True)
+    ]
+    return segments, fault
 
 
 def remarks(turns: list[Turn], duration: float) -> Iterator[str]:

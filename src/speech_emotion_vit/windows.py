@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
-from .audio.reader import Samples, windows, without_offset
+from .audio.reader import AudioReader, Samples, windows, without_offset
 from .audio.speech import keep_speech, spoken_blocks
 from .backends.base import Backend, Floats
-from .errors import ConfigError, quoted
+from .errors import AudioError, ConfigError, quoted
 from .model.config import TIMELINE_HOP, FrontendConfig
-from .prediction import Segment
+from .timeline import Segment
 
 MAX_SECONDS = 1e9  # 31 years
 NOBODY = "no speech"  # the warning
+SILENT_WEIGHT = 1e-6  # of a window without speech in a mean: it counts only where there is no speech at all
 LEFT_OUT_SECONDS = 1.0  # without speech are worth a warning ...
 LEFT_OUT_SHARE = 0.1  # ... where they are so much of the recording
 
@@ -32,8 +33,8 @@ class Window(NamedTuple):
     """Seconds of speech in it, which is its weight; where nobody speaks 0, and the samples are what there is."""
 
 
-def listen(samples: Samples, rate: int, *, vad_filter: bool) -> Window:
-    """Return what the network is to hear of a piece of audio no longer than a window.
+def cut_pauses(samples: Samples, rate: int, *, vad_filter: bool) -> Window:
+    """Return a piece of audio, no longer than a window, without offset and without long pauses: the network's input.
 
     Args:
         samples: mono, `[samples]`.
@@ -151,7 +152,7 @@ class Segmenter:
         self._total = 0  # samples so far
         self._next = 0  # start of the next window, in samples from the start of the flow
         self._end = 0  # where the last window ended
-        self._nobody: bool | None = None  # until there is a segment
+        self._speechless: bool | None = None  # until there is a segment
         self._average: tuple[float, Floats] | None = None  # start and smoothed probabilities of the segment before
 
     def push(self, samples: Samples) -> list[Segment]:
@@ -175,10 +176,25 @@ class Segmenter:
         self._total += len(samples)
         self._held += len(samples)
 
+    def run(
+        self, reader: AudioReader, progress: Callable[[float], object] | None
+    ) -> tuple[list[Segment], AudioError | None]:
+        """Return the segments of a whole recording, and the error that ended it early, if there was one."""
+        segments: list[Segment] = []
+        fault = None
+        try:
+            for block in reader:
+                segments += self.push(block)
+                if progress is not None:
+                    progress(reader.duration)
+        except AudioError as error:
+            fault = error
+        return segments + self.finish(), fault
+
     @property
-    def heard_nobody(self) -> bool:
+    def speechless(self) -> bool:
         """Whether there are segments, and nobody speaks in any of them."""
-        return self._nobody is True
+        return self._speechless is True
 
     def finish(self) -> list[Segment]:
         """Return the segments left, the last of which ends where the flow ends: nothing follows."""
@@ -232,27 +248,27 @@ class Segmenter:
         first = starts[0] - (self._total - len(buffer))
         samples = buffer[first : first + starts[-1] + size - starts[0]]
         relative = [start - starts[0] for start in starts]
-        heard = [listen(samples[start : start + size], self._rate, vad_filter=self._vad_filter) for start in relative]
-        probabilities = self._probabilities(samples, relative, size, heard)
+        cut = [cut_pauses(samples[start : start + size], self._rate, vad_filter=self._vad_filter) for start in relative]
+        probabilities = self._probabilities(samples, relative, size, cut)
         segments = []
-        for start, row, window in zip(starts, probabilities, heard, strict=True):
-            self._nobody = self._nobody is not False and not window.speech
+        for start, row, window in zip(starts, probabilities, cut, strict=True):
+            self._speechless = self._speechless is not False and not window.speech
             if window.speech:
                 row = self._smooth(start / self._rate, row)
             values = dict(zip(self._backend.config.labels, map(float, row), strict=True))
             segments.append(Segment(start / self._rate, (start + size) / self._rate, values, window.speech))
         return segments
 
-    def _probabilities(self, samples: Samples, starts: Sequence[int], size: int, heard: Sequence[Window]) -> Floats:
+    def _probabilities(self, samples: Samples, starts: Sequence[int], size: int, cut: Sequence[Window]) -> Floats:
         """Return those of all windows, `[windows, classes]`, 0 where nobody speaks."""
-        rows = np.zeros((len(heard), len(self._backend.config.labels)), np.float32)
-        spoken = [index for index, window in enumerate(heard) if window.speech]
-        # Those that are heard as they are share the work on what they have in common.
-        whole = [index for index in spoken if np.shares_memory(heard[index].samples, samples)]
+        rows = np.zeros((len(cut), len(self._backend.config.labels)), np.float32)
+        spoken = [index for index, window in enumerate(cut) if window.speech]
+        # Windows from which no pause was cut share the work on the frames they have in common.
+        whole = [index for index in spoken if np.shares_memory(cut[index].samples, samples)]
         if whole:
             rows[whole] = self._backend.infer_cut(samples, [starts[index] for index in whole], size)[0]
         if parts := sorted(set(spoken) - set(whole)):
-            rows[parts] = self._backend.infer(padded([heard[index].samples for index in parts]))[0]
+            rows[parts] = self._backend.infer(padded([cut[index].samples for index in parts]))[0]
         return rows
 
     def _smooth(self, start: float, row: Floats) -> Floats:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from ..prediction import csv_lines
+from ..timeline import csv_lines
 
 if TYPE_CHECKING:
     from ..audio.reader import AudioInput, Channel

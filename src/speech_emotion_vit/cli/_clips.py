@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..prediction import csv_lines
+from ..timeline import csv_lines
 from ._channels import channel_field, titled, with_channel
 from ._rows import json_line
 from ._table import clock, columns_of, cut, padded, table_width, wrapped

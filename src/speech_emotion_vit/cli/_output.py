@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
 from ..errors import ConfigError, one_line, printable
-from ..prediction import csv_cell
+from ..timeline import csv_cell
 from ._signals import Stopped
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import printable
-from ..prediction import Prediction, Timeline
+from ..prediction import Prediction
+from ..timeline import Timeline
 from ._table import clock
 
 if TYPE_CHECKING:

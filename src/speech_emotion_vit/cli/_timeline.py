@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import AudioError, ConfigError, printable
-from ..prediction import csv_lines, timeline_header
+from ..timeline import csv_lines, timeline_header
 from ._channels import channel_field, titled, with_channel
 from ._rows import json_line
 from ._table import clock, columns_of, cut, padded, table_width, wrapped
@@ -21,8 +21,8 @@ from ._table import clock, columns_of, cut, padded, table_width, wrapped
 if TYPE_CHECKING:
     from ..audio.reader import AudioInput, Channel
     from ..classifier import EmotionClassifier
-    from ..prediction import Segment, Speaker, Timeline
     from ..segments import Turn
+    from ..timeline import Segment, Speaker, Timeline
     from ._inputs import Source
 
 

@@ -25,7 +25,8 @@ from ._timeline import Segments, files_of_segments, timeline_of, turns_of
 if TYPE_CHECKING:
     from ..backends.load import BackendName
     from ..classifier import EmotionClassifier
-    from ..prediction import Prediction, Timeline
+    from ..prediction import Prediction
+    from ..timeline import Timeline
 
 
 @click.command("predict", short_help="Tell the emotion in audio files.")
@@ -137,8 +138,8 @@ def command(
     from tqdm import tqdm
 
     from ..audio.inputs import describe
-    from ..choice import Choice
     from ..classifier import EmotionClassifier
+    from ..prediction import Choice
 
     if not clips and not lists:
         raise click.UsageError("Missing argument 'CLIP...': a file, a folder, - for standard input, or --from a list")

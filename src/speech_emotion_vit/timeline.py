@@ -1,0 +1,321 @@
+"""Emotion along a recording: segments, speakers, stretches, and their tables and subtitles."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from .extras import require
+from .files import saved_text
+from .pictures import draw_timeline, save_picture
+from .prediction import RankedLabels
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+_FORMULA = frozenset("=+-@\t\r")  # begins a formula of a spreadsheet; a quote before it makes it a text
+_TOUCHING = 1e-6  # seconds; rounding between the end of one window and the start of the next
+
+
+@dataclass(frozen=True)
+class Segment(RankedLabels):
+    """Emotion probabilities of one window of a longer recording."""
+
+    start: float
+    """Where the audio that was heard begins, in seconds from the start of the recording."""
+    end: float
+    """Where it ends; windows overlap where the hop is shorter than they are."""
+    probabilities: dict[str, float]
+    """Probability of every label, in the model's label order; they sum to 1, or are all 0 where nobody speaks."""
+    speech: float
+    """Seconds of speech in it, on which the answer rests."""
+    speaker: str | None = None
+    """Who speaks, where a diarisation said so."""
+    text: str | None = None
+    """What is said, where a transcript said so."""
+    threshold: float = 0.0
+    """Least probability of a label."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready types; speaker and text where there are any."""
+        others = {"speaker": self.speaker, "text": self.text}
+        return {
+            "start": self.start,
+            "end": self.end,
+            **{name: value for name, value in others.items() if value is not None},
+            "label": self.label,
+            "score": self.score,
+            "probabilities": dict(self.probabilities),
+            "speech": self.speech,
+        }
+
+    def __repr__(self) -> str:
+        who = f"{self.speaker}: " if self.speaker else ""
+        what = f"{self.label or 'unsure'} {self.score:.2f}" if self.speech else "nobody speaks"
+        return f"<Segment {self.start:.2f}-{self.end:.2f} s {who}{what}>"
+
+
+@dataclass(frozen=True)
+class Speaker(RankedLabels):
+    """What one speaker of a recording sounds like on the whole."""
+
+    speaker: str | None
+    """Name; None is whoever has none."""
+    segments: int
+    """How many segments are theirs."""
+    duration: float
+    """Seconds of these segments."""
+    probabilities: dict[str, float]
+    """Mean over them of every probability, weighted by the speech in them."""
+    speech: float
+    """Seconds of speech in them."""
+    threshold: float = 0.0
+    """Least probability of a label."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready types."""
+        return {
+            "speaker": self.speaker,
+            "segments": self.segments,
+            "duration": self.duration,
+            "speech": self.speech,
+            "label": self.label,
+            "score": self.score,
+            "probabilities": dict(self.probabilities),
+        }
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a recording with one label throughout."""
+
+    start: float
+    """Seconds from the start of the recording."""
+    end: float
+    """Seconds from the start of the recording."""
+    label: str | None
+    """None is where nobody speaks, or where no label reaches the threshold."""
+    score: float
+    """Mean probability of the label over the segments it comes from."""
+
+
+@dataclass(frozen=True, repr=False)
+class Timeline:
+    """Emotion probabilities along a recording."""
+
+    segments: tuple[Segment, ...]
+    """One per window, in order of time; at least one."""
+    file: str
+    """What the recording is called."""
+    duration: float
+    """Length of what could be read, in seconds."""
+    model: str
+    """Name and revision of the model that answered."""
+    warnings: tuple[str, ...] = ()
+    """What was wrong with the recording: as in `Prediction`, and where it broke off."""
+    given: bool = False
+    """Whether others cut the segments, which are then in their order and may overlap."""
+
+    def speakers(self) -> list[Speaker]:
+        """Return what each speaker sounds like, in the order in which they first speak."""
+        groups: dict[str | None, list[Segment]] = {}
+        for segment in sorted(self.segments, key=lambda each: each.start):
+            groups.setdefault(segment.speaker, []).append(segment)
+        return [
+            Speaker(
+                speaker,
+                len(theirs),
+                sum(segment.end - segment.start for segment in theirs),
+                {
+                    label: sum(each.speech * each.probabilities[label] for each in theirs) / (speech or 1.0)
+                    for label in theirs[0].probabilities
+                },
+                speech,
+                theirs[0].threshold,
+            )
+            for speaker, theirs in groups.items()
+            for speech in [sum(segment.speech for segment in theirs)]
+        ]
+
+    def stretches(self) -> list[Stretch]:
+        """Return the recording cut into stretches of one label each, which do not overlap.
+
+        A moment belongs to the segment whose middle is nearest, and neighbours with the same label are one. Segments
+        that others cut stay as they are.
+        """
+        if self.given:
+            return [Stretch(s.start, s.end, s.label, s.score) for s in sorted(self.segments, key=lambda s: s.start)]
+        stretches: list[Stretch] = []
+        scores: list[float] = []
+        middles = [(segment.start + segment.end) / 2 for segment in self.segments]
+        borders = [(one + other) / 2 for one, other in pairwise(middles)]
+        limits = zip([0.0, *borders], [*borders, self.segments[-1].end], self.segments, strict=True)
+        for low, high, segment in limits:
+            start, end = max(low, segment.start), min(high, segment.end)
+            label = segment.label
+            joined = bool(stretches) and stretches[-1].label == label and start - stretches[-1].end < _TOUCHING
+            if joined:
+                scores.append(segment.score)
+                start = stretches.pop().start
+            else:
+                scores = [segment.score]
+            stretches.append(Stretch(start, end, label, sum(scores) / len(scores)))
+        return stretches
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready types."""
+        return {
+            "file": self.file,
+            "duration": self.duration,
+            "model": self.model,
+            "warnings": list(self.warnings),
+            "segments": [segment.to_dict() for segment in self.segments],
+            **({"speakers": [speaker.to_dict() for speaker in self.speakers()]} if self.given else {}),
+        }
+
+    def to_json(self, path: str | os.PathLike[str] | None = None, *, indent: int | None = None) -> str:
+        """Return `to_dict` as JSON, and write it to `path`."""
+        return saved_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=indent), path, "\n")
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None, *, header: bool = True) -> str:
+        """Return one line per segment: file, start and end in seconds, label, score, every probability, speech.
+
+        Where nobody speaks, label, score and probabilities are empty. Segments that others cut have speaker and text
+        behind their end.
+
+        Args:
+            path: where to write it, too.
+            header: whether a line with the names of the columns comes first.
+        """
+        rows = [
+            [self.file, s.start, s.end, *([s.speaker, s.text] if self.given else []), *_answer_cells(s), s.speech]
+            for s in self.segments
+        ]
+        above = timeline_header(self.segments[0].probabilities, given=self.given) if header else ""
+        return saved_text(above + csv_lines(rows), path)
+
+    def to_webvtt(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return subtitles for a player: one cue per stretch with its label, none where nobody speaks.
+
+        Segments that others cut are a cue each, with their speaker and text.
+
+        Args:
+            path: where to write it, too.
+        """
+        if self.given:
+            theirs = map(_cue, sorted(self.segments, key=lambda segment: segment.start))
+            return saved_text("\n".join(["WEBVTT\n", *theirs]), path)
+        cues = [
+            f"{_clock(s.start)} --> {_clock(s.end)}\n{html.escape(s.label, quote=False)} {s.score:.0%}\n"
+            for s in self.stretches()
+            if s.label is not None
+        ]
+        return saved_text("\n".join(["WEBVTT\n", *cues]), path)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a table in audformat's segmented layout.
+
+        The index is file, start and end (`Timedelta`); the columns are label, score, every probability, and speech in
+        seconds; where nobody speaks, all but the last are missing.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        pd = require("pandas", "frame")
+        index = pd.MultiIndex.from_arrays(
+            [
+                [self.file] * len(self.segments),
+                pd.to_timedelta([segment.start for segment in self.segments], unit="s").as_unit("ns"),  # audformat's
+                pd.to_timedelta([segment.end for segment in self.segments], unit="s").as_unit("ns"),
+            ],
+            names=["file", "start", "end"],
+        )
+        columns = ["label", "score", *self.segments[0].probabilities]
+        nobody = [None, *[float("nan")] * (len(columns) - 1)]
+        rows = [[*(_answer_cells(s) if s.speech else nobody), s.speech] for s in self.segments]
+        frame = pd.DataFrame(rows, index=index, columns=[*columns, "speech"])
+        if self.given:
+            frame.insert(0, "speaker", [s.speaker for s in self.segments])
+            frame.insert(1, "text", [s.text for s in self.segments])
+        return frame
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Return a matplotlib figure: every probability over time, and below it the label of every stretch.
+
+        Where nobody speaks is grey. Of a long recording the probabilities are means over some seconds, on top of
+        each other. Of segments that others cut there is a row per speaker.
+
+        Args:
+            path: where to write it, too: PNG, SVG or PDF by its suffix.
+
+        Raises:
+            ConfigError: matplotlib is not installed, or nothing can be written there.
+        """
+        figure = draw_timeline(self)
+        if path is not None:
+            save_picture(figure, path)
+        return figure
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self.segments)
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+    def __repr__(self) -> str:
+        stretches = self.stretches()
+        nobody = "nobody or unsure" if self.segments[0].threshold else "nobody"
+        first = [f"{s.label or nobody} {s.start:.1f}-{s.end:.1f}" for s in stretches[:4]]
+        more = f", {len(stretches) - 4} more" if len(stretches) > 4 else ""
+        notes = f", warnings: {'; '.join(self.warnings)}" if self.warnings else ""
+        count = f"{len(self.segments)} segment{'s' if len(self.segments) > 1 else ''}"
+        return f"<Timeline {count}: {', '.join(first)}{more} ({self.duration:.2f} s, {self.model}{notes})>"
+
+
+def timeline_header(labels: Iterable[str], *, given: bool = False) -> str:
+    """Return the first line of a timeline as CSV; of segments that others cut with `given`."""
+    others = ["speaker", "text"] if given else []
+    return csv_lines([["file", "start", "end", *others, "label", "score", *labels, "speech"]])
+
+
+def _cue(segment: Segment) -> str:
+    """Return a segment that others cut as WebVTT."""
+    said = " ".join((segment.text or "").split())
+    parts = [f"[{segment.label} {segment.score:.0%}]" if segment.label is not None else "", said]
+    words = html.escape(" ".join(filter(None, parts)), quote=False) or "[-]"
+    who = f"<v {html.escape(segment.speaker, quote=False)}>" if segment.speaker else ""
+    return f"{_clock(segment.start)} --> {_clock(max(segment.end, segment.start + 0.001))}\n{who}{words}\n"
+
+
+def _answer_cells(answer: Segment) -> list[object]:
+    """Return label, score and every probability as cells of a table; empty where nobody speaks."""
+    if not answer.speech:
+        return [""] * (2 + len(answer.probabilities))
+    return [answer.label, answer.score, *answer.probabilities.values()]
+
+
+def csv_lines(rows: Iterable[Iterable[object]]) -> str:
+    """Return rows as CSV, a line each but for values with line breaks, which are quoted."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([csv_cell(value) if isinstance(value, str) else value for value in row] for row in rows)
+    return text.getvalue()
+
+
+def csv_cell(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula: labels, names and words of others may be one."""
+    return f"'{text}" if text[:1] in _FORMULA and text != "-" else text
+
+
+def _clock(seconds: float) -> str:
+    milliseconds = round(seconds * 1000)
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}.{rest % 1000:03}"
