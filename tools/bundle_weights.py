@@ -147,6 +147,7 @@ def main(folder: Path, name: str, role: str | None = None, backbone: str | None 
         metrics=all_metrics(folder, run, results["scores"][role]),
         license=f"{licence}; trained on {learnt.license}" + (f"; teacher: {teacher['license']}" if teacher else ""),
         citation="; ".join([METHOD, *([teacher["citation"]] if teacher else []), learnt.citation]),
+        teacher=teacher["repository"] if teacher else None,
         backbone=backbone,
         backbone_sha256=below.sha256 if below else None,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..errors import ConfigError, one_line
 from ..files import read_text
 from ..model.config import ClassifierConfig
-from .manifest import Metric
+from .manifest import Metric, WeightEntry
 from .resolve import ResolvedModel
 
 if TYPE_CHECKING:
@@ -85,27 +85,39 @@ def card_for(
         ConfigError: its own card cannot be read.
     """
     given = facts or CardFacts()
+    known = _recorded_facts(model.entry) if model.entry else CardFacts(base_model=model.repo_id)
     path = model.weights.with_name(CARD_FILE)
-    if model.entry is None and not fitted and path.exists():
+    if model.entry is None and path.exists():
         try:
-            return complete_card(read_text(path, _MAX_BYTES), given)
+            own = read_text(path, _MAX_BYTES)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read ({one_line(error)}): correct or remove it") from error
-    known = _facts_of(model)
+        if not fitted:
+            return complete_card(own, given)
+        known = _facts_below(own, model)
     return write_card(config, replace(known, **{name: value for name, value in vars(given).items() if value}))
 
 
-def _facts_of(model: ResolvedModel) -> CardFacts:
-    """Return what the record in the manifest says of a model, or where it is from."""
-    entry = model.entry
-    if entry is None:
-        return CardFacts(base_model=model.repo_id)
+def _facts_below(card: str, model: ResolvedModel) -> CardFacts:
+    """Return what the card of a model says that is true of another head on its network, too."""
+    data = _front_matter(card)[0].to_dict()
+    return CardFacts(
+        license=data.get("license"),
+        license_text=f"The network is that of {model.name}, whose card says more of its licence",
+        base_model=model.repo_id or data.get("base_model"),
+        datasets=tuple(data.get("datasets") or ()),
+        language=tuple(data.get("language") or ()),
+    )
+
+
+def _recorded_facts(entry: WeightEntry) -> CardFacts:
+    """Return what the manifest says of a model."""
     corpora = tuple(entry.heard)
     known = _IDENTIFIER.fullmatch(entry.license.lower())
     return CardFacts(
         license=entry.license.lower() if known else "other",
         license_text=None if known else entry.license,
-        base_model=entry.repo_id,
+        base_model=entry.repo_id or entry.teacher,
         datasets=corpora,
         language=tuple(dict.fromkeys(LANGUAGES[name] for name in corpora if name in LANGUAGES)),
         metrics=entry.metrics,
@@ -151,17 +163,26 @@ def complete_card(text: str, facts: CardFacts) -> str:
     Raises:
         ConfigError: its front matter cannot be read.
     """
+    data, body = _front_matter(text)
+    _fill(data, facts)
+    return f"---\n{data.to_yaml()}\n---\n\n{body.lstrip()}"
+
+
+def _front_matter(text: str) -> tuple[ModelCardData, str]:
+    """Return what the front matter of a card says, and the rest of the card.
+
+    Raises:
+        ConfigError: its front matter cannot be read.
+    """
     from huggingface_hub import ModelCard, ModelCardData
 
     front, body = _parts(text)
     try:
-        data = cast("ModelCardData", ModelCard(front).data) if front else ModelCardData()
+        return (cast("ModelCardData", ModelCard(front).data) if front else ModelCardData()), body
     except Exception as error:  # of the YAML reader, or of the Hub's client, which checks the scores
         raise ConfigError(
             f"{CARD_FILE}: the lines between its first two --- cannot be read ({one_line(error)[:200]}): correct them"
         ) from error
-    _fill(data, facts)
-    return f"---\n{data.to_yaml()}\n---\n\n{body.lstrip()}"
 
 
 def gaps(card: str) -> list[str]:

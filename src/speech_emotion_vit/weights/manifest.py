@@ -109,6 +109,8 @@ class WeightEntry:
     """Name in that repository."""
     heard: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Speakers by corpus that it, or what it started from or was taught by, was trained on."""
+    teacher: Repository | None = None
+    """Hub repository of the speech encoder whose frames it matched; None where there was none."""
     backbone: Name | None = None
     """Name of the model whose tensors are this one's, all but the head; None where the file holds all of them."""
     backbone_sha256: Digest | None = None
@@ -175,7 +177,7 @@ def load_manifest(path: str | os.PathLike[str] | None = None) -> Manifest:
 
 def dump_entry(entry: WeightEntry) -> dict[str, Any]:
     """Return the record as it stands in the manifest under its name."""
-    places = ("file", "repo_id", "revision", "filename", "backbone", "backbone_sha256")
+    places = ("file", "repo_id", "revision", "filename", "teacher", "backbone", "backbone_sha256")
     source = {key: getattr(entry, key) for key in places}
     return {
         **{key: value for key, value in source.items() if value is not None},

@@ -11,10 +11,12 @@ import pytest
 import soundfile
 import torch
 from click.testing import CliRunner
+from huggingface_hub import ModelCard
 
 from helpers import CLIPS
 from speech_emotion_vit import AudioError, ConfigError, DatasetError, EmotionClassifier, fit_head
 from speech_emotion_vit.cli import main
+from speech_emotion_vit.weights.manifest import load_manifest
 
 RATE = 16_000
 
@@ -71,11 +73,18 @@ def test_a_saved_model_answers_the_same_and_its_card_says_how_it_scores(
     card = (tmp_path / "mine" / "README.md").read_text()
     assert "dull, slow" in card
     assert "| own recordings | UA |" in card
+    below = ModelCard(card)
+    assert (below.data.base_model, below.data.datasets) == ("openai/whisper-base", ["crema-d", "emodb"])
+    assert f"## Licence\n\n{load_manifest().get('base').license}." in below.text
     renamed = ["muffled" if label == "dull" else "drawn out" for label in labels]
     other = fit_head(clips, renamed, speakers, sampling_rate=RATE, base=tmp_path / "mine")
     card = (other.save(tmp_path / "other") / "README.md").read_text()
     assert "drawn out, muffled" in card
     assert "dull" not in card
+    above = ModelCard(card)  # what the first head stands on, the second stands on, too
+    assert above.data.base_model == "openai/whisper-base"
+    assert (above.data.license, above.data.datasets) == (below.data.license, below.data.datasets)
+    assert "whose card says more of its licence" in above.text
 
 
 def test_labels_that_mean_nothing_score_like_chance_and_unknown_speakers_are_said() -> None:
