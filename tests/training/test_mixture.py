@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from speech_emotion_vit.training.data.corpora import find_corpus
-from speech_emotion_vit.training.data.dataset import Dataset
-from speech_emotion_vit.training.data.features import Store
+from speech_emotion_vit.training.data.features import Dataset, Store
 from speech_emotion_vit.training.score.folds import pool_folds
 from training_runs import LABELS, THREE, succeed
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 from ..decoding import check, decode
 from ..errors import ConfigError, quoted
 from ..model.config import FrameViTConfig, FrontendConfig, ModelConfig, network_from_dict
+from .data.augment import VERSIONS
 from .data.corpora import FREE, LABELLED, ORIGINAL
-from .data.dataset import NetworkConfig
-from .data.paper import VERSIONS
+from .data.features import NetworkConfig
 
 if TYPE_CHECKING:
     from msgspec import Meta
@@ -159,7 +159,7 @@ class Recipe:
     labels: tuple[str, ...] = ()
     """The only labels it learns; empty: all."""
     versions: tuple[str, ...] = (ORIGINAL,)
-    """Versions of every training recording: names from `data.paper.VERSIONS` (*paper*: all)."""
+    """Versions of every training recording: names from `data.augment.VERSIONS` (*paper*: all)."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", self.name) or not self.name.strip("."):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import ConfigError, TrainingError
 from ..extras import TRAINING, require
 from .data.corpora import CORPORA, LABELLED, Utterance, find_corpus
-from .data.dataset import load_data, read_audio
+from .data.features import load_data, read_audio
 from .data.protocols import (
     Fold,
     Protocol,

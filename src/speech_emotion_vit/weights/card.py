@@ -100,14 +100,20 @@ def card_for(
 
 def _facts_below(card: str, model: ResolvedModel) -> CardFacts:
     """Return what the card of a model says that is true of another head on its network, too."""
-    data = _front_matter(card)[0].to_dict()
+    data = vars(_front_matter(card)[0])
+    licence, below = _texts(data.get("license")), _texts(data.get("base_model"))
     return CardFacts(
-        license=data.get("license"),
+        license=licence[0] if licence else None,
         license_text=f"The network is that of {model.name}, whose card says more of its licence",
-        base_model=model.repo_id or data.get("base_model"),
-        datasets=tuple(data.get("datasets") or ()),
-        language=tuple(data.get("language") or ()),
+        base_model=model.repo_id or (below[0] if below else None),
+        datasets=_texts(data.get("datasets")),
+        language=_texts(data.get("language")),
     )
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """Return what the front matter has as one text, a list of them, or not at all."""
+    return (value,) if isinstance(value, str) else tuple(map(str, value or ()))
 
 
 def _recorded_facts(entry: WeightEntry) -> CardFacts:

@@ -13,7 +13,7 @@ import pytest
 from corpus_factory import labelled_csv, labelled_folder, write_clip
 from speech_emotion_vit.errors import ConfigError, DatasetError
 from speech_emotion_vit.training.data.corpora import CORPORA, Utterance, combine, find_corpus, read_folder, remarks
-from speech_emotion_vit.training.data.dataset import load_data
+from speech_emotion_vit.training.data.features import load_data
 from speech_emotion_vit.training.recipes import RECIPES, Recipe
 
 

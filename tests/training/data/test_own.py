@@ -12,7 +12,7 @@ from helpers import ROOT
 from speech_emotion_vit.errors import DatasetError
 from speech_emotion_vit.model.config import FrontendConfig
 from speech_emotion_vit.training.data.corpora import CORPORA, read_folder
-from speech_emotion_vit.training.data.dataset import load_data
+from speech_emotion_vit.training.data.features import load_data
 from speech_emotion_vit.training.data.labels import SYNONYMS, map_labels, meaning, unify
 from speech_emotion_vit.training.data.protocols import make_split
 from speech_emotion_vit.training.recipes import RECIPES

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from speech_emotion_vit.model.config import FrontendConfig
+from speech_emotion_vit.training.data.augment import VERSIONS, alter
 from speech_emotion_vit.training.data.corpora import Utterance
-from speech_emotion_vit.training.data.paper import VERSIONS, alter
 
 FRONTEND = FrontendConfig()
 

@@ -1,7 +1,8 @@
-"""What is computed from audio once and kept on disk, memory-mapped: the log-Mel images of a corpus, or its waveforms.
+"""A corpus as training reads it: utterances and labels, and its features, which are computed once and kept on disk.
 
-A store is keyed by what is computed and by the content of every file, so nothing stale is ever read. It is written
-under another name and renamed once complete: an interruption loses time only.
+Features are log-Mel images or waveforms, memory-mapped. A store of them is keyed by what is computed and by the content
+of every file, so nothing stale is ever read. It is written under another name and renamed once complete: an
+interruption loses time only.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +32,12 @@ from tqdm import tqdm
 
 from ...audio.reader import AudioReader, Samples, windows, without_offset
 from ...audio.speech import DECISION, WEIGHTS_SHA256, keep_speech
-from ...errors import AudioError, DatasetError, one_line
+from ...errors import AudioError, ConfigError, DatasetError, one_line, printable
 from ...files import open_regular
-from ...model.config import FrontendConfig
+from ...model.config import ClassifierConfig, FrameViTConfig, FrontendConfig, ModelConfig
 from ...model.frontend import LogMel
-from .corpora import Utterance, named
-from .paper import VERSIONS, alter
+from .augment import VERSIONS, alter
+from .corpora import CORPORA, ORIGINAL, Corpus, Utterance, audio_files, find_corpus, named, remarks
 
 FORMAT = 2  # raise it when what a store holds changes for the same key
 BLOCK = 64  # utterances handed to the threads at a time
@@ -41,7 +45,12 @@ FULL_SCALE = 32767  # of 16-bit samples
 ANOTHER = "set SPEECH_EMOTION_VIT_CACHE to another folder"
 DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError)  # what reading a damaged store may raise
 
+COLUMNS = frozenset(("utterance", "version", "speaker", "label", "predicted"))  # of tables with a column per label
+
+NetworkConfig: TypeAlias = ModelConfig | FrameViTConfig
 Values = npt.NDArray[Any]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,15 +69,6 @@ class Store:
     contents: dict[str, str] = field(default_factory=dict)
     """Recording to the SHA-256 of its file; the unreadable are not in it."""
 
-    def of(self, utterance: Utterance) -> Values:
-        """Return the rows of one utterance.
-
-        Raises:
-            KeyError: it could not be read.
-        """
-        first, last = self.rows[utterance.id]
-        return np.asarray(self.values[first:last])
-
 
 def default_cache() -> Path:
     """Return where stores are kept: ``$SPEECH_EMOTION_VIT_CACHE``, else the user's cache folder."""
@@ -79,25 +79,19 @@ def default_cache() -> Path:
     return platformdirs.user_cache_path("speech-emotion-vit", appauthor=False) / "features"
 
 
+def load_inputs(utterances: Sequence[Utterance], frontend: FrontendConfig, *, cache: Path | None, title: str) -> Store:
+    """Return what rows are made of: images, or speech for a front-end without columns; arguments as `load_values`."""
+    if frontend.columns is None:
+        return load_speech(utterances, frontend.sampling_rate, cache=cache, title=title)
+    return load_features(utterances, frontend, cache=cache, title=title)
+
+
 def load_features(
-    utterances: Sequence[Utterance],
-    frontend: FrontendConfig,
-    *,
-    cache: Path | None = None,
-    workers: int | None = None,
-    title: str = "features",
+    utterances: Sequence[Utterance], frontend: FrontendConfig, *, cache: Path | None = None, title: str = "features"
 ) -> Store:
-    """Return the images of `utterances`, each in its version, from the cache or computed into it.
+    """Return the images of `utterances`, each in its version; arguments as `load_values`.
 
-    Args:
-        utterances: what to read; each is resampled, downmixed and cut into windows as a prediction does.
-        frontend: how a waveform becomes an image.
-        cache: folder of the stores; `default_cache` if None.
-        workers: threads; the number of cores if None.
-        title: of the progress bar, which is shown on a terminal only.
-
-    Raises:
-        DatasetError: nothing could be read, or the cache cannot be written.
+    Each is resampled, downmixed and cut into windows as a prediction does.
     """
     network = LogMel(frontend)
     used = {utterance.version for utterance in utterances}
@@ -110,30 +104,15 @@ def load_features(
         "frontend": frontend.to_dict(),
         "versions": {name: dataclasses.asdict(VERSIONS[name]) for name in sorted(used)},
     }
-    return load_values(utterances, about, compute, cache=cache, workers=workers, title=title)
+    return load_values(utterances, about, compute, cache=cache, title=title)
 
 
 def load_waveforms(
-    utterances: Sequence[Utterance],
-    sampling_rate: int,
-    *,
-    cache: Path | None = None,
-    workers: int | None = None,
-    title: str = "audio",
+    utterances: Sequence[Utterance], sampling_rate: int, *, cache: Path | None = None, title: str = "audio"
 ) -> Store:
-    """Return the 16-bit samples of `utterances`, from the cache or decoded into it.
+    """Return the 16-bit samples of original `utterances` at `sampling_rate` Hz; arguments as `load_values`.
 
-    The mean is taken away and the peak set to full scale, so that 16 bits lose nothing of a quiet recording.
-
-    Args:
-        utterances: what to read; originals.
-        sampling_rate: in Hz.
-        cache: folder of the stores; `default_cache` if None.
-        workers: threads; the number of cores if None.
-        title: of the progress bar, which is shown on a terminal only.
-
-    Raises:
-        DatasetError: nothing could be read, or the cache cannot be written.
+    The mean is removed and the peak set to full scale, so that 16 bits lose nothing of a quiet recording.
     """
 
     def compute(utterance: Utterance) -> Values:
@@ -143,33 +122,24 @@ def load_waveforms(
         samples: Values = np.round(waveform * (FULL_SCALE / peak if peak else 0.0)).astype(np.int16)
         return samples
 
-    return load_values(utterances, {"sampling_rate": sampling_rate}, compute, cache=cache, workers=workers, title=title)
+    return load_values(utterances, {"sampling_rate": sampling_rate}, compute, cache=cache, title=title)
 
 
 def load_speech(
     utterances: Sequence[Utterance], sampling_rate: int, *, cache: Path | None = None, title: str = "speech"
 ) -> Store:
-    """Return what a prediction hears of `utterances`, from the cache or decoded into it: float32, with a peak of 1.
+    """Return the samples of original `utterances` that a prediction uses, float32 with a peak of 1; as `load_values`.
 
-    That is what somebody speaks in, or all of a clip in which nobody does. It is exact: in 16 bits, with no mean and
-    with the zeros at the end, it gave a head whose weights were a tenth of their length away.
-
-    Args:
-        utterances: what to read; originals.
-        sampling_rate: in Hz.
-        cache: folder of the stores; `default_cache` if None.
-        title: of the progress bar, which is shown on a terminal only.
-
-    Raises:
-        DatasetError: nothing could be read, or the cache cannot be written.
+    These are the parts with speech, or the whole clip where there is no speech. They are exact, because a head that was
+    fitted to 16-bit samples with their mean and the zeros at the end had other weights, by a tenth of their length.
     """
 
     def compute(utterance: Utterance) -> Values:
         waveform = read_waveform(utterance.path, sampling_rate)
         kept, _ = keep_speech(waveform, sampling_rate)
-        heard = without_offset(kept if len(kept) else waveform)
-        heard = np.trim_zeros(heard, "b") if heard.any() else heard  # zeros at the end are padding, whoever put them
-        samples: Values = heard / max(np.abs(heard).max(), np.finfo(np.float32).tiny)
+        speech = without_offset(kept if len(kept) else waveform)
+        speech = np.trim_zeros(speech, "b") if speech.any() else speech  # zeros at the end are padding
+        samples: Values = speech / max(np.abs(speech).max(), np.finfo(np.float32).tiny)
         return samples
 
     about = {"sampling_rate": sampling_rate, "speech": [WEIGHTS_SHA256, *DECISION]}
@@ -181,25 +151,24 @@ def load_values(
     about: Mapping[str, object],
     compute: Callable[[Utterance], Values],
     *,
-    cache: Path | None = None,
-    workers: int | None = None,
-    title: str = "values",
+    cache: Path | None,
+    title: str,
 ) -> Store:
     """Return what `compute` makes of `utterances`, from the cache or computed into it.
 
     Args:
         utterances: what to compute it of.
         about: all that decides what `compute` makes of a file, JSON-ready: part of the store's name.
-        compute: makes an array of an utterance, of one type and shape but for the first axis; it runs in threads.
+        compute: makes an array of an utterance; all arrays agree in type and in shape behind the first axis. It runs in
+            threads.
         cache: folder of the stores; `default_cache` if None.
-        workers: threads; the number of cores if None.
         title: of the progress bar, which is shown on a terminal only.
 
     Raises:
         DatasetError: nothing could be computed, or the cache cannot be written.
     """
     cache = cache or default_cache()
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         paths = list(dict.fromkeys(utterance.path for utterance in utterances))
         digests = dict(zip(paths, pool.map(_digest, paths), strict=True))
         contents = {utterance.id: digests[utterance.path] for utterance in utterances}
@@ -209,9 +178,9 @@ def load_values(
         if os.path.exists(store):
             try:
                 return _open(store, recordings)
-            except DAMAGED:  # or of other decoders
+            except DAMAGED:  # or made with other decoders
                 shutil.rmtree(store, ignore_errors=True)
-        if not os.path.exists(store):  # else it is another user's, or another process has just made it
+        if not os.path.exists(store):  # else it belongs to another user, or another process has just made it
             _build(store, utterances, about, compute, pool, title)
         try:
             return _open(store, recordings)
@@ -344,3 +313,142 @@ def _written(store: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A corpus, or several, that has been read, with its images."""
+
+    corpus: Corpus
+    """What is known about it."""
+    utterances: tuple[Utterance, ...]
+    """The originals in the folder."""
+    labels: tuple[str, ...]
+    """The labels in it, in alphabetical order: the order of the head."""
+    features: Store
+    """Images of the utterances in all versions, or, for a front-end without columns, their waveforms."""
+    remarks: tuple[str, ...]
+    """How the folder differs from the published corpus, and which files could not be read."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of who says what under which label; the store is named by a digest of the audio."""
+        lines = [[u.id, u.label, u.speaker, u.sentence] for u in self.utterances]
+        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+def load_data(
+    corpus: Corpus,
+    folder: Path,
+    *,
+    frontend: FrontendConfig,
+    versions: Sequence[str] = (ORIGINAL,),
+    network: Callable[[int], NetworkConfig],
+    only: Sequence[str] = (),
+    cache: Path | None = None,
+    strict: bool = False,
+) -> Dataset:
+    """Read a corpus and make or find the images of the versions that are wanted.
+
+    Args:
+        corpus: which one.
+        folder: where it is.
+        frontend: how waveforms become images.
+        versions: of every recording: names from `augment.VERSIONS`.
+        network: makes the student's configuration from a number of labels.
+        cache: of images.
+        only: the labels that are wanted; none: all.
+        strict: refuse a corpus with anything missing, extra or unreadable.
+
+    Raises:
+        DatasetError: the corpus is not there, `strict` and not as published, or has labels that no model can have.
+    """
+    utterances = tuple(corpus.read(folder))
+    found = remarks(corpus, folder, utterances)
+    if only:
+        utterances = tuple(utterance for utterance in utterances if utterance.label in only)
+    _check_labels(folder, utterances, frontend, network)
+    features = load_inputs(
+        [utterance.altered(version) for version in versions for utterance in utterances],
+        frontend,
+        cache=cache,
+        title=corpus.title,
+    )
+    found += describe_faults(features)
+    read = {utterance.label for utterance in utterances if utterance.recording in features.contents}
+    if unread := sorted({utterance.label for utterance in utterances} - read):  # no label, so perhaps no emotion
+        found.append(f"{len(unread)} labels are left out because none of their clips can be read: {named(unread)}")
+        utterances = tuple(utterance for utterance in utterances if utterance.label in read)
+    for remark in found:
+        logger.info("%s: %s", corpus.title, remark)
+    if found and strict:
+        raise DatasetError(f"{folder}: {'; '.join(found)}: repair it, or leave out --strict")
+    counts = Counter(utterance.label for utterance in utterances)
+    labels = tuple(sorted(counts))
+    logger.info("labels: %s", ", ".join(f"{label} {counts[label]}" for label in labels))
+    if len(labels) < 2:
+        raise DatasetError(f"{folder}: only one label is there, {labels[0]}: at least two are needed")
+    if single := [label for label in labels if counts[label] == 1]:
+        raise DatasetError(
+            f"{folder}: the labels {named(single)} have one clip each, which cannot both be learnt and tested: add "
+            "clips, or take these labels out"
+        )
+    return Dataset(corpus=corpus, utterances=utterances, labels=labels, features=features, remarks=tuple(found))
+
+
+def read_audio(names: Sequence[str], folder: Path) -> list[Utterance]:
+    """Return the clips of folders that are heard without their labels.
+
+    Args:
+        names: corpora, which are taken without their official test speakers, or other folders of audio.
+        folder: what holds these folders.
+
+    Raises:
+        DatasetError: a folder is missing or has no audio.
+    """
+    found: list[Utterance] = []
+    for name in names:
+        place = folder / name
+        if name in CORPORA:
+            corpus, place = find_corpus(name, place)
+            found += [clip for clip in corpus.read(place) if clip.speaker not in corpus.test_speakers]
+            continue
+        clips = [
+            Utterance(
+                id=f"{name}/{path.relative_to(place).with_suffix('')}", path=path, label="", speaker="", corpus=name
+            )
+            for path in (audio_files(place) if place.is_dir() else ())
+        ]
+        if not clips:
+            raise DatasetError(
+                f"{place}: no audio is here, which the recipe wants heard: add some, or change frames.audio"
+            )
+        found += clips
+    return found
+
+
+def _check_labels(
+    folder: Path, utterances: Sequence[Utterance], frontend: FrontendConfig, network: Callable[[int], NetworkConfig]
+) -> None:
+    """Refuse labels that no model can have: now, not after an hour."""
+    labels = tuple(sorted({utterance.label for utterance in utterances}))
+    for label in labels:
+        if not label.isprintable() or label in COLUMNS:
+            rule = "not be called as a column of a table" if label in COLUMNS else "be printable"
+            where = next(utterance.path for utterance in utterances if utterance.label == label)
+            raise DatasetError(
+                f"{folder}: a label must {rule}, not {label!r}, as of {printable(str(where))}: rename it"
+            )
+    if len(labels) > 1:
+        try:
+            ClassifierConfig(labels=labels, model=network(len(labels)), frontend=frontend)
+        except ConfigError as error:
+            raise DatasetError(f"{folder}: {error}") from error
+
+
+def describe_faults(features: Store) -> list[str]:
+    """Return one remark that names and counts the files that could not be read, or none."""
+    faults = features.faults
+    if not faults:
+        return []
+    return [f"{len(faults)} files cannot be read and are left out: {named([faults[name] for name in sorted(faults)])}"]

@@ -30,8 +30,8 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from ...errors import ConfigError, DatasetError, quoted
+from .augment import VERSIONS
 from .corpora import CORPORA, ORIGINAL, PARTS, Utterance, named
-from .paper import VERSIONS
 
 Protocol = Literal["corpus", "speaker", "random", "paper"]
 Fold: TypeAlias = "int | Literal['final'] | None"
@@ -97,7 +97,7 @@ def make_split(
     Args:
         utterances: originals of one or several corpora, in any order; the result depends on ids only.
         protocol: ``corpus``, ``speaker``, ``random`` or ``paper``.
-        versions: names from `paper.VERSIONS`; what trains, trains in all of them. Under ``paper`` they are the pool.
+        versions: names from `augment.VERSIONS`; what trains, trains in all of them. Under ``paper`` they are the pool.
         fold: which fold of a cross-validation, or ``final`` to train on everything but the speakers of an official
             test set, who are there to be scored; the validation speakers train, too.
         seed: of the draws of ``random`` and ``paper`` and of the speakers where no split is known.

@@ -17,8 +17,7 @@ from ...model.build import Network, build_network
 from ...model.frame_vit import FrameViT
 from ...weights.checkpoint import HEAD, load_network
 from ...weights.resolve import resolve_model
-from ..data.dataset import Dataset, read_audio
-from ..data.features import load_waveforms
+from ..data.features import Dataset, load_waveforms, read_audio
 from ..data.protocols import Fold, Protocol
 from ..data.rows import Rows, make_rows
 from ..recipes import (

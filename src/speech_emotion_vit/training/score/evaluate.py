@@ -16,10 +16,10 @@ from ...errors import DatasetError
 from ...model.build import Network
 from ...model.config import ClassifierConfig
 from ...weights.resolve import ResolvedModel
+from ..data.augment import VERSIONS
 from ..data.corpora import LABELLED, ORIGINAL, Corpus, Utterance, find_corpus, named, remarks
-from ..data.dataset import describe_faults, load_inputs
+from ..data.features import describe_faults, load_inputs
 from ..data.labels import map_labels
-from ..data.paper import VERSIONS
 from ..data.protocols import (
     FEWEST_LABELS,
     Fold,

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import TrainingError, one_line
 from ..data.corpora import Utterance
-from ..data.dataset import Dataset
+from ..data.features import Dataset
 from ..data.protocols import Protocol, make_split
 from ..data.rows import IMPOSSIBLE
 from ..folder import RESULTS_FILE, RUN_FILE, locked, read_json, write_json
