@@ -26,7 +26,7 @@ from speech_emotion_vit.model.config import WEIGHTS_FILE
 from speech_emotion_vit.training.data.corpora import CORPORA, combine
 from speech_emotion_vit.training.folder import RESULTS_FILE, RUN_FILE, read_json
 from speech_emotion_vit.training.recipes import RECIPES, Recipe
-from speech_emotion_vit.training.score.provenance import heard_by
+from speech_emotion_vit.training.score.provenance import training_record
 from speech_emotion_vit.weights.checkpoint import HEAD, load_checkpoint, save_checkpoint
 from speech_emotion_vit.weights.manifest import (
     MANIFEST_FILE,
@@ -91,7 +91,7 @@ def recipe_of(run: dict[str, Any]) -> str:
 
 def speakers_heard(place: Path) -> dict[str, tuple[str, ...]]:
     """Return whom the model in a folder has heard, by corpus, which its run and those before it have on record."""
-    heard = heard_by(str(place))
+    heard = training_record(str(place))
     if heard.unknown:
         sys.exit(f"not on record is what {heard.unknown} were trained on: bundle on the machine that trained them")
     by_corpus: dict[str, list[str]] = {}

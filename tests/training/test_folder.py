@@ -19,7 +19,7 @@ from speech_emotion_vit.training.folder import (
     write_csv,
     write_json,
 )
-from speech_emotion_vit.training.score.folds import pooled_temperature
+from speech_emotion_vit.training.score.report import pooled_temperature
 from training_runs import SMALL, fail, results_of, succeed
 
 
@@ -73,12 +73,20 @@ def test_the_network_of_all_clips_may_come_first(tmp_path: Path) -> None:
 
 
 def test_a_damaged_record_of_a_run_is_named(tmp_path: Path) -> None:
-    description = {"fold": None, "recipe": {}, "split": {"note": ""}, "remarks": []}
+    description = {"fold": None, "recipe": {}, "stages": {}, "split": {"note": ""}, "remarks": []}
     open_run(tmp_path, description, resume=False)
-    for change in ({"recipe": None}, {"recipe": "abc"}, {"split": {}}, {"remarks": "x"}):
+    for change in ({"recipe": None}, {"recipe": "abc"}, {"stages": 3}):
         write_json(tmp_path / "run.json", description | change)
-        with pytest.raises(TrainingError, match=rf"run\.json: is damaged \({next(iter(change))}.*another --output"):
+        with pytest.raises(
+            TrainingError, match=rf"holds another run \({next(iter(change))} .* there.*another --output"
+        ):
             open_run(tmp_path, description, resume=True)
+    write_json(tmp_path / "run.json", description | {"split": 3})  # of no use for going on, so it is written anew
+    open_run(tmp_path, description, resume=True)
+    assert read_json(tmp_path / "run.json") == description
+    (tmp_path / "run.json").write_text("[]")
+    with pytest.raises(TrainingError, match=r"run\.json: is not a JSON object: choose another --output"):
+        open_run(tmp_path, description, resume=True)
     for results in ({}, {"epochs": 3}, {"epochs": {}, "peak_memory": "x"}):
         write_json(tmp_path / "results.json", results)
         with pytest.raises(TrainingError, match=r"results\.json: is damaged .*: remove it"):

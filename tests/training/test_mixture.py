@@ -10,7 +10,7 @@ import pytest
 
 from speech_emotion_vit.training.data.corpora import find_corpus
 from speech_emotion_vit.training.data.features import Dataset, Store
-from speech_emotion_vit.training.score.folds import pool_folds
+from speech_emotion_vit.training.score.report import pool_folds
 from training_runs import LABELS, THREE, succeed
 
 

@@ -22,18 +22,8 @@ PACKAGES = ("speech-emotion-vit", "torch", "numpy", "soundfile", "soxr", "audiom
 RUN_FILE = "run.json"
 RESULTS_FILE = "results.json"
 SPLIT_FILE = "split.csv"
-COMPARED = (
-    "corpus",
-    "protocol",
-    "fold",
-    "seed",
-    "recipe",
-    "stages",
-    "data",
-    "features",
-    "precision",
-)  # what a resumed run must have in common
-CARD = ("labels", "versions", "hardware", "split", "remarks")  # what the model card of a resumed run reads besides
+COMPARED = ("corpus", "protocol", "fold", "seed", "recipe", "stages", "data", "features", "precision")
+"""What a resumed run must have in common with the run that it goes on with."""
 MAX_BYTES = 64 * 2**20  # of a run's record: far above any honest one
 
 
@@ -95,9 +85,9 @@ def versions() -> dict[str, str]:
 
 
 def open_run(folder: Path, description: Mapping[str, Any], *, resume: bool) -> None:
-    """Make the folder of a new run, or check that it holds the run that is to be resumed.
+    """Write the description of a new run into its folder, or check that the folder holds the run to be resumed.
 
-    A resumed run may have more stages than before; those that it had must be the same.
+    A resumed run may have more stages than before; the stages that it had must be the same.
 
     Raises:
         TrainingError: there is a run already and `resume` is false, or it is another run.
@@ -106,22 +96,17 @@ def open_run(folder: Path, description: Mapping[str, Any], *, resume: bool) -> N
     if path.is_file():
         if not resume:
             raise TrainingError(f"{folder}: holds a run already: pass --resume to go on with it, or another --output")
-        stored = read_json(path)
-        given = json.loads(json.dumps(dict(description)))
-        if damaged := _damaged(stored, given):
-            raise TrainingError(f"{path}: is damaged ({', '.join(damaged)}): pass another --output")
-        if "stages" in given:
-            stages = stored["stages"]
-            given_before = {name: values for name, values in given["stages"].items() if name in stages}
-            compared = {**given, "stages": given_before or given["stages"]}
-        else:
-            compared = given
-        differing = [key for key in COMPARED if key in stored and stored[key] != compared.get(key)]
-        if differing:
-            details = "; ".join(_difference(key, stored.get(key), compared.get(key)) for key in differing)
-            raise TrainingError(f"{folder}: holds another run ({details}): repeat its options or pass another --output")
-        if stored.get("stages") != given.get("stages"):
-            write_json(path, description)
+        stored, given = read_json(path), json.loads(json.dumps(description))
+        before, stages = stored.get("stages"), given.get("stages", {})
+        if isinstance(before, dict) and before and before.items() <= stages.items():
+            stored["stages"] = stages
+        if differing := [
+            _difference(k, stored.get(k), given.get(k)) for k in COMPARED if stored.get(k) != given.get(k)
+        ]:
+            raise TrainingError(
+                f"{folder}: holds another run ({'; '.join(differing)}): repeat its options or pass another --output"
+            )
+        write_json(path, description)
         return
     # Folds may have been run one by one, and the network of all clips first.
     expected = ("fold-", "state", ".") if description["fold"] == "all" else (".",)
@@ -129,19 +114,6 @@ def open_run(folder: Path, description: Mapping[str, Any], *, resume: bool) -> N
     if any(name != "final" and not name.startswith(expected) for name in there):
         raise TrainingError(f"{folder}: is not empty and holds no run: pass another --output")
     write_json(path, description)
-
-
-def _damaged(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Return the names of what is not there or of another kind, and would only fail when the training is over."""
-    # A fold is of several kinds; whether it is the same is compared later.
-    kinds = [key for key in (*COMPARED, *CARD) if key in given and key != "fold"]
-    wrong = [key for key in kinds if type(stored.get(key)) is not type(given[key])]
-    if "fold" not in stored:
-        wrong.append("fold")
-    for key, names in (("split", ("note",)), ("hardware", ("device", "cores", "processes"))):
-        if key in given and key not in wrong:
-            wrong += [f"{key}.{name}" for name in names if name not in stored[key]]
-    return wrong
 
 
 def _difference(key: str, stored: Any, given: Any) -> str:

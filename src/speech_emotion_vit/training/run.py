@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError, TrainingError
 from ..extras import TRAINING, require
+from ..weights.resolve import resolve_model
 from .data.corpora import CORPORA, LABELLED, Utterance, find_corpus
 from .data.features import load_data, read_audio
 from .data.protocols import (
@@ -27,9 +28,8 @@ from .fit.stages import Run, Stages
 from .fit.teacher import CITATION, CREDIT, ENCODER_SHA256, LICENSE, REPOSITORY, REVISION
 from .folder import SPLIT_FILE, hardware, locked, open_run, read_results, versions, write_csv
 from .recipes import FramesStage, Precision, Recipe
-from .score.folds import pool_folds, pooled_temperature
-from .score.provenance import require_unheard, versions_of
-from .score.report import write_results
+from .score.provenance import require_unknown
+from .score.report import pool_folds, pooled_temperature, write_results
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -177,7 +177,8 @@ def _run_split(run: Run, accelerator: Accelerator) -> dict[str, Any]:
     split = _split(run)
     contents = run.data.features.contents
     check_contents(split, contents)
-    remarks = require_unheard(_learnt_from(run.recipe), split, run.data.utterances, contents)
+    start = run.recipe.start
+    remarks = require_unknown(start, split, run.data.utterances, contents) if start else []
     for remark in remarks:
         logger.info("%s", remark)
     if not accelerator.is_main_process:
@@ -206,9 +207,9 @@ def _run_split(run: Run, accelerator: Accelerator) -> dict[str, Any]:
 
 
 def _describe(run: Run, accelerator: Accelerator) -> dict[str, Any]:
-    """Return what a run's record says of it but for its split."""
+    """Return what a run's record says of it, except for its split."""
     recipe = run.recipe.to_dict()
-    heard = recipe.pop("stages")
+    stages = recipe.pop("stages")
     teacher = {
         "repository": REPOSITORY,
         "revision": REVISION,
@@ -223,8 +224,8 @@ def _describe(run: Run, accelerator: Accelerator) -> dict[str, Any]:
         "fold": run.fold,
         "seed": run.seed,
         "recipe": recipe,
-        "stages": {stage["stage"]: stage for stage in heard},
-        "learnt_from": versions_of(_learnt_from(run.recipe)),
+        "stages": {stage["stage"]: stage for stage in stages},
+        **_origin(run.recipe),
         "teacher": teacher if run.recipe.hears_encoder else None,
         "data": run.data.digest,
         "features": run.data.features.key,
@@ -235,8 +236,16 @@ def _describe(run: Run, accelerator: Accelerator) -> dict[str, Any]:
     }
 
 
-def _learnt_from(recipe: Recipe) -> list[str]:
-    return [recipe.start] if recipe.start else []
+def _origin(recipe: Recipe) -> dict[str, Any]:
+    """Return which model it started from, and which model of the Hub it stands on.
+
+    The revision is part of it, because a name may mean another file tomorrow.
+    """
+    if not recipe.start:
+        return {"learnt_from": [], "base_model": REPOSITORY if recipe.hears_encoder else None}
+    model = resolve_model(recipe.start)
+    below = model.repo_id or (model.entry and (model.entry.repo_id or model.entry.teacher))
+    return {"learnt_from": [f"{model.name}@{model.revision}"], "base_model": below}
 
 
 def _require_no_later_stage(run: Run) -> None:

@@ -16,9 +16,8 @@ from helpers import ROOT
 from speech_emotion_vit.errors import TrainingError
 from speech_emotion_vit.model.vit import SpectrogramViT
 from speech_emotion_vit.training.fit import loop
-from speech_emotion_vit.training.fit.loop import fit, learning_rate, seed_of
-from speech_emotion_vit.training.fit.objectives import Supervised
-from speech_emotion_vit.training.fit.state import load_state
+from speech_emotion_vit.training.fit.loop import fit, learning_rate, load_state, seed_of
+from speech_emotion_vit.training.fit.stages import Supervised
 from tiny_networks import STUDENT, digest, eight_clips, job, network, quick
 
 
@@ -175,7 +174,7 @@ def test_bfloat16_on_a_processor_leaves_the_slow_kernel_alone(precision: str, tm
         "from tiny_networks import TEACHER, eight_clips, job, network, quick\n"
         "from speech_emotion_vit.training.fit.loop import fit\n"
         "from speech_emotion_vit.training.run import make_accelerator\n"
-        "from speech_emotion_vit.training.fit.objectives import Supervised\n"
+        "from speech_emotion_vit.training.fit.stages import Supervised\n"
         "stage, accelerator = Supervised(network(TEACHER), eight_clips()), make_accelerator('cpu', sys.argv[1])\n"
         "with profile() as seen:\n"
         "    fit(stage, job(Path(sys.argv[2]), quick(epochs=1)), accelerator)\n"

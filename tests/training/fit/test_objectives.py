@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from speech_emotion_vit.training.data.rows import restrict
-from speech_emotion_vit.training.fit import objectives
+from speech_emotion_vit.training.fit import stages
 from speech_emotion_vit.training.fit.head import embed_rows
 from speech_emotion_vit.training.fit.loop import fit
-from speech_emotion_vit.training.fit.objectives import Distillation, FeatureMatching, Supervised, feature_distance
+from speech_emotion_vit.training.fit.stages import Distillation, FeatureMatching, Supervised, feature_distance
 from speech_emotion_vit.training.recipes import MatchStage, StudentStage
 from tiny_networks import QUICK, STUDENT, TEACHER, digest, eight_clips, job, made_up_rows, network, quick, right
 
@@ -98,7 +98,7 @@ def test_the_papers_stem_learns_the_same_in_pieces(
 ) -> None:
     weights, losses = [], []
     for piece in (3, 8):
-        monkeypatch.setattr(objectives, "STEM_PIECE", piece)
+        monkeypatch.setattr(stages, "STEM_PIECE", piece)
         stage = Supervised(network(TEACHER), eight_clips())
         assert stage.piece == piece
         record = fit(stage, job(tmp_path / str(piece), quick(epochs=1)), accelerator)[0]

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
+import os
+import struct
+import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corpus_factory import labelled_csv, write_clip
+from speech_emotion_vit.cli import main
 from speech_emotion_vit.training.data.corpora import CORPORA
 from speech_emotion_vit.training.data.corpora import savee as savee_facts
 from speech_emotion_vit.training.fit import frames, teacher
@@ -90,6 +98,7 @@ def test_the_recipe_base_is_one_command(encoder: Path, strangers: Path, place: P
     run = json.loads((output / "run.json").read_text())
     assert run["teacher"]["repository"] == "openai/whisper-base"
     assert list(run["stages"]) == ["frames", "head"]
+    assert ModelCard((output / "README.md").read_text()).data.base_model == "openai/whisper-base"
     with open(output / "split.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert not CORPORA["crema-d"].test_speakers & {
@@ -150,6 +159,30 @@ def test_a_head_is_chosen_and_calibrated_on_what_its_score_is_about(tmp_path: Pa
         known[protocol] = history(tmp_path / protocol, "head")[0]["left_out_ua"]
     assert known["random"] > 0.9
     assert known["speaker"] < 0.7
+
+
+def test_a_fold_shows_its_progress_and_leaves_curves(
+    savee: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bars are for terminals only, so this is one."""
+    command = ["train", "--recipe", "base", "--stages", "head", "--dataset", "savee", "--data-dir", str(savee), *TINY]
+    command += ["--set", "labels=[]", "--cache-dir", str(place / "cache"), "--fold", "1", "--output", str(tmp_path)]
+    terminal, stream = os.openpty()
+    fcntl.ioctl(stream, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    os.set_blocking(stream, False)  # what nobody reads in time must not stop the run
+    with open(stream, "w", encoding="utf-8") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        main.main(command, standalone_mode=False)
+        monkeypatch.undo()
+        shown = os.read(terminal, 1 << 20).decode()
+    os.close(terminal)
+    for bar in ("embeddings: 100%", "clips left out: ", "scores: 100%"):
+        assert bar in shown
+    curves = EventAccumulator(str(tmp_path / "fold-1" / "tensorboard")).Reload()
+    assert {"head/left_out_ua", "head/penalty"} <= set(curves.Tags()["scalars"])
+    assert curves.Scalars("head/left_out_ua")[0].value == pytest.approx(
+        history(tmp_path / "fold-1", "head")[0]["left_out_ua"], abs=1e-6
+    )
 
 
 def test_folds_hear_every_clip_once(savee: Path, place: Path, tmp_path: Path) -> None:

@@ -7,9 +7,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from speech_emotion_vit.errors import TrainingError
-from speech_emotion_vit.training.fit.loop import fit
-from speech_emotion_vit.training.fit.objectives import Supervised
-from speech_emotion_vit.training.fit.state import load_state, save_state
+from speech_emotion_vit.training.fit.loop import fit, load_state, save_state
+from speech_emotion_vit.training.fit.stages import Supervised
 from tiny_networks import STUDENT, TEACHER, eight_clips, job, network, quick
 
 

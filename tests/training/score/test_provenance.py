@@ -13,7 +13,7 @@ import pytest
 from speech_emotion_vit.errors import DatasetError, WeightsError
 from speech_emotion_vit.training.data.corpora import LABELLED, Utterance
 from speech_emotion_vit.training.data.protocols import Protocol, Split
-from speech_emotion_vit.training.score.provenance import heard_by, require_unheard
+from speech_emotion_vit.training.score.provenance import require_unknown, training_record
 from speech_emotion_vit.weights.manifest import load_manifest
 from speech_emotion_vit.weights.resolve import WEIGHTS_FOLDER
 from training_runs import SMALL, fail, succeed
@@ -57,7 +57,7 @@ def test_the_manifest_says_it_of_every_bundled_model() -> None:
         assert set(entry.heard) == several.get(name, {"crema-d", name.removesuffix("-paper")})
     assert len(manifest.get("emodb-paper").heard["emodb"]) == 10
     assert len(manifest.get("base").heard["crema-d"]) == 74
-    assert "crema-d/1001" in heard_by(None).speakers
+    assert "crema-d/1001" in training_record(None).speakers
 
 
 def test_test_clips_of_a_heard_speaker_are_refused() -> None:
@@ -66,13 +66,13 @@ def test_test_clips_of_a_heard_speaker_are_refused() -> None:
         for protocol in ("speaker", "random", "paper"):
             refused = split(protocol, (heard, *unheard[model][:1]))
             with pytest.raises(DatasetError, match=rf"{protocol} split leaks: {model} .*{heard}.*: start"):
-                require_unheard([model], refused, CLIPS, {})
-        assert require_unheard(["crema-d-paper"], split("speaker", unheard["crema-d-paper"]), CLIPS, {}) == []
+                require_unknown(model, refused, CLIPS, {})
+        assert require_unknown("crema-d-paper", split("speaker", unheard["crema-d-paper"]), CLIPS, {}) == []
     complaint = "crema-d-paper was trained on the corpora of 1 test clips: crema-d/1003_a: start"
     with pytest.raises(DatasetError, match=complaint):
-        require_unheard(["crema-d-paper"], split("corpus", ("crema-d/1003_a",)), [*CLIPS[:4], CLIPS[4], CLIPS[6]], {})
-    (remark,) = require_unheard(
-        ["crema-d-paper"], split("speaker", ("emodb/03_a",), ("crema-d/1001_a", "crema-d/1001_b")), CLIPS, {}
+        require_unknown("crema-d-paper", split("corpus", ("crema-d/1003_a",)), [*CLIPS[:4], CLIPS[4], CLIPS[6]], {})
+    (remark,) = require_unknown(
+        "crema-d-paper", split("speaker", ("emodb/03_a",), ("crema-d/1001_a", "crema-d/1001_b")), CLIPS, {}
     )
     assert "crema-d-paper was trained on speakers of 2 validation clips" in remark
 
@@ -81,20 +81,20 @@ def test_a_run_is_read_from_its_folder_with_all_it_learnt_from(tmp_path: Path) -
     first = run_folder(tmp_path / "first", ["emodb/03_a"])
     second = run_folder(tmp_path / "second", ["emodb/08_a"], recipe={"start": first})
     third = run_folder(tmp_path / "third", ["crema-d/1001_a"], corpus="emodb", recipe={"start": second})
-    assert heard_by(first).among(CLIPS, "random", {}) == {"emodb/03_a"}
-    assert heard_by(second).among(CLIPS, "random", {}) == {"emodb/03_a", "emodb/08_a"}
-    assert heard_by(third).among(CLIPS, "paper", {}) == {"emodb/03_a", "emodb/08_a", "crema-d/1001_a"}
+    assert training_record(first).among(CLIPS, "random", {}) == {"emodb/03_a"}
+    assert training_record(second).among(CLIPS, "random", {}) == {"emodb/03_a", "emodb/08_a"}
+    assert training_record(third).among(CLIPS, "paper", {}) == {"emodb/03_a", "emodb/08_a", "crema-d/1001_a"}
     voices = {"emodb/03_a", "emodb/03_b", "emodb/08_a", "emodb/08_b"}
-    assert heard_by(second).among(CLIPS, "speaker", {}) == voices
-    assert heard_by(third).among(CLIPS, "speaker", {}) == voices | {"crema-d/1001_a", "crema-d/1001_b"}
-    assert not heard_by(third).unknown
+    assert training_record(second).among(CLIPS, "speaker", {}) == voices
+    assert training_record(third).among(CLIPS, "speaker", {}) == voices | {"crema-d/1001_a", "crema-d/1001_b"}
+    assert not training_record(third).unknown
     head = run_folder(tmp_path / "head", [], recipe={"start": "crema-d-paper"})  # a bundled model
-    assert "crema-d/1001" in heard_by(head).speakers
+    assert "crema-d/1001" in training_record(head).speakers
     role = tmp_path / "third" / "teacher"
     role.mkdir()
     for name in ("model.safetensors", "config.json"):
         shutil.copyfile(tmp_path / "third" / name, role / name)
-    assert heard_by(str(role)).clips == heard_by(third).clips
+    assert training_record(str(role)).clips == training_record(third).clips
 
 
 def test_a_run_is_found_by_a_relative_path_and_by_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,12 +105,12 @@ def test_a_run_is_found_by_a_relative_path_and_by_a_link(tmp_path: Path, monkeyp
     (tmp_path / "run" / "teacher").mkdir()
     for place, model in (("run", "."), ("run", "model.safetensors"), ("run/teacher", ".."), ("linked", ".")):
         monkeypatch.chdir(tmp_path / place)
-        assert set(heard_by(model).clips) == {"emodb/03_a"}
+        assert set(training_record(model).clips) == {"emodb/03_a"}
 
 
 def test_ones_own_clips_are_known_by_their_content(tmp_path: Path) -> None:
     contents = {clip.id: f"content of {clip.id}" for clip in CLIPS}
-    heard = heard_by(run_folder(tmp_path / "run", ["emodb/03_a"], corpus="folder"))
+    heard = training_record(run_folder(tmp_path / "run", ["emodb/03_a"], corpus="folder"))
     assert heard.among(CLIPS, "random", contents) == {"emodb/03_a"}
     assert heard.among(CLIPS, "speaker", contents) == {"emodb/03_a", "emodb/03_b"}
     renamed = [dataclasses.replace(clip, id=f"copy/{clip.id}", speaker="?") for clip in CLIPS]  # another folder of them
@@ -124,7 +124,7 @@ def test_a_record_of_ones_own_clips_without_content_is_no_record(tmp_path: Path)
     model = run_folder(tmp_path / "run", ["emodb/03_a"], corpus="folder")
     table = (tmp_path / "run" / "split.csv").read_text()
     (tmp_path / "run" / "split.csv").write_text(table.replace("content\n", "other\n"))
-    assert heard_by(model).unknown == [model]
+    assert training_record(model).unknown == [model]
 
 
 def test_what_is_on_no_record_is_said(tmp_path: Path) -> None:
@@ -133,13 +133,13 @@ def test_what_is_on_no_record_is_said(tmp_path: Path) -> None:
     gone = run_folder(tmp_path / "gone", ["emodb/03_a"], recipe={"start": str(tmp_path / "nowhere")})
     odd = run_folder(tmp_path / "odd", ["emodb/03_a"], recipe=[])
     for model, unknown in ((lonely, lonely), (gone, str(tmp_path / "nowhere")), (odd, odd)):
-        assert heard_by(model).unknown == [unknown]
-        (remark,) = require_unheard([model], split("speaker", ("crema-d/1001_a",)), CLIPS, {})
+        assert training_record(model).unknown == [unknown]
+        (remark,) = require_unknown(model, split("speaker", ("crema-d/1001_a",)), CLIPS, {})
         assert f"what {unknown} was trained on is not on record" in remark
     loop = run_folder(tmp_path / "loop", ["emodb/03_a"], recipe={"start": str(tmp_path / "loop")})
-    assert heard_by(loop).among(CLIPS, "random", {}) == {"emodb/03_a"}
+    assert training_record(loop).among(CLIPS, "random", {}) == {"emodb/03_a"}
     with pytest.raises(WeightsError, match="no model, file or folder is called"):
-        require_unheard([str(tmp_path / "nowhere")], split("speaker", ("crema-d/1001_a",)), CLIPS, {})
+        require_unknown(str(tmp_path / "nowhere"), split("speaker", ("crema-d/1001_a",)), CLIPS, {})
 
 
 def test_a_model_that_has_heard_the_test_speakers_is_no_start(savee: Path, place: Path, tmp_path: Path) -> None:

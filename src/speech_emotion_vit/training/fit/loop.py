@@ -1,28 +1,35 @@
-"""The one loop that runs every stage with gradients: optimiser, schedule, checkpoints, resuming."""
+"""The one loop that runs every stage with gradients: optimiser, schedule, checkpoints, resuming.
+
+A stage's state between two steps is one safetensors file that appears whole or not at all. All randomness of an epoch
+is seeded by (seed, stage, epoch), so no generator's state needs to be stored.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import math
 import time
 import zlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from ...errors import TrainingError
+from ...errors import TrainingError, one_line
+from ...files import whole_file
 from ..data.rows import Indices
 from ..recipes import GradientStage
 from ..score.evaluate import Record
-from .state import load_optimizer_tensors, load_state, optimizer_tensors, restoring, save_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -34,7 +41,10 @@ BETAS = {"halving": (0.9, 0.999), "cosine": (0.9, 0.98)}  # the latter forgets t
 WEIGHT_DECAY = {"halving": 0.0, "cosine": 0.01}  # of matrices; with none AdamW is the paper's Adam
 CLIP_NORM = {"halving": math.inf, "cosine": 1.0}  # largest gradient norm
 CHECK_EVERY = 20  # steps between two looks at the loss: a look waits for the device
+FORMAT = 1  # of a state
 SAVE_EVERY = 300  # steps between two states of an epoch: minutes of work
+
+Tensors = dict[str, Tensor]
 
 logger = logging.getLogger(__name__)
 
@@ -210,10 +220,10 @@ class _Fit:
         nn.utils.clip_grad_norm_(self.own.parameters(), CLIP_NORM[self.settings.schedule])
         self.optimizer.step()
 
-    def _attention(self) -> AbstractContextManager[None]:
+    def _attention(self) -> contextlib.AbstractContextManager[None]:
         # On a CPU the fused kernel's backward pass is so slow in bfloat16 that plain products save up to a third.
         slow = self.accelerator.device.type == "cpu" and self.accelerator.mixed_precision == "bf16"
-        return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
+        return sdpa_kernel(SDPBackend.MATH) if slow else contextlib.nullcontext()
 
     def _totals(self) -> Record:
         """Return the sums of all processes."""
@@ -321,3 +331,83 @@ def _require_whole(history: Any, step: Any, kept: dict[str, Tensor], network: nn
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
+
+
+def save_state(path: Path, groups: dict[str, Tensors], progress: dict[str, Any]) -> None:
+    """Write groups of tensors and the JSON-ready `progress` to `path`, atomically.
+
+    Raises:
+        TrainingError: the disk is full; what was there before still is.
+        ConfigError: nothing can be written there.
+    """
+    tensors = {
+        f"{group}.{name}": tensor.detach().to("cpu", copy=True).contiguous()
+        for group, members in groups.items()
+        for name, tensor in members.items()
+    }
+    with whole_file(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"format": str(FORMAT), "progress": json.dumps(progress)})
+        except SafetensorError as error:
+            raise TrainingError(f"{path}: cannot be written ({error}): make room, and go on with --resume") from error
+
+
+def load_state(path: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
+    """Return what `save_state` wrote.
+
+    Raises:
+        TrainingError: the file cannot be read, or was written by another version.
+    """
+    groups: dict[str, Tensors] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            for key in file.keys():  # noqa: SIM118 - not a mapping
+                group, _, name = key.partition(".")
+                groups.setdefault(group, {})[name] = file.get_tensor(key)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{path}: cannot be resumed from ({error}): remove it to repeat this stage") from error
+    if metadata.get("format") != str(FORMAT):
+        raise TrainingError(
+            f"{path}: was written by another version (format {metadata.get('format')}): remove it to repeat this stage"
+        )
+    try:
+        progress = json.loads(metadata["progress"])
+    except (KeyError, ValueError, RecursionError):
+        progress = None
+    if not isinstance(progress, dict):
+        raise TrainingError(f"{path}: does not say how far the stage was: remove it to repeat this stage")
+    return groups, progress
+
+
+@contextlib.contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Turn whatever a stored state does not fit into, in the block, into one error.
+
+    Raises:
+        TrainingError: the state at `path` is of something else, or damaged.
+    """
+    try:
+        yield
+    except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise TrainingError(
+            f"{path}: does not fit this run ({one_line(error)[:200]}): remove it to repeat this stage"
+        ) from error
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+    """Return the optimiser's state as flat tensors named ``<parameter>.<what>``."""
+    return {
+        f"{index}.{name}": value if isinstance(value, Tensor) else torch.tensor(float(value))
+        for index, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """Put back what `optimizer_tensors` returned; the settings stay those of `optimizer`."""
+    state: dict[int, Tensors] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

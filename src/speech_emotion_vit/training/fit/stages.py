@@ -1,4 +1,16 @@
-"""The stages of a run, in order: what each needs, what it is given, and what it hands on."""
+"""The stages of a run, in order: what each minimises, what it needs, and which network it hands to the next.
+
+=================== ================================================ ==================================
+``teacher``         `Supervised`                                     cross-entropy
+``match``           `FeatureMatching`                                L1 to the teacher's feature
+``student``         `Distillation`                                   cross-entropy + alpha L1
+``frames``          `frames.FrameMatching`                           L1 to a speech encoder's tokens
+``head``            `head.fit_head`                                  ridge regression, in closed form
+=================== ================================================ ==================================
+
+A stage maps a batch to a dict of losses; their sum is minimised by `loop.fit`. A teacher's features are computed before
+the stage begins, so nothing can train the teacher.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +19,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ...errors import ConfigError
 from ...model.build import Network, build_network
@@ -19,7 +33,7 @@ from ...weights.checkpoint import HEAD, load_network
 from ...weights.resolve import resolve_model
 from ..data.features import Dataset, load_waveforms, read_audio
 from ..data.protocols import Fold, Protocol
-from ..data.rows import Rows, make_rows
+from ..data.rows import Indices, Rows, make_rows, restrict
 from ..recipes import (
     FramesStage,
     GradientStage,
@@ -32,15 +46,110 @@ from ..recipes import (
 from ..score.evaluate import Record, score_rows, validation_record
 from .frames import FrameMatching, warm_start
 from .head import embed_rows, fit_head
-from .loop import Job, fit, seed_of
-from .objectives import Distillation, FeatureMatching, Supervised
-from .state import load_state, restoring, save_state
+from .loop import Job, fit, load_state, restoring, save_state, seed_of
 from .teacher import SpeechEncoder, digest_of, read_teacher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+STEM_PIECE = 4  # images: what the paper's stem makes of more, 4 MiB each and layer, does not fit a processor's cache
+
 logger = logging.getLogger(__name__)
+
+
+class Batch(NamedTuple):
+    """What a stage sees of labelled clips; tensors on one device."""
+
+    inputs: tuple[Tensor, ...]
+    """What the network's `embed` takes."""
+    targets: Tensor
+    """Classes `[batch]`."""
+    mask: Tensor | None
+    """Which classes each clip can have `[batch, classes]`; None: all can have all."""
+    reference: Tensor | None
+    """What the features are to be `[batch, dim]`; None: that is not learnt."""
+
+
+class Supervised(nn.Module):
+    """Cross-entropy of a network.
+
+    Args:
+        network: what is trained.
+        rows: what it learns from.
+        reference: features `[rows, dim]` for a stage that matches them.
+    """
+
+    def __init__(self, network: Network, rows: Rows, *, reference: Tensor | None = None) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(True)
+        self.rows = rows
+        self.reference = reference
+        # No norm of that stem looks at the batch, so gradients of pieces add up to those of the whole.
+        piecewise = getattr(network.config, "stem", None) == "conv6" and rows.device.type == "cpu"
+        self.piece = STEM_PIECE if piecewise else len(rows)
+
+    def batches(self, size: int, rng: np.random.Generator) -> list[Indices]:
+        """Return all rows once, in batches of nearly equal size whose rows are of similar length."""
+        return self.rows.shuffled(size, rng)
+
+    def batch(self, rows: Indices, seed: int) -> Batch:
+        """Return what is learnt from some rows."""
+        reference = self.reference
+        return Batch(
+            inputs=self.rows.inputs(rows, seed),
+            targets=torch.from_numpy(self.rows.targets[rows]).to(self.rows.device),
+            mask=self.rows.mask(rows),
+            reference=None if reference is None else reference[torch.from_numpy(rows)].to(self.rows.device),
+        )
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of `batch`."""
+        return {"cross_entropy": self._cross_entropy(self.network.embed(*batch.inputs), batch)}
+
+    def _cross_entropy(self, embedding: Tensor, batch: Batch) -> Tensor:
+        logits = restrict(self.network.head(embedding).float(), batch.mask)
+        return functional.cross_entropy(logits, batch.targets)
+
+
+class FeatureMatching(Supervised):
+    """L1 distance of the network's feature to a teacher's; its head is not trained."""
+
+    def __init__(self, network: Network, rows: Rows, reference: Tensor) -> None:
+        super().__init__(network, rows, reference=reference)
+        network.head.requires_grad_(False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of `batch`."""
+        return {"matching": feature_distance(self.network.embed(*batch.inputs), batch.reference)}
+
+
+class Distillation(Supervised):
+    """Cross-entropy and L1 to a teacher's feature.
+
+    Args:
+        network: the student.
+        rows: what it learns from.
+        reference: the teacher's features `[rows, dim]`.
+        alpha: weight of the L1 distance.
+    """
+
+    def __init__(self, network: Network, rows: Rows, reference: Tensor, *, alpha: float) -> None:
+        super().__init__(network, rows, reference=reference)
+        self.alpha = alpha
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of `batch`."""
+        embedding = self.network.embed(*batch.inputs)
+        return {
+            "cross_entropy": self._cross_entropy(embedding, batch),
+            "matching": self.alpha * feature_distance(embedding, batch.reference),
+        }
+
+
+def feature_distance(embedding: Tensor, reference: Tensor | None) -> Tensor:
+    """Return the mean absolute difference (L1) of features `[batch, dim]`: the paper's feature-map matching."""
+    assert reference is not None
+    return (embedding.float() - reference.float()).abs().mean()
 
 
 @dataclass(frozen=True, kw_only=True)

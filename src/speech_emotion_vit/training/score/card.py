@@ -115,7 +115,7 @@ def _facts(run: Mapping[str, Any], results: Mapping[str, Any], corpus: Corpus) -
     ]
     return CardFacts(
         license="other",
-        base_model=run["teacher"]["repository"] if run["teacher"] else None,
+        base_model=run["base_model"],
         datasets=tuple(names),
         language=tuple(dict.fromkeys(LANGUAGES[name] for name in names)),
         metrics=tuple(metrics),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from ...errors import DatasetError
 from ...model.build import Network
@@ -40,7 +41,7 @@ from .metrics import (
     unweighted_average_recall,
     weighted_accuracy,
 )
-from .provenance import WHAT_COUNTS, Heard, heard_by
+from .provenance import WHAT_COUNTS, TrainingRecord, training_record
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -58,7 +59,8 @@ def score_rows(network: Network, rows: Rows, accelerator: Accelerator | None = N
     """
     logits = torch.zeros(len(rows), network.config.num_classes, device=rows.device)
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    for batch in rows.by_length(SCORE_BATCH)[rank::world]:
+    batches = rows.by_length(SCORE_BATCH)[rank::world]
+    for batch in tqdm(batches, desc="scores", leave=False, disable=None if rank == 0 else True):
         index = torch.from_numpy(batch).to(rows.device)
         logits[index] = restrict(network.head(network.embed(*rows.inputs(batch))).float(), rows.mask(batch))
     if accelerator is not None and world > 1:
@@ -162,10 +164,10 @@ def evaluate_model(
         )
     notes += _label_notes(config.labels, [clip.label for clip in clips], common)
     clips = tuple(clip for clip in clips if clip.label in common)
-    heard = heard_by(model)
-    known = heard.among(utterances, protocol, features.contents)
+    record = training_record(model)
+    known = record.among(utterances, protocol, features.contents)
     count = sum(clip.recording in known for clip in clips)
-    notes += _heard_notes(heard, count, len(clips), protocol)
+    notes += _leak_notes(record, count, len(clips), protocol)
     if not clips:
         remedy = "pass --fold: without one every clip is tested" if not split.train else "choose another part or fold"
         raise DatasetError(f"{corpus.title}, {protocol}: there is no {part} clip to score: {remedy}")
@@ -206,8 +208,8 @@ def unheard_corpora(model: ResolvedModel, data_dir: Path | None) -> list[str]:
     Raises:
         DatasetError: there is none.
     """
-    heard = heard_by(model).corpora
-    names = [name for name in LABELLED if name not in heard]
+    known = training_record(model).corpora
+    names = [name for name in LABELLED if name not in known]
     there = [name for name in names if _is_there(name, data_dir)]
     if not there:
         raise DatasetError(
@@ -234,12 +236,12 @@ def _split(utterances: list[Utterance], protocol: Protocol, fold: Fold, seed: in
     return make_split(utterances, protocol=protocol, versions=versions, fold=fold, seed=seed)
 
 
-def _heard_notes(heard: Heard, count: int, total: int, protocol: Protocol) -> list[str]:
+def _leak_notes(record: TrainingRecord, count: int, total: int, protocol: Protocol) -> list[str]:
     if count:
         what = WHAT_COUNTS[protocol]
         return [f"LEAK: the model was trained on {what}{count} of these {total} clips: this is no score of new ones"]
-    if heard.unknown:
-        return [f"what {named(heard.unknown)} was trained on is not on record: this may be no score of new clips"]
+    if record.unknown:
+        return [f"what {named(record.unknown)} was trained on is not on record: this may be no score of new clips"]
     return []
 
 

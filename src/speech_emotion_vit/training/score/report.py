@@ -1,28 +1,33 @@
-"""What a run leaves behind: weights as they ship, their scores, tables, confusion matrices and the model card."""
+"""What a run writes: weights as they ship, scores, tables, confusion matrices, model card; and the folds together."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import ConfigError, TrainingError
+from ...errors import ConfigError, TrainingError, one_line
 from ...extras import require
 from ...files import whole_file
 from ...model.build import Network
 from ...model.config import ClassifierConfig, FrontendConfig
 from ...weights.checkpoint import load_checkpoint, save_folder
 from ..data.corpora import Corpus, Utterance
-from ..data.rows import Rows
-from ..folder import RESULTS_FILE, RUN_FILE, peak_memory, read_json, read_results, write_csv, write_json
+from ..data.features import Dataset
+from ..data.protocols import Protocol, make_split
+from ..data.rows import IMPOSSIBLE, Rows
+from ..folder import RESULTS_FILE, RUN_FILE, locked, peak_memory, read_json, read_results, write_csv, write_json
 from .card import flat_scores, model_card, percent, with_interval
 from .evaluate import Evaluation, Record, score_rows, scores_by_corpus
-from .metrics import Floats, Scores, cross_fitted, fit_temperature, mean_probabilities
+from .metrics import Floats, Indices, Scores, cross_fitted, fit_temperature, mean_probabilities
 
 PREDICTION_COLUMNS = ("utterance", "version", "speaker", "label", "predicted")
+SMALLEST = 1e-7  # of a probability: tables have six decimals
 
 
 def write_confusion(folder: Path, name: str, scores: Scores, heading: str = "") -> None:
@@ -227,3 +232,109 @@ def write_history(path: Path, history: Mapping[str, Sequence[Record]]) -> None:
         (stage, *(record.get(name, "") for name in names)) for stage, records in history.items() for record in records
     ]
     write_csv(path, ("stage", *names), rows)
+
+
+def pooled_temperature(output: Path) -> float | None:
+    """Return the temperature of the run in `output`, or of its folds; None where there is no run.
+
+    It is the one that fits the test clips of all folds where folds calibrate each other, else the folds' mean.
+
+    Raises:
+        TrainingError: a run's results are damaged.
+    """
+    try:
+        if (output / RESULTS_FILE).is_file():
+            there = read_json(output / RESULTS_FILE)
+            model = there["model"]
+            fitted: float | None = there.get("cross_fitted_temperature", {}).get(model)
+            if fitted is not None or "folds" not in there:
+                return float(fitted or there["temperature"][model])
+        found = [read_json(path) for path in sorted(output.glob(f"fold-*/{RESULTS_FILE}"))]
+        return _mean_temperature(found, found[0]["model"]) if found else None
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise TrainingError(
+            f"{output}: a {RESULTS_FILE} in it is damaged ({one_line(error)}): run its fold anew, or choose another"
+        ) from error
+
+
+def pool_folds(output: Path, data: Dataset, folds: int) -> dict[str, Any]:
+    """Score the test clips of all folds together and write the result beside them.
+
+    Folds without validation clips, and those of ``corpus``, get a temperature by cross-fitting: the clips of a fold are
+    scored with the temperature that fits the other folds. The one that fits all folds is for a network that is trained
+    on everything. All other folds keep their own.
+    """
+    each = [read_json(output / f"fold-{index}" / RESULTS_FILE) for index in range(folds)]
+    final = each[0]["model"]
+    protocol: Protocol = read_json(output / "fold-0" / RUN_FILE)["protocol"]
+    possible: dict[str, tuple[str, ...]] = {}
+    for index in range(folds):
+        split = make_split(data.utterances, protocol=protocol, fold=index)
+        possible |= {clip.corpus: split.labels[clip.corpus] for clip in split.test}
+    about = {utterance.id: utterance for utterance in data.utterances}
+    scores: dict[str, dict[str, Any]] = {}
+    fitted: dict[str, float] = {}
+    for role, found in each[0]["scores"].items():
+        names, owners, logits = _test_logits(output, each, role, "" if role == final else role, data.labels)
+        clips = [about[name] for name in names]
+        can_have = [[label in possible[clip.corpus] for label in data.labels] for clip in clips]
+        logits = np.where(can_have, logits, IMPOSSIBLE)
+        temperatures = np.array([result["temperature"][role] for result in each])[owners]
+        probabilities = mean_probabilities(logits / temperatures[:, None], np.arange(len(clips)))
+        if protocol == "corpus" or not any(part.startswith("validation") for part in found):
+            targets = np.array([data.labels.index(clip.label) for clip in clips])
+            probabilities, fitted[role] = cross_fitted(logits, np.arange(len(clips)), targets, owners)
+        pooled: dict[str, Scores] = scores_by_corpus("test", clips, probabilities, data.labels, possible)
+        scores[role] = {part: values.to_dict() for part, values in pooled.items()}
+    stages = each[0]["seconds"]
+    results = {
+        "model": final,
+        "folds": folds,
+        "temperature": {role: _mean_temperature(each, role) for role in scores},
+        "cross_fitted_temperature": fitted,
+        "scores": scores,
+        "test_ua_by_fold": {
+            role: {part: [r["scores"][role][part]["ua"] for r in each if part in r["scores"][role]] for part in parts}
+            for role, parts in scores.items()
+        },
+        "epochs": {stage: sum(result["epochs"][stage] for result in each) for stage in stages},
+        "seconds": {stage: sum(result["seconds"][stage] for result in each) for stage in stages},
+        "parameters": each[0]["parameters"],
+        "peak_memory": max((result.get("peak_memory") or 0 for result in each), default=0) or None,
+    }
+    description = read_json(output / "fold-0" / RUN_FILE) | {"fold": "all"}
+    description["split"] = {
+        "note": f"{folds} folds, every clip tested by the folds that never heard its "
+        + ("corpus" if protocol == "corpus" else "speaker"),
+        "leakage": max(read_json(output / f"fold-{index}" / RUN_FILE)["split"]["leakage"] for index in range(folds)),
+    }
+    with locked(output):
+        write_json(output / RUN_FILE, description)
+        write_json(output / RESULTS_FILE, results)
+        write_report(output, description, results, data.corpus)
+    return results
+
+
+def _test_logits(
+    output: Path, each: Sequence[Mapping[str, Any]], role: str, place: str, labels: tuple[str, ...]
+) -> tuple[list[str], Indices, Floats]:
+    """Return the test clips of all folds, the fold of each, and their logits, computed from the tables.
+
+    A logit is, up to a constant, the logarithm of the probability times the temperature that the probability was made
+    with. A clip of several windows has one logit per class, that of the windows' mean probability.
+    """
+    clips: list[str] = []
+    owners: list[int] = []
+    values: list[list[float]] = []
+    for index, result in enumerate(each):
+        with open(output / f"fold-{index}" / place / "predictions_test.csv", newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                clips.append(row["utterance"])
+                owners.append(index)
+                probabilities = np.maximum([float(row.get(label, 0)) for label in labels], SMALLEST)
+                values.append((np.log(probabilities) * result["temperature"][role]).tolist())
+    return clips, np.array(owners, dtype=np.int64), np.array(values)
+
+
+def _mean_temperature(results: Sequence[Mapping[str, Any]], role: str) -> float:
+    return math.exp(sum(math.log(result["temperature"][role]) for result in results) / len(results))
