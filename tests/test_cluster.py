@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +93,14 @@ def test_the_command_line_says_what_does_not_go_together(arguments: list[str], s
     assert said in " ".join(result.output.split())
 
 
+def closed_port() -> int:
+    """A port where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 def workers() -> list[int]:
-    """Processes of Ray that hear, as they call themselves."""
+    """The processes of Ray that hold a model, by the names that Ray gives them."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -144,20 +152,29 @@ def test_two_nodes_lose_a_worker_and_no_answer(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
         assert read(tmp_path / "out").keys() == rows.keys()
 
-        # Parquet with contents, as the Hub has it, by the example.
-        clips = datasets.Dataset.from_dict({"audio": [{"path": c.name, "bytes": c.read_bytes()} for c in CLIPS]})
-        clips.to_parquet(tmp_path / "clips.parquet")
-        command = [
-            sys.executable,
-            ROOT / "examples" / "on_a_cluster.py",
-            tmp_path / "clips.parquet",
-            tmp_path / "second",
-        ]
-        environment = {**os.environ, "RAY_ADDRESS": cluster.address}
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr
-        assert sum(int(line.split(": ")[1]) for line in done.stdout.splitlines()) == 6
-        assert read(tmp_path / "second").keys() == {clip.name for clip in CLIPS}
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+@pytest.mark.ray
+def test_an_address_without_a_cluster_is_refused_at_once(tmp_path: Path) -> None:
+    for address in (f"127.0.0.1:{closed_port()}", f"ray://127.0.0.1:{closed_port()}"):
+        with pytest.raises(ConfigError, match=f"no Ray cluster at {address} .*: start one with ray start"):
+            next(predict_on_ray(CLIPS, tmp_path / "out", address=address, model={"model": MODEL}))
+
+
+@pytest.mark.ray
+def test_the_address_of_a_cluster_that_has_ended_is_passed_over(tmp_path: Path) -> None:
+    # Parquet with contents, as the Hub has it, by the example, which starts a cluster of its own.
+    clips = datasets.Dataset.from_dict({"audio": [{"path": c.name, "bytes": c.read_bytes()} for c in CLIPS]})
+    clips.to_parquet(tmp_path / "clips.parquet")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # the names of Ray's sockets must be short
+        (Path(folder) / "ray").mkdir()
+        (Path(folder) / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{closed_port()}")
+        command = [sys.executable, ROOT / "examples/on_a_cluster.py", tmp_path / "clips.parquet", tmp_path / "out"]
+        environment = {**os.environ, "RAY_TMPDIR": folder, "RAY_ADDRESS": ""}
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert sum(int(line.split(": ")[1]) for line in done.stdout.splitlines()) == 6
+    assert read(tmp_path / "out").keys() == {clip.name for clip in CLIPS}

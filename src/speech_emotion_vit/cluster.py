@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
+import math
 import os
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +30,10 @@ if TYPE_CHECKING:
     import pyarrow
 
 _AUDIO_COLUMNS = ("audio", "file", "path", "filename", "file_name")
-_WORKER_CPUS = 0.9  # of a core, which a worker has for itself but for the next, or nobody could read what it waits for
+_WORKER_CPUS = 0.9  # of a core: the rest is for the reader, or workers on all cores would wait for it without end
 _READER_CPUS = 0.1
-_FAILED = "_failed"  # readers of Parquet pass over what begins with _
+_DOOR_SECONDS = 5.0  # for a cluster to accept a connection
+_FAILED = "_failed"  # readers of Parquet ignore names that begin with _
 
 
 @dataclass(frozen=True)
@@ -62,40 +66,31 @@ class _Worker:
         self._classifier = EmotionClassifier(**model)
 
     def __call__(self, batch: pyarrow.Table) -> pyarrow.Table:
-        """Write the answers to a batch, and return how many there are and how many failed."""
+        """Write the answers to a batch, and return how many there are and how many recordings failed."""
         import pyarrow as pa
 
         batch = batch.combine_chunks()
         audios = batch[self._column].to_pylist()
-        ours = {self._column, "file", self._key}
-        others = batch.drop_columns([name for name in batch.column_names if name in ours])
         found = list(self._classifier.iter_predictions(audios, errors="return", **self._options))
-        keys = _keys(audios, self._key)
-        columns: dict[str, list[Any]] = {"file": [_name(audio) for audio in audios], self._key: keys}
-        good = [not isinstance(each, AudioError) for each in found]
-        rows = [each.to_dict() for each in found if not isinstance(each, AudioError)]
-        table = pa.table(columns)
-        names = [(name, pa.float32()) for name in rows[0]["probabilities"]] if rows else []
-        answers = {
-            "label": pa.array([row["label"] for row in rows], pa.string()),
-            "score": pa.array([row["score"] for row in rows], pa.float32()),
-            **{name: pa.array([row["probabilities"][name] for row in rows], kind) for name, kind in names},
-            "duration": pa.array([row["duration"] for row in rows], pa.float64()),
-            "speech": pa.array([row["speech"] for row in rows], pa.float64()),
-            "model": pa.array([row["model"] for row in rows], pa.string()),
-            "warnings": pa.array([row["warnings"] for row in rows], pa.list_(pa.string())),
-        }
-        mask = pa.array(good)
-        heard, carried = table.filter(mask), others.filter(mask)
-        for name, values in answers.items():
-            heard = heard.append_column(name, values)
-        for name in carried.column_names:
-            heard = heard.append_column(name if name not in heard.column_names else f"{name}_given", carried[name])
-        self._write(self._output, heard)
-        failed = table.filter(pa.array([not each for each in good]))
-        errors = [str(each) for each in found if isinstance(each, AudioError)]
-        self._write(self._output / _FAILED, failed.append_column("error", pa.array(errors, pa.string())))
-        return pa.table({"answered": [len(heard)], "failed": [len(failed)]})
+        names = pa.table({"file": [_name(audio) for audio in audios], self._key: _keys(audios, self._key)})
+        good = pa.array([not isinstance(each, AudioError) for each in found])
+        answers = [each for each in found if not isinstance(each, AudioError)]
+        text, real = pa.string(), pa.float32()
+        columns = [("label", text), ("score", real)]
+        columns += [(label, real) for label in (answers[0].probabilities if answers else ())]
+        columns += [("duration", pa.float64()), ("speech", pa.float64()), ("model", text), ("warnings", pa.list_(text))]
+        rows = [{**each.to_dict(), **each.probabilities} for each in answers]
+        table = names.filter(good)
+        for part in (pa.Table.from_pylist(rows, pa.schema(columns)), batch.filter(good)):
+            for name in part.column_names:
+                if name not in (self._column, self._key, "file"):
+                    taken = name in table.column_names
+                    table = table.append_column(f"{name}_given" if taken else name, part[name])
+        self._write(self._output, table)
+        errors = pa.array([str(each) for each in found if isinstance(each, AudioError)], pa.string())
+        failed = names.filter(pa.array([isinstance(each, AudioError) for each in found]))
+        self._write(self._output / _FAILED, failed.append_column("error", errors))
+        return pa.table({"answered": [len(table)], "failed": [len(failed)]})
 
     def _write(self, folder: Path, table: pyarrow.Table) -> None:
         import pyarrow.parquet as pq
@@ -161,12 +156,7 @@ def predict_on_ray(
     rows, column, key = _source(source)
     ray, data = require("ray", "ray"), require("ray.data", "ray")
     if not ray.is_initialized():
-        try:
-            ray.init(address=address, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(
-                f"no Ray cluster at {address or 'this machine'} ({one_line(error)}): ray start"
-            ) from error
+        _connect(ray, address)
     context = data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     keys = ray.put(before)
@@ -199,6 +189,7 @@ def predict_on_ray(
     if dataset is None:
         return
     size = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    size = min(size, math.ceil(max(1, total - known) / recordings))  # no worker without work
     results = dataset.map_batches(
         _Worker,
         fn_constructor_args=(str(place), column, key, options_of_model, options),
@@ -215,6 +206,37 @@ def predict_on_ray(
         cause = one_line(getattr(error, "cause", None) or error)
         raise ConfigError(
             f"the cluster gave up ({cause[-300:]}): what is done is there, go on with --resume"
+        ) from error
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    """Connect to a cluster, or start one on this machine where no address is known.
+
+    Ray asks an address that does not answer for minutes. So the door is tried first.
+
+    Raises:
+        ConfigError: there is no cluster at the address.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    known = address
+    if address in (None, "auto"):
+        folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+        with contextlib.suppress(OSError):  # the cluster that `ray start` has started here last
+            known = Path(folder, "ray", "ray_current_cluster").read_text(encoding="utf-8").strip()
+    try:
+        if known not in (None, "", "auto", "local"):
+            host, _, port = known.removeprefix("ray://").rpartition(":")
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=_DOOR_SECONDS).close()
+            except OSError:
+                if address is not None:
+                    raise
+                address = "local"  # the cluster has ended without a word
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"no Ray cluster at {printable(known or 'this machine')} ({one_line(error)}): start one with ray start, "
+            "or choose another address"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import click
 
+from ..extras import require
 from ._inputs import sources
 from ._signals import Stopped
 
@@ -34,6 +36,9 @@ def predict_on_cluster(
         raise click.UsageError(f"--ray {address}: no address such as host:6379: put CLIP before --ray")
     if output is None:
         raise click.UsageError("--ray goes with --output, a folder that all machines see")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what Ray prints about its own work helps nobody here
+    require("ray.data", "ray")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     last = Progress(0, 0, 0, 0)
     one = names[0] if len(names) == 1 else ""
     source: str | Iterable[str] = one if os.path.isdir(one) or one.endswith(".parquet") else list(_paths(names))
