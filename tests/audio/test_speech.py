@@ -181,3 +181,16 @@ def test_it_needs_no_torch() -> None:
         "assert keep_speech(np.ones(16000, np.float32))[1] == 0.0\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("level", [-60, -50, -70])
+@pytest.mark.parametrize("where", ["behind", "before"])
+def test_noise_beside_a_voice_is_not_kept_with_it(level: int, where: str) -> None:
+    audio = clip(0)
+    noise = np.random.default_rng(0).standard_normal(6 * RATE).astype(np.float32) * np.float32(10 ** (level / 20))
+    background = 10 ** (level / 20)
+    parts = (audio, noise) if where == "behind" else (noise, audio)
+    kept, _ = keep_speech(np.concatenate(parts))
+    outer = kept[-detector.STEP :] if where == "behind" else kept[: detector.STEP]
+    assert outer.std() > 1.5 * background  # no output is noise alone
+    assert len(kept) > 0.8 * len(keep_speech(audio)[0])

@@ -50,12 +50,17 @@ NEAR = 16  # ... among those so near to either side, 0.5 s, without which no out
 THRESHOLD_BESIDE = 0.1  # of the probability, where ...
 BESIDE = 32  # ... within so many outputs, 1 s, somebody speaks for sure
 MARGIN = 2  # outputs to either side of speech that stay with it, 64 ms: more of a noise changes answers
-DECISION = (THRESHOLD, LEAST, NEAR, THRESHOLD_BESIDE, BESIDE, MARGIN)  # what is kept depends on these and the weights
+PAUSE = 32  # outputs, 1 s: a pause of twice that, or of so many at an end, tells how loud the background is
+QUIET = 4.0  # times the power of the quietest moment of a pause, 6 dB: what is fainter is background ...
+BRIDGE = 8  # ... where the next louder output is further away, 0.26 s: it does not stay with the speech beside it
+LEAST_POWER = 1e-12  # -120 dB below full scale; less is digital silence, with rounding
+# What is kept depends on these and the weights.
+DECISION = (THRESHOLD, LEAST, NEAR, THRESHOLD_BESIDE, BESIDE, MARGIN, PAUSE, QUIET, BRIDGE, LEAST_POWER)
 
 _ONE_CORE = 1 << 17  # multiply-accumulates of a product, half of what OpenBLAS divides among threads
 _AT_ONCE = 512  # frames, 8 s, on their way from samples to probabilities
-_PIECE = 640  # outputs, 20 s, that are looked at together in a long recording
-_AROUND = 112  # outputs to either side that are looked at with them, for all of the above depends on less
+_PIECE = 1280  # outputs, 41 s, that are looked at together in a long recording
+_AROUND = 224  # outputs to either side that are looked at with them, for all of the above depends on less
 
 
 class Weights(NamedTuple):
@@ -153,7 +158,8 @@ def find_speech(waveform: Samples, rate: int = RATE) -> Speech:
     waveform = waveform - waveform.mean()  # else an offset is a click where it begins
     if rate != RATE:
         waveform = soxr.resample(waveform, rate, RATE)
-    return _decide(speech_probability(waveform))
+    power = np.pad(waveform, (0, -len(waveform) % STEP)).reshape(-1, STEP).var(axis=1)
+    return _decide(speech_probability(waveform), power * (power > LEAST_POWER))
 
 
 def keep_speech(waveform: Samples, rate: int = RATE) -> tuple[Samples, float]:
@@ -169,7 +175,7 @@ def spoken_blocks(blocks: Iterable[Samples], rate: int = RATE) -> Iterator[Sampl
     """Yield the parts with speech of a flow of blocks `[samples]`, as `[samples, 2]`.
 
     Beside a sample stands 1 where somebody speaks, 0 in what is kept around that. The parts are the same however the
-    flow is cut into blocks; no more than 28 s of it and a block are held.
+    flow is cut into blocks; no more than 56 s of it and a block are held.
     """
     held: list[Samples] = []
     length = 0  # samples in it
@@ -227,13 +233,27 @@ def _place(output: T, rate: int) -> T:
     return output * STEP * rate // RATE
 
 
-def _decide(probability: Samples) -> Speech:
-    """Return what counts as speech, and what stays with it, from the probability `[outputs]`."""
+def _decide(probability: Samples, power: Samples) -> Speech:
+    """Return what counts as speech, and what stays with it, from probability and power `[outputs]`.
+
+    The probability falls slowly at the end of speech. Beside a long pause the background therefore decides where the
+    speech ends: otherwise a moment of the noise behind a voice would be heard with it and change the answer.
+    """
     likely = probability > THRESHOLD
     least = min(LEAST, -(-len(likely) // 2))  # half of what is shorter than half a second
     sure = likely & (_count(likely, NEAR) >= least)
-    spoken = (probability > THRESHOLD_BESIDE) & (_count(sure, BESIDE) > 0)
-    return Speech(spoken, _count(spoken, MARGIN) > 0)
+    spoken = (probability > THRESHOLD_BESIDE) & _near(sure, BESIDE)
+    kept = _near(spoken, MARGIN)
+    pause = _near(~_near(kept, PAUSE), PAUSE)
+    background = -_running_max(np.where(pause, -power, -np.inf), PAUSE)
+    loud = kept & ~(_near(pause, PAUSE) & (power < QUIET * background))
+    kept &= ~_near(~_near(loud, BRIDGE), BRIDGE)
+    return Speech(spoken & kept, kept)
+
+
+def _near(flags: Flags, reach: int) -> Flags:
+    """Return whether a flag is set up to `reach` places to either side."""
+    return _count(flags, reach) > 0
 
 
 def _count(flags: Flags, reach: int) -> npt.NDArray[np.int64]:

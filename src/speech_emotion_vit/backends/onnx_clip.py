@@ -92,7 +92,7 @@ def _spoken(g: Graph, c: FrontendConfig) -> tuple[str, str, str]:
     padded = g("Pad", INPUT, g("Concat", [0], missing, axis=0))
     rows = g.reshape(padded, -1, speech.STEP)
     real = g.reshape(g("Pad", _ones(g, length), g("Concat", [0], missing, axis=0)), -1, speech.STEP)
-    spoken, kept = _decide(g, _speech_probability(g, rows, length, outputs), outputs)  # [outputs] of 0 and 1
+    spoken, kept = _decide(g, _speech_probability(g, rows, length, outputs), rows, outputs)  # [outputs] of 0 and 1
     spoken_samples = g("Mul", real, g("Unsqueeze", spoken, [1]))
     seconds = g("Div", g("ReduceSum", spoken_samples, keepdims=0), float(speech.RATE))
 
@@ -182,11 +182,17 @@ def _spectral_basis(g: Graph) -> str:
     return g("Unsqueeze", basis, [1])
 
 
-def _decide(g: Graph, probability: str, outputs: str) -> tuple[str, str]:
-    """Return which outputs `[outputs]` are speech and which stay with it, as 0 and 1, as `speech.find_speech` does."""
+def _decide(g: Graph, probability: str, rows: str, outputs: str) -> tuple[str, str]:
+    """Return which outputs `[outputs]` are speech and which stay with it, as 0 and 1, as `speech.find_speech` does.
+
+    `rows` are the samples `[outputs, samples]`.
+    """
 
     def flags(condition: str) -> str:
         return g("Cast", condition, to=onnx_proto.FLOAT)
+
+    def none(values: str) -> str:
+        return g("Sub", 1.0, values)
 
     def any_near(values: str, reach: int) -> str:
         return g("MaxPool", values, kernel_shape=[2 * reach + 1], pads=[reach, reach])
@@ -198,7 +204,16 @@ def _decide(g: Graph, probability: str, outputs: str) -> tuple[str, str]:
     sure = g("Mul", likely, flags(g("Greater", near, g("Sub", least, 0.5))))  # whole numbers, nearly
     spoken = g("Mul", flags(g("Greater", row, speech.THRESHOLD_BESIDE)), any_near(sure, speech.BESIDE))
     kept = any_near(spoken, speech.MARGIN)
-    return g.reshape(spoken, -1), g.reshape(kept, -1)
+    centred = g("Sub", rows, g("ReduceMean", rows, [1], keepdims=1))
+    power = g.reshape(g("ReduceMean", g("Mul", centred, centred), [1], keepdims=1), 1, 1, -1)
+    power = g("Mul", power, flags(g("Greater", power, speech.LEAST_POWER)))
+    pause = any_near(none(any_near(kept, speech.PAUSE)), speech.PAUSE)
+    background = g("Where", g("Greater", pause, 0.0), g("Neg", power), float(np.finfo(np.float32).min))
+    background = g("Neg", any_near(background, speech.PAUSE))
+    quiet = flags(g("Less", g("Div", power, speech.QUIET), background))
+    loud = g("Mul", kept, none(g("Mul", any_near(pause, speech.PAUSE), quiet)))
+    kept = g("Mul", kept, none(any_near(none(any_near(loud, speech.BRIDGE)), speech.BRIDGE)))
+    return g.reshape(g("Mul", spoken, kept), -1), g.reshape(kept, -1)
 
 
 def _without_offset(g: Graph, samples: str, somebody: str) -> str:
