@@ -1,4 +1,4 @@
-"""Many clips through one network: threads decode while it runs, and clips of like length run together."""
+"""Many clips through one network: threads decode while it runs, and clips of similar length run together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .backends.base import Backend, Floats
 from .errors import AudioError
 from .windows import SILENT_WEIGHT, ClipWindows, Window, padded
 
-_PORTION = 16  # windows decoded at a time, 4 MB: a clip of any length may be among the others
+_PORTION = 16  # windows decoded at a time, 6 MB, because a clip may have any length
 _AHEAD = 16  # clips being decoded ahead of the network
 _POOL = 4  # batches that are gathered before they are sorted by length
 
@@ -27,9 +27,9 @@ class Clip:
 
     Attributes:
         duration: seconds, once all of it has been read.
-        speech: seconds of it in which somebody speaks.
-        warnings: why its answer deserves less trust.
-        error: why it could not be read.
+        speech: seconds of speech.
+        warnings: reasons to trust the answer less.
+        error: the error that reading it raised.
     """
 
     def __init__(self, source: AudioInput) -> None:
@@ -47,7 +47,7 @@ class Clip:
         self._sums: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
 
     def add(self, weight: float, probabilities: Floats, embedding: Floats) -> None:
-        """Take in the results of one window, `[classes]` and `[dim]`."""
+        """Add the results of one window, `[classes]` and `[dim]`."""
         row = (weight * probabilities.astype(np.float64), weight * embedding.astype(np.float64))
         self._sums = row if self._sums is None else (self._sums[0] + row[0], self._sums[1] + row[1])
         self._weight += weight
@@ -67,20 +67,20 @@ class Clip:
 class Batcher:
     """Run clips through a backend, in order, in bounded memory.
 
-    Paths and bytes are decoded by threads. Arrays and file objects are read when they are taken from the iterable,
-    for their owner may change or close them afterwards. At most 4 batches and 16 portions of 16 windows are held,
-    130 MB with batches of 64 windows of 4 s, whatever the number and the length of the clips.
+    Threads decode paths and bytes. Arrays and file objects are read when they are taken from the iterable, because
+    their owner may change or close them afterwards. At most 4 batches and 16 portions of 16 windows are held: 200 MB
+    with batches of 64 windows of 6 s, whatever the number and the length of the clips.
 
     Args:
         backend: the network.
         sampling_rate: Hz of the arrays among the clips.
         channel: of every clip, ``mix`` or the number of one.
         track: of every clip; None is the default one.
-        vad_filter: whether what nobody speaks in is left out.
-        skip_rate: whether files among them may be given with such a rate, which is not theirs.
+        vad_filter: whether parts without speech are left out.
+        skip_rate: whether `sampling_rate` is ignored for files instead of refused.
         batch_size: windows that go through the network at once.
-        threads: that decode; 0 decodes in the caller's.
-        clip: what is made of every piece of audio.
+        threads: number of decoding threads; 0 decodes in the caller's thread.
+        clip: class of the clips, for callers that collect more from every window.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Batcher:
             self._drain()
 
     def _drain(self) -> None:
-        """Send the pool through the network, like lengths together, for what is padded is computed."""
+        """Send the pool through the network, similar lengths together, because padding costs time too."""
         self._pool.sort(key=lambda item: len(item[1].samples))
         for first in range(0, len(self._pool), self._batch_size):
             group = self._pool[first : first + self._batch_size]

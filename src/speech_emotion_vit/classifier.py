@@ -1,4 +1,4 @@
-"""The lightweight API: audio in, emotion probabilities out."""
+"""The Python API: audio in, emotion probabilities out."""
 
 from __future__ import annotations
 
@@ -44,25 +44,24 @@ if TYPE_CHECKING:
         batch_size: int
 
 
-_THREADS = min(4, os.cpu_count() or 1)  # that decode; more do not help one network
+_THREADS = min(4, os.cpu_count() or 1)  # for decoding; more threads do not make one network faster
 
 
 class EmotionClassifier:
-    """A trained student, ready to listen.
+    """A model that tells the emotion in speech.
 
     Args:
         model: a name from the manifest (``speech-emotion-vit models list``), a Hugging Face Hub repository
             ``org/repo``, a folder with ``config.json`` and ``model.safetensors``, or a ``.safetensors`` file of this
-            package. None is the bundled default, which needs no network.
-        device: ``auto`` (CUDA where there is one, else the CPU), any torch device, or the number of a GPU.
+            package. None is the bundled default, which needs no download.
+        device: ``auto`` (CUDA if there is a GPU, else the CPU), any torch device, or the number of a GPU.
         revision: branch, tag or commit of a Hub repository.
         cache_dir: where downloads are kept; the Hub client's cache by default.
         local_files_only: never use the network.
-        backend: ``torch``, ``onnx`` for ONNX Runtime on the CPU, which imports no torch, or ``auto``: torch where it is
-            installed.
-        dtype: what torch computes the network in: ``float32``, or on a GPU ``float16`` or ``bfloat16``.
-        vad_filter: whether what nobody speaks in is left out, and recordings in which nobody speaks get no label.
-            Without it every sound gets one.
+        backend: ``torch``, ``onnx`` (ONNX Runtime on the CPU, without torch), or ``auto``: torch if it is installed.
+        dtype: the type in which torch computes the network: ``float32``, or on a GPU ``float16`` or ``bfloat16``.
+        vad_filter: whether parts without speech are left out. A recording without speech then has no label. With
+            False every sound gets a label.
 
     Raises:
         WeightsError: the model cannot be found, fetched, verified or read.
@@ -86,7 +85,7 @@ class EmotionClassifier:
         self.backend: Backend = load_backend(resolved, backend, device, dtype)
         self.vad_filter = vad_filter
         self.facts: CardFacts | None = None
-        """What `save` writes into the model card, beside what is known of the model."""
+        """Licence, languages and data that `save` writes into the model card."""
         self._source = resolved
         self.evaluation: HeadEvaluation | None = None
         """The scores of a model made by `fit_head`."""
@@ -98,12 +97,12 @@ class EmotionClassifier:
 
     @property
     def config(self) -> ClassifierConfig:
-        """What the model is: labels, front-end, network and temperature."""
+        """Labels, front-end, network and temperature of the model."""
         return self.backend.config
 
     @property
     def device(self) -> Any:
-        """Where the model runs: a `torch.device`, or ``cpu`` on ONNX Runtime."""
+        """The device of the model: a `torch.device`, or ``cpu`` with ONNX Runtime."""
         return self.backend.device
 
     @property
@@ -138,26 +137,26 @@ class EmotionClassifier:
     ) -> Prediction:
         """Return the emotion probabilities of one piece of audio.
 
-        What nobody speaks in is left out but for a moment around the speech. The rest is one window if it is no
-        longer than that, 6 s with the default model and 4 s with the paper's; more is cut into windows that overlap by
-        half, the last aligned to the end, and their probabilities are averaged, weighted by the speech in them. Where
-        nobody speaks at all the label is None.
+        Parts without speech are left out, except for a short margin around the speech. If the rest is longer than a
+        window (6 s with the default model, 4 s with the paper's), it is cut into windows that overlap by half, the last
+        one aligned to the end. Their probabilities are averaged, weighted by the speech in each window. If there is no
+        speech at all, the label is None.
 
         Args:
             audio: a path, encoded bytes, a binary file object, or a numpy array or torch tensor on any device,
                 `[samples]` or `[channels, samples]`, float or integer PCM.
-            sampling_rate: Hz, 4000 to 384000: needed for arrays and tensors, refused for the rest.
-            channel: ``mix`` is the mean of all; 0 is the first (left), 1 the second, ...: a call that keeps its two
-                speakers apart is two pieces of audio.
-            track: which audio track of a file that has several, 0 is the first; None is the one marked as default.
-            labels: those of the model's labels that can be the answer, at least two: the probabilities are shared out
-                among them. None is all.
-            threshold: probability from 0 to 1 that the label must reach: below it the label is None, and a warning
-                says so.
+            sampling_rate: Hz, 4000 to 384000. Arrays and tensors need it; it is refused for everything else.
+            channel: ``mix`` is the mean of all channels; 0 is the first (left), 1 the second, and so on. If each
+                speaker of a call has a channel, predict one channel after the other.
+            track: number of the audio track in a file that has several; 0 is the first, None the default track.
+            labels: at least two of the model's labels: only they can be the answer, and their probabilities sum to 1.
+                None is all labels.
+            threshold: least probability of the label, from 0 to 1. If no label reaches it, the label is None, and a
+                warning says so.
 
         Raises:
             AudioError: the audio cannot be read or makes no sense.
-            ConfigError: `channel` or `track` is no such number, or `labels` or `threshold` make no sense.
+            ConfigError: `channel`, `track`, `labels` or `threshold` is out of range.
         """
         choice = Choice(self.labels, labels, threshold)
         return self._prediction(self._one(audio, sampling_rate, channel, track), choice)
@@ -266,12 +265,10 @@ class EmotionClassifier:
         channel: Channel = "mix",
         track: int | None = None,
     ) -> Floats:
-        """Return what the head reads, float32 `[embedding_dim]`, the mean over the windows of audio longer than one.
+        """Return the input of the classification head, float32 `[embedding_dim]`: the mean over all windows.
 
-        Where nobody speaks, it is that of the beginning.
-
-        That is the CLS token of the paper's networks. Of this project's own it is the CLS token, mean and deviation of
-        the others, and, as ``config.model.pooling`` says, those of the stem's output and the statistics of contours.
+        If there is no speech, it is the embedding of the beginning. The embedding of the paper's networks is the CLS
+        token; that of the others is the mean and the deviation over time of the blocks in ``config.model.pooled``.
 
         Args:
             audio: as in `predict`.
@@ -281,7 +278,7 @@ class EmotionClassifier:
 
         Raises:
             AudioError: the audio cannot be read or makes no sense.
-            ConfigError: `channel` or `track` is no such number.
+            ConfigError: `channel` or `track` is out of range.
         """
         return self._one(audio, sampling_rate, channel, track).means()[1]
 
@@ -303,9 +300,9 @@ class EmotionClassifier:
     ) -> Timeline:
         """Return the emotion probabilities along a recording of any length, a segment per window.
 
-        The recording is read in blocks, so memory does not grow with it but for the segments. Every segment says what
-        `predict` says of the audio from its start to its end. The last one is aligned to the end of the recording; a
-        recording shorter than a window is one segment.
+        The recording is read in blocks, so memory grows only by the segments. The answer of a segment is the one that
+        `predict` gives for the audio from its start to its end. The last segment is aligned to the end of the
+        recording; a recording shorter than a window is one segment.
 
         Args:
             audio: as in `predict`.
@@ -316,24 +313,23 @@ class EmotionClassifier:
             threshold: as in `predict`.
             hop: seconds from the start of one segment to the start of the next. Multiples of the front-end's
                 ``hop_length`` are fastest: windows then share most of their Mel frames.
-            window: seconds of audio per segment, by default and at most those of the model: less is more to the moment
-                and less certain.
+            window: seconds of audio per segment, at most (and by default) those of the model's window. Shorter windows
+                follow changes more closely and are less certain.
             smoothing: time constant in seconds of an exponential average over the segments so far; 0 is none.
-                Segments in which nobody speaks have no part in it.
+                Segments without speech are left out of it.
             batch_size: windows that go through the network at once.
             progress: called with the seconds read so far.
-            segments: those of a diarisation or a transcript, in place of windows: the path of a file (RTTM, SRT,
-                WebVTT, CSV, Whisper's JSON), or ``(start, end)``, ``(start, end, speaker)`` or ``(start, end, speaker,
-                text)`` in seconds, dictionaries or objects with such names, or an annotation of pyannote. Each gets the
-                answer that `predict` gives for its samples, and keeps its speaker and text. `hop`, `window` and
-                `smoothing` do not go with it.
+            segments: segments of a diarisation or a transcript instead of windows: the path of a file (RTTM, SRT,
+                WebVTT, CSV, Whisper's JSON), tuples ``(start, end)``, ``(start, end, speaker)`` or ``(start, end,
+                speaker, text)`` in seconds, dictionaries or objects with these names, or an annotation of pyannote.
+                Each gets the answer that `predict` gives for its samples, and keeps its speaker and text. It excludes
+                `hop`, `window` and `smoothing`.
 
         Returns:
-            A `Timeline`. If the recording breaks off or cannot be read further, it holds what came before, and its
-            warnings say so.
+            A `Timeline`. If the recording cannot be read to its end, it holds what came before, and a warning says so.
 
         Raises:
-            AudioError: there is no segment, for nothing of the audio can be read.
+            AudioError: nothing of the audio can be read.
             ConfigError: an option is out of range.
         """
         choice = Choice(self.labels, labels, threshold)
@@ -384,7 +380,7 @@ class EmotionClassifier:
         labels: Sequence[str] | None = None,
         threshold: float = 0.0,
     ) -> EmotionStream:
-        """Return a stream for live audio, which gives the segments of `timeline` as soon as they are known.
+        """Return a stream for live audio: it gives the segments of `timeline` as soon as they are complete.
 
         >>> stream = classifier.stream(48_000)
         >>> for chunk in microphone:
@@ -395,7 +391,7 @@ class EmotionClassifier:
             sampling_rate: Hz, 4000 to 384000, of the chunks.
             channel: as in `predict`.
             hop: as in `timeline`.
-            window: as in `timeline`; the first segment comes once so much audio is there.
+            window: as in `timeline`; the first segment comes after so many seconds.
             smoothing: as in `timeline`.
             labels: as in `predict`.
             threshold: as in `predict`.
@@ -425,21 +421,21 @@ class EmotionClassifier:
         track: int | None = None,
         start: float | None = None,
     ) -> Explanation:
-        """Return where in time the network looked, with the log-Mel image it saw.
+        """Return the network's attention over time in one window, with the log-Mel image of the window.
 
-        One window is explained: of longer audio, the window of `predict` that is surest of what is said
-        of the whole, or the one that begins at `start`.
+        Of longer audio, the window is the one with the highest probability of the label of the whole, or the one that
+        begins at `start`.
 
         Args:
             audio: as in `predict`.
             sampling_rate: as in `predict`.
             channel: as in `predict`.
             track: as in `predict`.
-            start: where the window begins, in seconds.
+            start: beginning of the window in seconds.
 
         Raises:
-            AudioError: the audio cannot be read, or has ended before `start`.
-            ConfigError: `start` makes no sense, or the backend is not torch.
+            AudioError: the audio cannot be read, or ends before `start`.
+            ConfigError: `start` is out of range, or the backend is not torch.
         """
         return explain(
             self.backend,
@@ -453,13 +449,13 @@ class EmotionClassifier:
         )
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the model as a folder that loads again, and return it.
+        """Write the model to a folder, from which `EmotionClassifier(folder)` loads it, and return the folder.
 
-        That is ``config.json``, ``model.safetensors`` (float16) and the model card ``README.md``: the layout of a
-        repository of the Hub.
+        The files are ``config.json``, ``model.safetensors`` (float16) and the model card ``README.md``: the layout of
+        a repository of the Hub.
 
         Args:
-            folder: where to; it is made if it is not there.
+            folder: is made if it does not exist.
 
         Raises:
             ConfigError: nothing can be written there, or the backend is not torch.
@@ -489,27 +485,27 @@ class EmotionClassifier:
     ) -> Publication:
         """Send the model to the Hugging Face Hub, from where ``EmotionClassifier("org/name")`` loads it.
 
-        The repository is made if it is not there, and all files are one commit. Who may write is said by the token of
-        ``hf auth login``, or ``HF_TOKEN``.
+        The repository is made if it does not exist, and all files are sent in one commit. The token comes from
+        ``hf auth login`` or ``HF_TOKEN``.
 
         Args:
             repo_id: the repository, ``org/name``.
             onnx: send the ONNX file too, as ``model.onnx``.
-            private: let nobody see it but the owner; a repository that is there must be private already.
-            revision: branch to commit to, made if it is not there; the main branch by default.
-            license: of the weights, as the Hub writes it: ``mit``, ``cc-by-4.0``, ``other``.
-            language: what is spoken in the training data, ISO 639: ``en``, ``de``.
-            datasets: what it was trained on.
-            base_model: the model on the Hub, ``org/name``, on which it stands.
-            message: of the commit.
-            dry_run: say what would be sent; no connection is made.
+            private: make a private repository; an existing one must be private already.
+            revision: branch to commit to, made if it does not exist; None is the main branch.
+            license: licence of the weights, as the Hub writes it: ``mit``, ``cc-by-4.0``, ``other``.
+            language: languages of the training data, ISO 639: ``en``, ``de``.
+            datasets: names of the training data.
+            base_model: the model of the Hub that it was made from, ``org/name``.
+            message: text of the commit.
+            dry_run: only return what would be sent; no connection is made.
 
         Returns:
-            The files with their sizes, the card, and the commit, which is a `revision` to load the model by.
+            The files with their sizes, the card, and the commit, with which `revision` loads this state again.
 
         Raises:
-            ConfigError: a name is not one that the Hub takes, or the backend is not torch.
-            PublishError: the Hub cannot be reached, or does not take it.
+            ConfigError: the Hub does not allow a name, or the backend is not torch.
+            PublishError: the Hub cannot be reached, or refuses the files.
         """
         from .publish import MESSAGE, publish
 

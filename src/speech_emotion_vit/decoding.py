@@ -1,7 +1,7 @@
-"""From parsed JSON to dataclasses: types and ranges stand in their annotations, and nothing unknown passes.
+"""From parsed JSON to dataclasses: annotations give types and ranges, and unknown keys are refused.
 
 An annotation is what msgspec takes, ``Annotated[int, Meta(ge=1, le=512)]``. msgspec is loaded when the first value is
-checked, for it takes longer than the package.
+checked, because its import takes longer than the package's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .errors import ConfigError, quoted
 T = TypeVar("T")
 
 TAG = "network"
-"""The field by which one of several dataclasses is told."""
+"""The field that says which of several dataclasses is meant."""
 
 _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
@@ -25,12 +25,12 @@ def decode(kind: type[T], values: object, what: str) -> T:
     """Build the dataclass `kind` from parsed JSON.
 
     Args:
-        kind: its fields are values that msgspec checks, dataclasses, or tuples of such.
-        values: a JSON object; what is missing takes its default.
-        what: what it is, for messages.
+        kind: its fields are values that msgspec checks, dataclasses, or tuples of these.
+        values: a JSON object; missing fields take their defaults.
+        what: name of the object, for messages.
 
     Raises:
-        ConfigError: it is no object, a key is unknown or missing, or a value is not what its annotation says.
+        ConfigError: it is no object, a key is unknown or missing, or a value does not fit its annotation.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{what} must be a JSON object, not {quoted(values)}")
@@ -45,10 +45,10 @@ def decode(kind: type[T], values: object, what: str) -> T:
 
 
 def decode_one_of(kinds: tuple[Any, ...], values: object) -> Any:
-    """Build that of several dataclasses which the JSON object names by `TAG`; the first where it does not say.
+    """Build the dataclass that the JSON object names under `TAG`, or the first of `kinds` if it names none.
 
     Raises:
-        ConfigError: it names none of them, or as `decode`.
+        ConfigError: it names an unknown one, or as in `decode`.
     """
     by_name = {getattr(kind, TAG): kind for kind in kinds}
     name = values.get(TAG, next(iter(by_name))) if isinstance(values, Mapping) else next(iter(by_name))
@@ -58,10 +58,10 @@ def decode_one_of(kinds: tuple[Any, ...], values: object) -> Any:
 
 
 def check(config: object) -> None:
-    """Check the fields of a dataclass against their annotations; those that are dataclasses have checked themselves.
+    """Check the fields of a dataclass against their annotations, except those that are dataclasses.
 
     Raises:
-        ConfigError: a value is not what its annotation says.
+        ConfigError: a value does not fit its annotation.
     """
     for name, hint in _hints(cast("Any", type(config))).items():
         _value(hint, getattr(config, name), name)
@@ -95,7 +95,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _wanted(hint: Any) -> str:
-    """Return in words what an annotation asks for."""
+    """Describe in words what an annotation allows."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         meta = arguments[1]

@@ -1,4 +1,4 @@
-"""Why an answer: what the network saw, and where it looked."""
+"""Explain an answer: the network's input and its attention over time."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from .windows import NOBODY, SILENT_WEIGHT, cut_pauses, padded, seconds
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_AT_ONCE = 8  # windows in one pass over a long recording
+_AT_ONCE = 8  # windows of a long recording that go through the network at once
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Attention over time in one window of audio, with what the network saw of it."""
+    """Attention over time in one window of audio, with the network's input."""
 
     prediction: Prediction
-    """What the network says about this window alone."""
+    """The answer for this window alone."""
     start: float
-    """Where the window begins, in seconds from the start of the recording."""
+    """Beginning of the window in seconds from the start of the recording."""
     end: float
-    """Where its audio ends; what the network sees beyond, up to a whole window, is padding."""
+    """End of its audio in seconds; the rest of the network's window is padding."""
     times: Floats
     """Middle of every column in seconds from the start of the recording, `[columns]`, padding included."""
     attention: Floats
-    """How much of the answer flows from every column, `[columns]`; sums to 1 (attention rollout)."""
+    """Attention rollout of every column, `[columns]`; sums to 1."""
     spectrogram: Floats
-    """The log-Mel image the network saw, `[n_mels, columns]`, 0 (80 dB below the loudest) to 1."""
+    """The log-Mel image, the network's input, `[n_mels, columns]`, 0 (80 dB below the loudest) to 1."""
     frequencies: Floats
     """Centre of every Mel band in Hz, `[n_mels]`."""
     waveform: Samples
@@ -48,7 +48,7 @@ class Explanation:
     sampling_rate: int
     """Hz of `waveform`."""
     file: str
-    """What the recording is called."""
+    """Name of the recording."""
 
     @property
     def padding(self) -> float:
@@ -137,7 +137,7 @@ def explain(
 
 
 def _decisive_window(backend: Backend, reader: AudioReader, *, vad_filter: bool) -> tuple[int, Samples]:
-    """Return start and samples of the window that argues most for what is said of the whole recording."""
+    """Return start and samples of the window with the highest probability of the whole recording's label."""
     frontend = backend.config.frontend
     length = 0
 

@@ -1,4 +1,4 @@
-"""Packages that only some people need."""
+"""Optional packages."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def require(module: str, extra: str) -> Any:
     """Return an optional module.
 
     Raises:
-        ConfigError: it cannot be imported; the message names the extra that brings it.
+        ConfigError: it cannot be imported; the message names the extra that installs it.
     """
     try:
         return importlib.import_module(module)
-    except Exception as error:  # a package that is broken, or does not fit another, ends in any
+    except Exception as error:  # a broken package may raise anything
         package = module.partition(".")[0]
         raise ConfigError(
             f"{package} cannot be imported ({one_line(error)}): pip install 'speech-emotion-vit[{extra}]'"

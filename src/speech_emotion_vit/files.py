@@ -1,4 +1,4 @@
-"""Files that are files, and files that appear whole or not at all."""
+"""Open regular files only, find files in folders, and write files whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _OF_SYSTEMS = frozenset({"Thumbs.db", "desktop.ini", "Icon\r"})
 
 
 def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
-    """Open a regular file for reading. Folders, FIFOs and devices would fail late, block, or never end.
+    """Open a regular file for reading. A folder, FIFO or device would fail late, block, or never end.
 
     Raises:
-        OSError: it cannot be opened, or is something else; ``strerror`` says what.
+        OSError: it cannot be opened, or is no regular file; ``strerror`` says what it is.
         ValueError: no file can have this name.
     """
     _require_regular(os.stat(path), path)  # before it is opened: opening some devices does something
@@ -47,10 +47,10 @@ def read_text(path: str | os.PathLike[str], limit: int) -> str:
 
 
 def find_files(folder: str | os.PathLike[str], suffixes: Set[str]) -> tuple[list[str], list[OSError], list[str]]:
-    """Return all names in `folder`, however deep: those with one of `suffixes`, why folders are closed, and the others.
+    """Return all files below `folder` with one of `suffixes`, the errors of unreadable folders, and all other files.
 
-    Links are followed, once: what is both a folder and linked from elsewhere is read in its own place, so the system's
-    order decides nothing. What systems add by themselves, and hidden files of other kinds, are left out.
+    Links are followed once. A folder that is also linked from elsewhere is read in its own place, so the order of the
+    file system does not matter. Files that systems add by themselves, and other hidden files, are left out.
     """
     found: list[str] = []
     closed: list[OSError] = []
@@ -93,10 +93,10 @@ def _require_regular(status: os.stat_result, path: str | os.PathLike[str]) -> No
 
 
 def refuse_inputs(output: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str] | int]) -> None:
-    """Refuse to write over what is read: `output` may be none of the paths and file descriptors `inputs`.
+    """Refuse an `output` that is one of the `inputs`, which are paths and file descriptors.
 
     Raises:
-        ConfigError: it is one of them, perhaps by another name.
+        ConfigError: it is one of them, perhaps under another name.
     """
     try:
         place = os.stat(output)
@@ -114,10 +114,9 @@ def refuse_inputs(output: str | os.PathLike[str], inputs: Iterable[str | os.Path
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place when the block ends well, and else disappears.
+    """Yield a temporary path beside `path`. It replaces `path` if the block succeeds; else it is deleted.
 
-    A link is followed. What is there already is only replaced if it is a regular file, and
-    its permissions stay.
+    A link is followed. Only a regular file is replaced, and its permissions stay.
 
     Raises:
         ConfigError: nothing can be written there.
@@ -132,7 +131,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     if not replaceable:
         raise ConfigError(f"{name}: is not a regular file: choose another place")
     temporary = place.parent / f".{secrets.token_hex(8)}.part"
-    try:  # from its first moment on: a signal may come at any time
+    try:  # before the file exists, because a signal may come at any time
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else mode | 0o600))
         yield temporary
         with open(temporary, "rb+") as file:

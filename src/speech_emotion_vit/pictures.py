@@ -50,7 +50,7 @@ _STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600
 
 
 def colours(labels: Iterable[str]) -> dict[str, str]:
-    """Return the colour of every label: that of its emotion, or the next of those left for others."""
+    """Return a colour for every label: the one of its emotion, or the next free one."""
     others = 0
     found = {}
     for label in labels:
@@ -62,13 +62,13 @@ def colours(labels: Iterable[str]) -> dict[str, str]:
 
 
 def title(file: str, model: str) -> str:
-    """Return what stands above a picture: the file's name and the model's, without its revision."""
+    """Return the title of a picture: the name of the file and of the model, without its revision."""
     name = os.path.basename(file) or file
     return f"{name if len(name) <= 60 else f'...{name[-57:]}'}, {model.partition('@')[0]}"
 
 
 def minutes(seconds: float, _: object = None) -> str:
-    """Return ``1:02``, or ``0:02.5`` where there are parts of a second."""
+    """Return ``1:02``, or ``0:02.5`` if there is a fraction."""
     tenths = round(seconds * 10)
     whole, rest = divmod(abs(tenths), 600)
     text = f"{rest // 10:02}" + (f".{rest % 10}" if rest % 10 else "")
@@ -88,7 +88,7 @@ def time_axis(axes: Axes, start: float, end: float) -> None:
 
 
 def plain(texts: Iterable[Any]) -> None:
-    """Draw a dollar in a label as a dollar."""
+    """Draw a dollar sign as it is, not as the start of a formula."""
     for text in texts:
         text.set_parse_math(False)
 

@@ -1,4 +1,4 @@
-"""What `EmotionClassifier.predict` returns. No torch here: results are plain Python, ready to print, store and send."""
+"""What `EmotionClassifier.predict` returns: plain Python, without torch, ready to print, store and send."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RankedLabels:
-    """What follows from probabilities, and from whether anybody speaks."""
+    """The label, its score and the ranking: they follow from probabilities and speech."""
 
     probabilities: dict[str, float]
     speech: float
@@ -25,18 +25,18 @@ class RankedLabels:
 
     @property
     def label(self) -> str | None:
-        """The most probable label, the first of equals; None where nobody speaks, or where it is below `threshold`."""
+        """The most probable label, the first of equals; None if there is no speech, or if it is below `threshold`."""
         if not self.speech or self.score < self.threshold:
             return None
         return max(self.probabilities, key=self.probabilities.__getitem__)
 
     @property
     def score(self) -> float:
-        """The probability of the most probable label; 0 where nobody speaks."""
+        """The probability of the most probable label; 0 if there is no speech."""
         return max(self.probabilities.values()) if self.speech else 0.0
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
-        """Return the `k` most probable labels with their probabilities, best first; none where nobody speaks.
+        """Return the `k` most probable labels with their probabilities, best first; none if there is no speech.
 
         Raises:
             ConfigError: `k` is not a whole number of at least 1.
@@ -53,15 +53,15 @@ class Prediction(RankedLabels):
     """Calibrated emotion probabilities of one piece of audio."""
 
     probabilities: dict[str, float]
-    """Probability of every label, in the model's label order; they sum to 1, or are all 0 where nobody speaks."""
+    """Probability of every label, in the model's label order; they sum to 1, or are all 0 if there is no speech."""
     duration: float
     """Length of the audio in seconds."""
     speech: float
-    """Seconds of speech in it, on which the answer rests."""
+    """Seconds of speech in the audio, from which the answer comes."""
     model: str
-    """Name and revision of the model that answered, ``crema-d@1f0c3a52``."""
+    """Name and revision of the model, ``base@1f0c3a52``."""
     warnings: tuple[str, ...] = ()
-    """Why the answer deserves less trust: no speech, or little; clipped, truncated, very short or upsampled audio."""
+    """Reasons to trust the answer less: no speech, little speech; clipped, truncated, very short or upsampled audio."""
     threshold: float = 0.0
     """Least probability of a label."""
 
@@ -91,15 +91,15 @@ A = TypeVar("A", Prediction, "Segment")
 
 
 class Choice:
-    """Narrow answers to some of a model's labels, and to those that are sure enough.
+    """Restrict answers to some of a model's labels and to a least probability.
 
     Args:
         known: labels of the model, in their order.
-        labels: those that can be the answer; None is all of them.
+        labels: the labels that can be the answer; None is all of them.
         threshold: least probability of a label, from 0 to 1.
 
     Attributes:
-        labels: those that can be the answer, in the model's order.
+        labels: the labels that can be the answer, in the model's order.
 
     Raises:
         ConfigError: fewer than two labels, one that the model does not have, or a threshold out of range.

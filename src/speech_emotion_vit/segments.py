@@ -1,7 +1,7 @@
-"""Segments of others: who speaks when, or what is said when, by a diarisation or a transcript.
+"""Read the segments of a diarisation or a transcript: who speaks when, and which words.
 
-Read are RTTM (pyannote, NIST), SRT and WebVTT (Whisper, faster-whisper, WhisperX), CSV, Whisper's JSON and TSV, and
-what these packages hold in memory: pairs, dictionaries, objects with ``start`` and ``end``, pyannote's annotations.
+The formats are RTTM (pyannote, NIST), SRT and WebVTT (Whisper, faster-whisper, WhisperX), CSV, Whisper's JSON and TSV,
+and objects in memory: pairs, dictionaries, objects with ``start`` and ``end``, pyannote's annotations.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SegmentsInput: TypeAlias = "str | os.PathLike[str] | Iterable[Any] | Mapping[str
 
 
 class Turn(NamedTuple):
-    """A segment that others have cut."""
+    """One segment of a diarisation or a transcript."""
 
     start: float
     """Seconds from the start of the recording."""
@@ -68,16 +68,16 @@ def find_segments(place: str, recording: str) -> str:
 
 
 def read_segments(source: object, recording: str) -> list[Turn]:
-    """Return the segments of a recording, in the order they are given.
+    """Return the segments of a recording, in the order of the source.
 
     Args:
         source: the path of a file, or segments in memory: ``(start, end)``, ``(start, end, speaker)`` or
             ``(start, end, speaker, text)`` in seconds, dictionaries or objects with these names, or an annotation of
             pyannote.
-        recording: what it is called; a file of several recordings is searched for its name.
+        recording: its name, which is looked up in a file about several recordings.
 
     Raises:
-        ConfigError: it cannot be read, or is no segment; the message says which one.
+        ConfigError: it cannot be read, or has a wrong segment; the message says which one.
     """
     if isinstance(source, (str, os.PathLike)):
         turns = _read_file(os.fspath(source), recording)

@@ -1,4 +1,4 @@
-"""Emotion in audio that is still coming in."""
+"""Emotion in live audio."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ MAX_GAP = 86_400.0  # seconds
 
 
 class EmotionStream:
-    """Live audio in, segments out: those of `EmotionClassifier.timeline` on the same audio, however it is chunked.
+    """Live audio in, segments out: those of `EmotionClassifier.timeline` for the same audio, whatever the chunks are.
 
-    A segment is returned by the very push that completes its window; where the rate is not the model's, the resampler
-    holds back some milliseconds. At most two windows of audio are kept. Made by `EmotionClassifier.stream`; not for
-    several threads at once. As a context manager it is closed at the end of the block, and what `flush` has not asked
-    for is gone.
+    `EmotionClassifier.stream` makes it, and explains the options. A segment is returned by the push that completes its
+    window; the resampler delays audio at another rate than the model's by some milliseconds. At most two windows of
+    audio are kept. Use it from one thread at a time. As a context manager it is closed at the end of the block, and
+    segments that `flush` has not returned are lost.
 
     Args:
         backend: the network.
         sampling_rate: Hz, 4000 to 384000, of every chunk.
-        channel: ``mix``, or the number of the channel to hear, from 0.
-        hop: as in `EmotionClassifier.timeline`, and so are the others.
-        window: length of a window in seconds.
+        channel: as in `EmotionClassifier.stream`, and so are all options but the last.
+        hop: seconds between two segments.
+        window: length of a segment in seconds.
         smoothing: time constant in seconds.
-        labels: as in `EmotionClassifier.predict`.
-        threshold: as in `EmotionClassifier.predict`.
-        vad_filter: whether what nobody speaks in is left out.
+        labels: labels that can be the answer.
+        threshold: least probability of the label.
+        vad_filter: whether parts without speech are left out.
 
     Raises:
         AudioError: the rate is out of range.
@@ -82,30 +82,29 @@ class EmotionStream:
 
     @property
     def duration(self) -> float:
-        """Seconds that came in so far."""
+        """Seconds of audio so far."""
         return self._intake.duration
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Why the answers so far deserve less trust, as in `Prediction.warnings`."""
+        """Reasons to trust the answers so far less, as in `Prediction.warnings`."""
         nobody = (NOBODY,) if self._segmenter.speechless else ()
         return (*nobody, *self._intake.warnings()) if self._intake.frames else ()
 
     def push(self, chunk: npt.NDArray[Any] | torch.Tensor, *, sampling_rate: int | None = None) -> list[Segment]:
         """Return the segments, possibly none, that a chunk completes.
 
-        Where the network fails or Ctrl-C interrupts it, the chunk has been taken, and the next call returns its
-        segments too.
+        If the network fails, or Ctrl-C interrupts it, the chunk is not lost: the next call returns its segments too.
 
         Args:
             chunk: a numpy array or torch tensor, `[samples]` or `[channels, samples]`, of any length including none,
-                float or integer PCM. The number of channels must not change, and more than 8 need more samples in the
-                first chunk: fewer look like a chunk the wrong way round.
-            sampling_rate: Hz, where the source tells it with every chunk: it must be that of the stream.
+                float or integer PCM. The number of channels must not change. If there are more than 8 channels, the
+                first chunk needs more samples than channels, because else it looks transposed.
+            sampling_rate: Hz, for sources that give it with every chunk: it must be that of the stream.
 
         Raises:
-            AudioError: the chunk is of another kind, shape, rate or channel count, or holds NaN or infinite values;
-                the stream is as it was before.
+            AudioError: the chunk has another type, shape, rate or channel count, or holds NaN or infinite values. The
+                stream stays as it was.
             ConfigError: the stream has been flushed.
         """
         self._check_open()
@@ -123,9 +122,9 @@ class EmotionStream:
         return [*map(self._choice.apply, self._segmenter.push(samples))]
 
     def gap(self, duration: float) -> list[Segment]:
-        """Return the segments, possibly none, that so many seconds of missing audio complete.
+        """Return the segments, possibly none, that `duration` seconds of missing audio complete.
 
-        They count as time in which nobody speaks, so what follows stands at its right place.
+        They count as silence, so that the times of later segments are right.
 
         Raises:
             ConfigError: it is not a number from 0 to 86,400 seconds, a day, or the stream has been flushed.
@@ -144,13 +143,13 @@ class EmotionStream:
         return [*map(self._choice.apply, segments)]
 
     def reset(self) -> None:
-        """Forget all that came in: the next chunk begins a recording of its own at 0 s, of any number of channels."""
+        """Begin anew: the next chunk starts a recording at 0 s, with any number of channels."""
         self._intake, self._segmenter = self._begin()
         self._channels = None
         self._flushed = False
 
     def flush(self) -> list[Segment]:
-        """Return the last segments, with the window that ends where the audio ends; only `reset` can follow."""
+        """Return the last segments; the last window ends where the audio ends. Only `reset` can follow."""
         if not self._flushed:
             self._segmenter.take(self._intake.finish())
             self._flushed = True

@@ -30,22 +30,22 @@ class Segment(RankedLabels):
     """Emotion probabilities of one window of a longer recording."""
 
     start: float
-    """Where the audio that was heard begins, in seconds from the start of the recording."""
+    """Beginning in seconds from the start of the recording."""
     end: float
-    """Where it ends; windows overlap where the hop is shorter than they are."""
+    """End in seconds; segments overlap if the hop is shorter than the window."""
     probabilities: dict[str, float]
-    """Probability of every label, in the model's label order; they sum to 1, or are all 0 where nobody speaks."""
+    """Probability of every label, in the model's label order; they sum to 1, or are all 0 if there is no speech."""
     speech: float
-    """Seconds of speech in it, on which the answer rests."""
+    """Seconds of speech in the segment, from which the answer comes."""
     speaker: str | None = None
-    """Who speaks, where a diarisation said so."""
+    """Name of the speaker, if a diarisation gave one."""
     text: str | None = None
-    """What is said, where a transcript said so."""
+    """The words, if a transcript gave them."""
     threshold: float = 0.0
     """Least probability of a label."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-ready types; speaker and text where there are any."""
+        """Return everything as JSON-ready types, with speaker and text if there are any."""
         others = {"speaker": self.speaker, "text": self.text}
         return {
             "start": self.start,
@@ -65,16 +65,16 @@ class Segment(RankedLabels):
 
 @dataclass(frozen=True)
 class Speaker(RankedLabels):
-    """What one speaker of a recording sounds like on the whole."""
+    """The emotion of one speaker over a whole recording."""
 
     speaker: str | None
-    """Name; None is whoever has none."""
+    """Name; None stands for all segments without one."""
     segments: int
-    """How many segments are theirs."""
+    """Number of the speaker's segments."""
     duration: float
-    """Seconds of these segments."""
+    """Length of these segments in seconds."""
     probabilities: dict[str, float]
-    """Mean over them of every probability, weighted by the speech in them."""
+    """Mean of every probability over the segments, weighted by the speech in each."""
     speech: float
     """Seconds of speech in them."""
     threshold: float = 0.0
@@ -102,7 +102,7 @@ class Stretch:
     end: float
     """Seconds from the start of the recording."""
     label: str | None
-    """None is where nobody speaks, or where no label reaches the threshold."""
+    """None if there is no speech, or if no label reaches the threshold."""
     score: float
     """Mean probability of the label over the segments it comes from."""
 
@@ -114,18 +114,18 @@ class Timeline:
     segments: tuple[Segment, ...]
     """One per window, in order of time; at least one."""
     file: str
-    """What the recording is called."""
+    """Name of the recording."""
     duration: float
     """Length of what could be read, in seconds."""
     model: str
     """Name and revision of the model that answered."""
     warnings: tuple[str, ...] = ()
-    """What was wrong with the recording: as in `Prediction`, and where it broke off."""
+    """As in `Prediction`, and why the recording could not be read to its end."""
     given: bool = False
-    """Whether others cut the segments, which are then in their order and may overlap."""
+    """Whether the segments come from a diarisation or a transcript; they keep its order and may overlap."""
 
     def speakers(self) -> list[Speaker]:
-        """Return what each speaker sounds like, in the order in which they first speak."""
+        """Return the emotion of every speaker, in the order in which they first speak."""
         groups: dict[str | None, list[Segment]] = {}
         for segment in sorted(self.segments, key=lambda each: each.start):
             groups.setdefault(segment.speaker, []).append(segment)
@@ -148,8 +148,8 @@ class Timeline:
     def stretches(self) -> list[Stretch]:
         """Return the recording cut into stretches of one label each, which do not overlap.
 
-        A moment belongs to the segment whose middle is nearest, and neighbours with the same label are one. Segments
-        that others cut stay as they are.
+        Every moment belongs to the segment whose middle is nearest, and neighbours with the same label become one.
+        Segments of a diarisation or a transcript stay as they are.
         """
         if self.given:
             return [Stretch(s.start, s.end, s.label, s.score) for s in sorted(self.segments, key=lambda s: s.start)]
@@ -188,27 +188,25 @@ class Timeline:
     def to_csv(self, path: str | os.PathLike[str] | None = None, *, header: bool = True) -> str:
         """Return one line per segment: file, start and end in seconds, label, score, every probability, speech.
 
-        Where nobody speaks, label, score and probabilities are empty. Segments that others cut have speaker and text
-        behind their end.
+        Without speech, label, score and probabilities are empty. Segments of a diarisation or a transcript have the
+        columns speaker and text after their end.
 
         Args:
-            path: where to write it, too.
+            path: a file to write it to.
             header: whether a line with the names of the columns comes first.
         """
-        rows = [
-            [self.file, s.start, s.end, *([s.speaker, s.text] if self.given else []), *_answer_cells(s), s.speech]
-            for s in self.segments
-        ]
-        above = timeline_header(self.segments[0].probabilities, given=self.given) if header else ""
-        return saved_text(above + csv_lines(rows), path)
+        rows = csv_rows(self, self.file)
+        if header:
+            rows.insert(0, csv_columns(self.segments[0].probabilities, given=self.given))
+        return saved_text(csv_lines(rows), path)
 
     def to_webvtt(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return subtitles for a player: one cue per stretch with its label, none where nobody speaks.
+        """Return subtitles for a player: one cue per stretch with its label, none without speech.
 
-        Segments that others cut are a cue each, with their speaker and text.
+        Each segment of a diarisation or a transcript is one cue, with its speaker and text.
 
         Args:
-            path: where to write it, too.
+            path: a file to write it to.
         """
         if self.given:
             theirs = map(_cue, sorted(self.segments, key=lambda segment: segment.start))
@@ -224,7 +222,7 @@ class Timeline:
         """Return a table in audformat's segmented layout.
 
         The index is file, start and end (`Timedelta`); the columns are label, score, every probability, and speech in
-        seconds; where nobody speaks, all but the last are missing.
+        seconds. Without speech, all but the last are missing.
 
         Raises:
             ConfigError: pandas is not installed.
@@ -250,11 +248,11 @@ class Timeline:
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Return a matplotlib figure: every probability over time, and below it the label of every stretch.
 
-        Where nobody speaks is grey. Of a long recording the probabilities are means over some seconds, on top of
-        each other. Of segments that others cut there is a row per speaker.
+        Parts without speech are grey. The probabilities of a long recording are means over some seconds, stacked on
+        each other. Segments of a diarisation or a transcript have one row per speaker.
 
         Args:
-            path: where to write it, too: PNG, SVG or PDF by its suffix.
+            path: a file to write it to: PNG, SVG or PDF by its suffix.
 
         Raises:
             ConfigError: matplotlib is not installed, or nothing can be written there.
@@ -280,14 +278,22 @@ class Timeline:
         return f"<Timeline {count}: {', '.join(first)}{more} ({self.duration:.2f} s, {self.model}{notes})>"
 
 
-def timeline_header(labels: Iterable[str], *, given: bool = False) -> str:
-    """Return the first line of a timeline as CSV; of segments that others cut with `given`."""
+def csv_columns(labels: Iterable[str], *, given: bool) -> list[object]:
+    """Return the names of the columns of `csv_rows`; `given` is that of the timeline."""
     others = ["speaker", "text"] if given else []
-    return csv_lines([["file", "start", "end", *others, "label", "score", *labels, "speech"]])
+    return ["file", "start", "end", *others, "label", "score", *labels, "speech"]
+
+
+def csv_rows(timeline: Timeline, name: str) -> list[list[object]]:
+    """Return the cells of a row per segment; `name` is what the recording is called there."""
+    return [
+        [name, s.start, s.end, *([s.speaker, s.text] if timeline.given else []), *_answer_cells(s), s.speech]
+        for s in timeline.segments
+    ]
 
 
 def _cue(segment: Segment) -> str:
-    """Return a segment that others cut as WebVTT."""
+    """Return a segment of a diarisation or a transcript as WebVTT."""
     said = " ".join((segment.text or "").split())
     parts = [f"[{segment.label} {segment.score:.0%}]" if segment.label is not None else "", said]
     words = html.escape(" ".join(filter(None, parts)), quote=False) or "[-]"
@@ -296,14 +302,14 @@ def _cue(segment: Segment) -> str:
 
 
 def _answer_cells(answer: Segment) -> list[object]:
-    """Return label, score and every probability as cells of a table; empty where nobody speaks."""
+    """Return label, score and every probability as cells of a table; empty without speech."""
     if not answer.speech:
         return [""] * (2 + len(answer.probabilities))
     return [answer.label, answer.score, *answer.probabilities.values()]
 
 
 def csv_lines(rows: Iterable[Iterable[object]]) -> str:
-    """Return rows as CSV, a line each but for values with line breaks, which are quoted."""
+    """Return rows as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([csv_cell(value) if isinstance(value, str) else value for value in row] for row in rows)
@@ -311,7 +317,7 @@ def csv_lines(rows: Iterable[Iterable[object]]) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """Return a text that no spreadsheet takes for a formula: labels, names and words of others may be one."""
+    """Return a text that no spreadsheet takes for a formula: foreign labels, names and words may look like one."""
     return f"'{text}" if text[:1] in _FORMULA and text != "-" else text
 
 

@@ -1,4 +1,4 @@
-"""Answers for segments that others have cut, in one pass over a recording."""
+"""Answers for the segments of a diarisation or a transcript, in one pass over the recording."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def answer_turns(
 
 
 def remarks(turns: list[Turn], duration: float) -> Iterator[str]:
-    """Yield what is wrong with segments of a recording of `duration` seconds."""
+    """Yield warnings about segments that do not fit a recording of `duration` seconds."""
     tenth = 0.1  # transcripts round, and their last segment may end a little late
     counts = {
         "begin behind the end of the recording": sum(turn.start >= duration for turn in turns),

@@ -1,4 +1,4 @@
-"""From a flow of samples to segments: what a timeline and a stream share, so that their numbers are the same."""
+"""From samples to windows, and from windows to segments: shared by timelines and streams, so their numbers agree."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .timeline import Segment
 MAX_SECONDS = 1e9  # 31 years
 NOBODY = "no speech"  # the warning
 SILENT_WEIGHT = 1e-6  # of a window without speech in a mean: it counts only where there is no speech at all
-LEFT_OUT_SECONDS = 1.0  # without speech are worth a warning ...
-LEFT_OUT_SHARE = 0.1  # ... where they are so much of the recording
+LEFT_OUT_SECONDS = 1.0  # of a recording that are left out at least for a warning ...
+LEFT_OUT_SHARE = 0.1  # ... and their least share of the recording
 
 
 class Window(NamedTuple):
-    """What the network hears at once."""
+    """One input of the network."""
 
     samples: Samples
     """Mono at the front-end's rate, `[samples]`, without offset and without long pauses."""
     speech: float
-    """Seconds of speech in it, which is its weight; where nobody speaks 0, and the samples are what there is."""
+    """Seconds of speech, the weight of the window; if it is 0, the samples are the whole audio."""
 
 
 def cut_pauses(samples: Samples, rate: int, *, vad_filter: bool) -> Window:
@@ -39,7 +39,7 @@ def cut_pauses(samples: Samples, rate: int, *, vad_filter: bool) -> Window:
     Args:
         samples: mono, `[samples]`.
         rate: Hz.
-        vad_filter: whether what nobody speaks in is left out; without it all counts as speech.
+        vad_filter: whether parts without speech are left out; if not, everything counts as speech.
     """
     if not vad_filter:
         return Window(without_offset(samples), len(samples) / rate)
@@ -50,17 +50,17 @@ def cut_pauses(samples: Samples, rate: int, *, vad_filter: bool) -> Window:
 
 
 class ClipWindows:
-    """The windows whose mean, weighted by the speech in them, is the prediction of a clip; read once.
+    """The windows of a clip, to be read once: their mean, weighted by the speech in them, is the prediction.
 
-    Of a clip in which nobody speaks there is one, the beginning of it, with no speech.
+    A clip without speech has one window: its beginning.
 
     Args:
         blocks: the clip, mono at the front-end's rate.
-        frontend: says how long a window is and how far they are apart.
-        vad_filter: whether what nobody speaks in is left out; without it all counts as speech.
+        frontend: has the length of a window and the distance between two.
+        vad_filter: whether parts without speech are left out; if not, everything counts as speech.
 
     Attributes:
-        speech: seconds of it, once all of it has been read.
+        speech: seconds of speech, complete once the whole clip has been read.
     """
 
     def __init__(self, blocks: Iterable[Samples], frontend: FrontendConfig, *, vad_filter: bool) -> None:
@@ -87,7 +87,7 @@ class ClipWindows:
             yield Window(np.concatenate(self._beginning), 0.0)
 
     def warnings(self) -> Iterator[str]:
-        """Yield what is to be said of the speech in the clip, once all of it has been read."""
+        """Yield the warnings about missing speech, once the whole clip has been read."""
         rate = self._frontend.sampling_rate
         left = self._length - self._kept
         if not self._kept:
@@ -113,16 +113,16 @@ class ClipWindows:
 
 
 class Segmenter:
-    """Cut a flow of mono samples into windows and send them through the network as soon as they are whole.
+    """Cut a flow of mono samples into windows and send each through the network as soon as it is complete.
 
     Args:
         backend: the network.
         hop: seconds between the starts of two windows.
-        window: length of a window in seconds; None is the longest the network sees, 4 s.
-        smoothing: time constant in seconds of an exponential average over the segments before, 0 for none. Segments in
-            which nobody speaks have no part in it.
+        window: length of a window in seconds; None is the model's own.
+        smoothing: time constant in seconds of an exponential average over the segments before, 0 for none. Segments
+            without speech are left out of it.
         batch_size: windows that go through the network at once.
-        vad_filter: whether what nobody speaks in is left out of a window.
+        vad_filter: whether parts without speech are left out of a window.
 
     Raises:
         ConfigError: a value is out of range.
@@ -158,11 +158,11 @@ class Segmenter:
     def push(self, samples: Samples) -> list[Segment]:
         """Return the segments, possibly none, that the next samples `[samples]` complete.
 
-        Where the network fails, or is interrupted, none is lost: the next call returns them.
+        If the network fails or is interrupted, no segment is lost: the next call returns them.
         """
         self.take(samples)
         if self._total < self._next + self._size:
-            if self._held > 2 * self._wanted:  # seldom, for every time all of it is copied
+            if self._held > 2 * self._wanted:  # seldom, because it copies the whole buffer
                 self._forget()
             return []
         with self._whole():
@@ -171,7 +171,7 @@ class Segmenter:
         return segments
 
     def take(self, samples: Samples) -> None:
-        """Take in the next samples `[samples]` for the call that follows."""
+        """Store the next samples `[samples]` for the call that follows."""
         self._arrived.append(samples)
         self._total += len(samples)
         self._held += len(samples)
@@ -193,11 +193,11 @@ class Segmenter:
 
     @property
     def speechless(self) -> bool:
-        """Whether there are segments, and nobody speaks in any of them."""
+        """Whether there are segments, and none of them has speech."""
         return self._speechless is True
 
     def finish(self) -> list[Segment]:
-        """Return the segments left, the last of which ends where the flow ends: nothing follows."""
+        """Return the remaining segments; the last one ends where the samples end."""
         if self._total == self._end:
             return []
         with self._whole():
@@ -210,7 +210,7 @@ class Segmenter:
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
-        """Do all of the block or nothing: a window that was averaged and not returned must not be averaged again."""
+        """Restore the state if the block fails: a window that was not returned must not stay in the average."""
         before = self._next, self._end, self._average
         try:
             yield
@@ -219,7 +219,7 @@ class Segmenter:
             raise
 
     def _complete(self) -> list[Segment]:
-        """Return the segments of all windows that are whole."""
+        """Return the segments of all complete windows."""
         starts = range(self._next, self._total - self._size + 1, self._hop)
         segments: list[Segment] = []
         for first in range(0, len(starts), self._batch_size):
@@ -260,7 +260,7 @@ class Segmenter:
         return segments
 
     def _probabilities(self, samples: Samples, starts: Sequence[int], size: int, cut: Sequence[Window]) -> Floats:
-        """Return those of all windows, `[windows, classes]`, 0 where nobody speaks."""
+        """Return the probabilities of all windows, `[windows, classes]`, 0 without speech."""
         rows = np.zeros((len(cut), len(self._backend.config.labels)), np.float32)
         spoken = [index for index, window in enumerate(cut) if window.speech]
         # Windows from which no pause was cut share the work on the frames they have in common.

@@ -17,24 +17,24 @@ from ..errors import ConfigError, SpeechEmotionError, one_line, printable
 from ._signals import stoppable
 from ._streams import error_line
 
-# What `--help` says of each command, whose module is imported only when it is called.
+# The line of each command in `--help`; its module is imported only when it is called.
 COMMANDS = {
     "predict": "Tell the emotion in audio files.",
-    "explain": "Draw where in time the network looked.",
-    "fit": "Fit a model to labels of your own.",
+    "explain": "Draw the network's attention over time.",
+    "fit": "Fit a model to your own labels.",
     "train": "Train teacher and student on a corpus.",
     "evaluate": "Score a model on a corpus.",
     "models": "List, describe, download and verify models.",
     "convert": "Turn an official checkpoint into safetensors.",
     "export": "Write a model as one ONNX file.",
-    "demo": "Serve a page to try it: a microphone, or a file.",
+    "demo": "Serve a page to try a model with a microphone or a file.",
     "publish": "Send a model folder to the Hugging Face Hub.",
-    "doctor": "Check this installation and say how to mend it.",
+    "doctor": "Check this installation and print how to repair it.",
 }
 
 
 class _Group(click.Group):
-    """Turn this package's errors, and what the system refuses, into one line on stderr and exit status 1."""
+    """Turn errors of this package and of the system into one line on stderr and exit status 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -50,12 +50,12 @@ class _Group(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        if sys.stderr is None:  # closed: nobody wants to hear of progress and errors
+        if sys.stderr is None:  # closed: progress and errors go nowhere
             sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, until the end
         with _one_line_errors():  # --help and --version are printed here
-            if sys.stdout is None:  # what is opened next would take its number, and what decoders print
+            if sys.stdout is None:  # the next file would get its descriptor, and the messages of decoders
                 raise ConfigError("standard output is closed: redirect it to a file, or to /dev/null")
-            if isinstance(sys.stdout, io.TextIOWrapper):  # no encoding has all names; \udce9 is right in JSON too
+            if isinstance(sys.stdout, io.TextIOWrapper):  # some names cannot be encoded; \udce9 is valid JSON
                 sys.stdout.reconfigure(errors="backslashreplace")
             return super().make_context(*args, **kwargs)
 
@@ -75,7 +75,7 @@ def _one_line_errors() -> Iterator[None]:
             raise
         raise click.ClickException("this needs torch, which is not installed: pip install torch") from error
     except OSError as error:
-        if error.errno == errno.EPIPE:  # the reader has seen enough; click ends quietly
+        if error.errno == errno.EPIPE:  # the reader has closed the pipe; click ends quietly
             raise
         _give_up_unwritten()
         where = printable(str(error.filename or "standard output or a file"))
@@ -84,7 +84,7 @@ def _one_line_errors() -> Iterator[None]:
 
 
 def _give_up_unwritten() -> None:
-    """Let what is left for a standard output that cannot be written go nowhere: Python would complain at its end."""
+    """Discard the rest for a standard output that cannot be written: Python would fail at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -98,9 +98,9 @@ def main() -> None:
 
     \b
     speech-emotion-vit predict clip.wav          one file, or many, or folders
-    speech-emotion-vit explain clip.wav -o x.png where in time the network looked
+    speech-emotion-vit explain clip.wav -o x.png attention over time
     speech-emotion-vit models list               the models there are
-    speech-emotion-vit fit DIR -o my-model       labels of your own
+    speech-emotion-vit fit DIR -o my-model       your own labels
     speech-emotion-vit train --dataset savee     teacher, matching, student
     speech-emotion-vit doctor                    when something does not work
     """

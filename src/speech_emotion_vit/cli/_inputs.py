@@ -1,4 +1,4 @@
-"""What the arguments of ``predict`` name: files, folders, patterns, standard input, lists of names."""
+"""The audio that arguments name: files, folders, patterns, standard input, lists of names, and their channels."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import click
 
 from ._streams import standard_input
 
 if TYPE_CHECKING:
-    from ..audio.reader import AudioInput
+    from ..audio.reader import AudioInput, Channel
     from ..errors import AudioError
 
-    Source: TypeAlias = "tuple[str, AudioInput | AudioError]"  # a name, and what to read or why there is nothing
+    Source: TypeAlias = "tuple[str, AudioInput | AudioError]"  # a name, and the audio or the error why there is none
 
 _STANDARD_INPUT = frozenset({"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 
@@ -52,7 +52,7 @@ def listed(place: str) -> list[str]:
 
 
 def sources(clips: Iterable[str]) -> Iterator[Source]:
-    """Yield name and source of every piece of audio behind the arguments, an `AudioError` for what has none."""
+    """Yield name and source of every piece of audio that the arguments name; the source may be an `AudioError`."""
     for clip in clips:
         yield from _sources(clip)
 
@@ -94,10 +94,40 @@ def _sources(clip: str) -> Iterator[Source]:
 
 
 def _is_standard_input(clip: str) -> bool:
-    """Return whether a name is that of standard input; /dev/stdin is, unless a regular file stands behind it."""
+    """Return whether a name is that of standard input; /dev/stdin is, unless it is a regular file."""
     if clip == "-" or clip not in _STANDARD_INPUT or sys.stdin is None:
         return clip == "-"
     try:
         return not stat.S_ISREG(os.stat(clip).st_mode)
     except OSError:
         return True
+
+
+class Piece(NamedTuple):
+    """One piece of audio, with its own row or timeline."""
+
+    name: str
+    source: AudioInput | AudioError
+    """The audio, or the error why there is none."""
+    channel: Channel = "mix"
+
+
+def split(name: str, source: AudioInput | AudioError, channel: Any, track: int | None) -> Iterator[Piece]:
+    """Yield a source with the given channel, or once with each of its channels if that is ``split``."""
+    from ..audio.decode import spooled
+    from ..audio.reader import AudioReader
+    from ..errors import AudioError
+
+    if channel != "split" or isinstance(source, AudioError):
+        yield Piece(name, source, "mix" if channel == "split" else channel)
+        return
+    try:
+        if not isinstance(source, (str, bytes)):  # a stream can be read only once
+            with spooled(source, name) as spool:
+                source = bytes(spool.read())
+        with AudioReader(source, track=track) as reader:
+            channels = reader.channels
+    except AudioError as error:
+        yield Piece(name, error)
+        return
+    yield from (Piece(name, source, number) for number in range(channels))

@@ -55,13 +55,13 @@ def selection_options(*words: str) -> Callable[[C], C]:
             default="mix",
             show_default=True,
             metavar="C",
-            help=f"Channel to hear: 0 (left), 1, ..., mix: the mean of all{each}.",
+            help=f"Channel: 0 (left), 1, ..., mix: the mean of all{each}.",
         )
         track = click.option(
             "--track",
             type=click.IntRange(min=0),
             metavar="N",
-            help="Audio track to hear of a file with several: 0, 1, ...  [default: the one marked as default]",
+            help="Audio track of a file with several: 0, 1, ...  [default: the one marked as default]",
         )
         return channel(track(command))
 
@@ -82,7 +82,7 @@ def corpus_options(command: C) -> C:
                 "--data-dir",
                 type=click.Path(),
                 metavar="D",
-                help="Where the corpus is.  [default: $SPEECH_EMOTION_VIT_DATA/DATASET, then the user's data folder]",
+                help="Folder of the corpus.  [default: $SPEECH_EMOTION_VIT_DATA/DATASET, then the user's data folder]",
             ),
             click.option(
                 "--protocol",
@@ -91,14 +91,14 @@ def corpus_options(command: C) -> C:
                 "published, with its leak.  [default: speaker; corpus where no --dataset is named]",
             ),
             click.option(
-                "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random."
+                "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of everything random."
             ),
             click.option("--strict", is_flag=True, help="Stop if anything is missing, extra or unreadable."),
             click.option(
                 "--cache-dir",
                 type=click.Path(file_okay=False),
                 metavar="D",
-                help="Where features are kept.  [default: $SPEECH_EMOTION_VIT_CACHE, then the user's cache folder]",
+                help="Folder of the features.  [default: $SPEECH_EMOTION_VIT_CACHE, then the user's cache folder]",
             ),
         )
     ):

@@ -1,4 +1,4 @@
-"""Results in a file as they come: what is done stays, whatever happens next, and the same command goes on there."""
+"""Write results to a file as they come, and continue the file of an interrupted run."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".vtt": "vtt", ".txt": "table"}
-"""What the name of an output says of its format."""
+"""The format of an output, by the suffix of its name."""
 
 
 class Output:
-    """Results one after the other: to a stream, or to a file of its own.
+    """Write results one after the other to a stream or a file.
 
-    What the file held before is replaced by the first result, and every result is in it as soon as it is added. It
-    holds whole results only, in valid JSON, too, once it is closed.
+    The first result replaces the old content of the file, and every result is in the file as soon as it is added. The
+    file has whole results only, and is valid JSON once it is closed.
 
     Args:
         place: a stream, or the path of a file.
-        form: ``json`` puts the results into one list; of every other form they follow each other.
-        header: what stands above the results.
-        kept: bytes of the file that stay, with the results in them; 0 to begin anew.
+        form: ``json`` puts the results into one list; in every other form they follow each other.
+        header: text above the results.
+        kept: bytes at the beginning of the file that stay, with earlier results; 0 starts a new file.
     """
 
     def __init__(self, place: IO[str] | str, form: str, header: str, *, kept: int = 0) -> None:
@@ -47,7 +47,7 @@ class Output:
     def __enter__(self) -> Output:
         if self._path is not None:
             _require_writable(self._path)
-        elif not self._json:  # a table's header at once, for who waits for the first result
+        elif not self._json:  # a table's header comes before the first result
             self._put(self._header)
             self._begun = True
         return self
@@ -56,8 +56,8 @@ class Output:
         """Write one result, a number of whole lines.
 
         Raises:
-            ConfigError: the file cannot be written; it holds the results before.
-            OSError: the same of the stream.
+            ConfigError: the file cannot be written; it keeps the earlier results.
+            OSError: the stream cannot be written.
         """
         if self._json:
             text = f"{',' * self._more}\n{text.rstrip()}"
@@ -97,7 +97,7 @@ class Output:
 
 
 def _append(path: str, data: bytes, cut: int | None) -> None:
-    """Write at the end of a file, or from its byte `cut` on, all or nothing."""
+    """Write `data` whole or not at all: at the end of a file, or from byte `cut` on."""
     try:
         with open(path, "r+b", buffering=0) as file:
             end = file.seek(0, os.SEEK_END) if cut is None else file.seek(cut)
@@ -117,12 +117,12 @@ def _append(path: str, data: bytes, cut: int | None) -> None:
 
 
 def written(name: str, form: str) -> str:
-    """Return how the name of a recording reads in a file of earlier results."""
+    """Return the name of a recording as a file of earlier results has it."""
     return name if form != "csv" else csv_cell(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _require_writable(path: str) -> None:
-    """Say now, and not with the first result, that nothing can be written at `path`."""
+    """Raise now, not with the first result, if nothing can be written at `path`."""
     from ..files import whole_file
 
     class Probe(Exception):
@@ -136,21 +136,21 @@ def _require_writable(path: str) -> None:
 
 @dataclass
 class Done:
-    """What a file of earlier results holds."""
+    """The content of a file of earlier results."""
 
     pieces: set[tuple[str, str]] = field(default_factory=set)
     """The recordings, by name and channel."""
     kept: int = 0
     """Bytes that hold whole results."""
     model: str | None = None
-    """What the last row says of the model."""
+    """Name of the model in the last row."""
 
 
 def done(path: str, form: str, header: str, *, timeline: bool) -> Done:
-    """Return what an interrupted run left in `path`; nothing if it is not there.
+    """Return the results of an interrupted run in the file `path`, which need not exist.
 
     Raises:
-        ConfigError: it holds something else, or cannot be read.
+        ConfigError: it has other content, or cannot be read.
     """
     name = printable(path)
     if form not in ("jsonl", "json", "csv"):

@@ -15,17 +15,17 @@ from ..extras import require
 from ._inputs import sources
 from ._signals import Stopped
 
-HERE = "here"  # what --ray says without an address
+HERE = "here"  # --ray without an address
 _ADDRESS = re.compile(r"here|auto|local|(ray://)?[\w.-]+:\d+|(ray://)?\[[0-9a-fA-F:]+\]:\d+")
 
 
 def predict_on_cluster(
     address: str, names: list[str], output: str | None, resume: bool, model: dict[str, Any], options: dict[str, Any]
 ) -> None:
-    """Answer what the arguments name on a cluster, and say how it went.
+    """Predict the named files on a cluster, and print a summary.
 
     Raises:
-        click.UsageError: the address is none, or there is no output.
+        click.UsageError: the address is not valid, or there is no output.
         SystemExit: a file failed.
     """
     from tqdm import tqdm
@@ -61,7 +61,7 @@ def predict_on_cluster(
 
 
 def _paths(names: list[str]) -> Iterable[str]:
-    """Yield the files behind the arguments; a name that leads nowhere fails on the cluster, as others do."""
+    """Yield the files that the arguments name; a missing file fails on the cluster, as others do."""
     for name, source in sources(names):
         if name == "-":
             raise click.UsageError("standard input does not reach the machines of a cluster: pass files")

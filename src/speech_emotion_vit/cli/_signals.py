@@ -1,4 +1,4 @@
-"""Being stopped: by Ctrl-C, by ``kill``, by a terminal that is closed."""
+"""End in order when Ctrl-C, ``kill`` or a closed terminal stops the command."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import NoReturn
 
 import click
 
-_REQUESTS = ("SIGTERM", "SIGHUP")  # to end, which by themselves would end it without a word and leave files behind
+_REQUESTS = ("SIGTERM", "SIGHUP")  # by default they end a process at once and leave its temporary files
 
 
 class Stopped(BaseException):
-    """The system asks this process to end; like KeyboardInterrupt, it passes every ``except Exception``."""
+    """A signal asked this process to end; like KeyboardInterrupt, ``except Exception`` does not catch it."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -24,14 +24,14 @@ class Stopped(BaseException):
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Let what is stopped in the block tidy up, say so in one line, and end with 128 and the signal's number.
+    """Let the block clean up when a signal stops it, print one line, and exit with 128 plus the signal's number.
 
-    Whoever knows more, what is done and how to go on, puts it into the ``args`` of the exception.
+    Code that knows what is done and how to continue puts it into the ``args`` of the exception.
     """
     owner = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
-        if os.getpid() != owner:  # a process that was forked, which has nothing to say
+        if os.getpid() != owner:  # a forked process ends without a message
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         raise Stopped(number)
@@ -39,7 +39,7 @@ def stoppable() -> Iterator[None]:
     replaced = []
     with contextlib.suppress(ValueError):  # only the main thread may set them
         for number in (getattr(signal, name) for name in _REQUESTS if hasattr(signal, name)):
-            if signal.getsignal(number) is signal.SIG_DFL:  # else somebody, nohup for one, has other plans
+            if signal.getsignal(number) is signal.SIG_DFL:  # else another handler is set, for instance by nohup
                 signal.signal(number, stop)
                 replaced.append(number)
     try:

@@ -1,4 +1,4 @@
-"""Where input comes from, where results go, and what is said of errors."""
+"""Standard input and output, and the line of an error."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import IO, BinaryIO
 
 from ..errors import AudioError, ConfigError, one_line, printable
 
-_REASON = 200  # characters of another package's words that an error line repeats
+_REASON = 200  # characters of another package's message that an error line repeats
 
 
 def error_line(error: BaseException) -> str:
-    """Return what an error says, on one line that cannot command a terminal.
+    """Return the message of an error on one line, without control characters.
 
-    Where it repeats the long words of the error it comes from, only their beginning is left.
+    If it repeats a long message of the error that caused it, only the beginning of that is left.
     """
     text = _joined(str(error))
     cause = str(error.__cause__ or "")
@@ -34,10 +34,10 @@ def _joined(text: str) -> str:
 
 
 def standard_input(wanted: str = "the content of an audio file") -> BinaryIO:
-    """Return standard input, in which there is something.
+    """Return standard input, which must not be empty.
 
     Args:
-        wanted: what is expected there, for messages.
+        wanted: the expected content, for messages.
 
     Raises:
         ConfigError: it is closed.
@@ -59,7 +59,7 @@ def keep_inputs(output: str | None, clips: Iterable[str | int], model: str | Non
     """Refuse an output that is one of the clips, paths or file descriptors, or a file of a model on this machine.
 
     Raises:
-        ConfigError: it is one of them, perhaps by another name.
+        ConfigError: it is one of them, perhaps under another name.
     """
     if output is None or not os.path.exists(output):
         return
@@ -73,9 +73,9 @@ def keep_inputs(output: str | None, clips: Iterable[str | int], model: str | Non
 
 @contextlib.contextmanager
 def standard_output() -> Iterator[IO[str]]:
-    """Yield standard output for results, and nothing else.
+    """Yield standard output for results only.
 
-    Names that its encoding does not have are written with backslashes.
+    Characters that its encoding lacks are written with backslashes.
 
     Raises:
         ConfigError: nothing can be written there.
@@ -84,14 +84,14 @@ def standard_output() -> Iterator[IO[str]]:
         with _own_stdout() as stream:
             yield stream
     except OSError as error:
-        if error.errno == errno.EPIPE:  # the reader has seen enough
+        if error.errno == errno.EPIPE:  # the reader has closed the pipe
             raise
         raise ConfigError(f"standard output: cannot be written ({error.strerror}): use --output") from error
 
 
 @contextlib.contextmanager
 def _own_stdout() -> Iterator[IO[str]]:
-    """Keep standard output for this package: decoders written in C print to it too, and go to standard error."""
+    """Redirect what decoders written in C print on standard output to standard error."""
     try:
         number = sys.stdout.fileno()
         sys.stdout.flush()
@@ -100,7 +100,7 @@ def _own_stdout() -> Iterator[IO[str]]:
         yield sys.stdout
         return
     try:
-        with contextlib.suppress(OSError):  # without standard error, nothing is kept apart
+        with contextlib.suppress(OSError):  # there may be no standard error
             os.dup2(2, number)
         with open(descriptor, "w", encoding=sys.stdout.encoding, errors="backslashreplace", closefd=False) as stream:
             yield stream

@@ -21,13 +21,13 @@ _MANY = 16  # values of a list that a table shows
 
 
 def json_line(values: Mapping[str, object]) -> str:
-    """Return one line of JSON that commands no terminal: what cannot be printed is escaped, and read as it was."""
+    """Return one line of JSON in which control characters are escaped."""
     text = json.dumps(values, ensure_ascii=False)
     return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def form_is_table(form: str | None) -> bool:
-    """Return whether people read what is printed."""
+    """Return whether to print a table."""
     return form == "table" or (form is None and sys.stdout.isatty())
 
 
@@ -77,7 +77,7 @@ def _cell(value: object) -> str:
 
 
 def table_width() -> int:
-    """Return the columns there are: those of the terminal, 80 elsewhere."""
+    """Return the width of the terminal in columns, or 80 elsewhere."""
     try:
         return max(40, shutil.get_terminal_size((WIDTH, 24)).columns) if sys.stdout.isatty() else WIDTH
     except (AttributeError, ValueError):
@@ -85,14 +85,14 @@ def table_width() -> int:
 
 
 def columns_of(text: str) -> int:
-    """Return how many columns a text takes; Chinese letters take two, accents that stand alone none."""
+    """Return the width of a text in columns: Chinese characters take two, combining accents none."""
     if text.isascii():
         return len(text)
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
 def cut(text: str, width: int, *, end: bool = False) -> str:
-    """Return a text of at most `width` columns: its beginning, or of a path its end, which says more."""
+    """Return a text of at most `width` columns: its beginning, or with `end` its end, for paths."""
     if columns_of(text) <= width:
         return text
     letters = list(reversed(text) if end else text)
@@ -121,7 +121,7 @@ def wrapped(text: str, width: int, indent: int) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
-    """Yield lines of cells in columns; what does not fit of the last column goes on below."""
+    """Yield lines of cells in columns; long text in the last column is wrapped."""
     widths = [max(map(columns_of, column)) for column in zip(*rows, strict=True)]
     indent = sum(widths[:-1]) + 2 * (len(widths) - 1)
     for row in rows:

@@ -1,4 +1,4 @@
-"""What a job has done, and what is said of it at its end."""
+"""Count the results of a job, and print a summary at its end."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 from ..errors import printable
 from ..prediction import Prediction
 from ..timeline import Timeline
-from ._table import clock
+from ._tables import clock
 
 if TYPE_CHECKING:
     from ..errors import AudioError
     from ..model.config import FrontendConfig
 
-LONG_SECONDS = 30.0  # from here on one answer for all of a recording hides more than it says
+LONG_SECONDS = 30.0  # longer recordings are better served by a timeline
 
 
 class Tally:
-    """Count what comes of files.
+    """Count the results of files.
 
     Args:
-        files: how many there are.
+        files: their number.
         before: how many of them an earlier run has answered.
     """
 
@@ -50,11 +50,11 @@ class Tally:
             self.failed += 1
 
     def closing(self, frontend: FrontendConfig, *, job: bool) -> Iterator[str]:
-        """Yield what is to be said at the end: a summary of many files, and which answers say little.
+        """Yield the lines at the end: a summary of many files, and a note on long ones.
 
         Args:
             frontend: of the model.
-            job: whether somebody wants to hear how it went where all went well.
+            job: whether to print the summary even if nothing failed.
         """
         if self._long:
             seconds, name = max(self._long)
@@ -75,7 +75,7 @@ class Tally:
             )
 
     def interrupted(self, output: str | None, form: str) -> str:
-        """Return what to say where the job is stopped."""
+        """Return the message of a stopped job."""
         done = f"{self.before + self.answered} of {self.files} files are done"
         if output is None:
             return done

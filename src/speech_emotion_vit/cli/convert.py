@@ -7,20 +7,23 @@ from pathlib import Path
 import click
 
 from ..weights.manifest import CORPUS_LABELS
-from ._rows import echo_record, format_option
+from ._options import format_option
+from ._tables import echo_record
 
 
-@click.command("convert", short_help="Turn an official checkpoint into safetensors.")
+@click.command("convert")
 @click.argument("checkpoint", metavar="OFFICIAL.CKPT")
 @click.option("--output", "-o", required=True, metavar="DIR", help="Folder for config.json and model.safetensors.")
 @click.option("--labels", metavar="A,B,C", help="Class names in the order of the outputs.")
-@click.option("--dataset", type=click.Choice(list(CORPUS_LABELS)), help="Corpus it was trained on: gives the labels.")
+@click.option(
+    "--dataset", type=click.Choice(list(CORPUS_LABELS)), help="Corpus it was trained on, which gives the labels."
+)
 @format_option
 def command(checkpoint: str, output: str, labels: str | None, dataset: str | None, form: str | None) -> None:
     """Turn an official checkpoint of Kim & Lee into config.json and model.safetensors.
 
-    Student and teacher are told apart by their tensors; no code in the file is run. With 6 classes the labels are
-    CREMA-D's; with 7, --dataset or --labels must say.
+    The tensors show whether it is a student or a teacher; no code in the file is run. With 6 classes the labels are
+    CREMA-D's; with 7, --dataset or --labels is needed.
 
     \b
     Examples:

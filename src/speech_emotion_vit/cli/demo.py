@@ -7,20 +7,21 @@ import contextlib
 import click
 
 from ..errors import printable
+from ._options import device_option, model_option
 
 
-@click.command("demo", short_help="Serve a page to try it: a microphone, or a file.")
-@click.option("--model", "-m", metavar="M", help="Model name, Hub repository, folder or file.  [default: bundled]")
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, ...")
+@click.command("demo")
+@model_option
+@device_option
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="H", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65_535), metavar="N", help="[default: the first free from 7860 on]")
 @click.option("--open", "browser", is_flag=True, help="Open the page in a browser.")
-@click.option("--share", is_flag=True, help="Let Gradio's servers pass it on to anybody who knows the address.")
+@click.option("--share", is_flag=True, help="Make the page public through Gradio's servers.")
 def command(model: str | None, device: str, host: str, port: int | None, browser: bool, share: bool) -> None:
-    """Serve a page to try it: a microphone or a file in, probabilities, a timeline and an explanation out.
+    """Serve a page to try a model: a microphone or a file in, probabilities, a timeline and an explanation out.
 
-    It listens on this machine alone, and nothing is sent anywhere: with --host 0.0.0.0 others in the network can use
-    it, and with --share what they record goes through Gradio's servers. Ctrl-C ends it, and deletes what was recorded.
+    By default only this machine can use it, and nothing is sent anywhere. With --host 0.0.0.0 others in the network can
+    use it, and with --share their recordings go through Gradio's servers. Ctrl-C ends it and deletes the recordings.
     Needs Gradio: pip install 'speech-emotion-vit[demo]'.
 
     \b

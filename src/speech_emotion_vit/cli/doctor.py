@@ -13,9 +13,9 @@ from typing import NamedTuple
 import click
 
 from ..errors import printable
-from ._table import columns_of, table_width, wrapped
+from ._tables import columns_of, table_width, wrapped
 
-# What each optional distribution is for: its name, that of its module, the extra that brings it, purpose.
+# Each optional distribution: its name, its module, the extra that installs it, its purpose.
 _EXTRAS = (
     ("av", "av", "formats", "m4a, aac, webm"),
     ("matplotlib", "matplotlib", "plot", "pictures"),
@@ -38,12 +38,11 @@ class Check(NamedTuple):
     fix: str = ""
 
 
-@click.command("doctor", short_help="Check this installation and say how to mend it.")
+@click.command("doctor")
 def command() -> None:
     """Check this installation: versions, devices, decoders, cache and bundled models.
 
-    Every line that is not ok ends with what mends it. The exit status is 1 if something essential is
-    broken.
+    Every line that is not ok ends with the remedy. The exit status is 1 if something essential is broken.
 
     \b
     Example:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from ..errors import printable
-from ._corpus import corpus_options
+from ._options import corpus_options, device_option, model_option, revision_option
 
 
-@click.command("evaluate", short_help="Score a model on a corpus.")
+@click.command("evaluate")
 @corpus_options
-@click.option("--model", "-m", metavar="M", help="Model name, Hub repository, folder or file.  [default: bundled]")
-@click.option("--revision", metavar="R", help="Branch, tag or commit of a Hub repository.")
+@model_option
+@revision_option
 @click.option(
     "--fold", type=click.IntRange(min=0), metavar="K", help="One fold of a cross-validation.  [default: all clips]"
 )
@@ -20,9 +20,9 @@ from ._corpus import corpus_options
     type=click.Choice(["test", "validation", "train"]),
     default="test",
     show_default=True,
-    help="Which items of the split.",
+    help="Part of the split to score.",
 )
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, ...")
+@device_option
 @click.option("--output", "-o", type=click.Path(file_okay=False), metavar="D", help="Write tables and pictures here.")
 def command(
     dataset: str | None,
@@ -40,8 +40,8 @@ def command(
 ) -> None:
     """Score a model on a corpus: WA, UA, macro-F1, calibration error, confusion, 95 % intervals over speakers.
 
-    Labels are mapped by name: clips whose label the model does not know are left out, and said to be. Without --dataset
-    every corpus in --data-dir is scored of which the model has heard nothing, and the mean over them is given.
+    Labels are mapped by name. Clips whose label the model does not know are left out, and a note says so. Without
+    --dataset, every corpus in --data-dir is scored that the model was not trained on, and the mean over them is given.
 
     \b
     Examples:
@@ -61,7 +61,7 @@ def command(
     from ..training.score.report import write_evaluation
     from ..weights.checkpoint import load_network
     from ..weights.resolve import resolve_model
-    from ._rows import json_line
+    from ._tables import json_line
 
     if output:
         require("matplotlib", "train")  # now, not after the scoring

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import printable
-from ._channels import selection_options
+from ._options import device_option, model_option, revision_option, selection_options
 from ._streams import keep_inputs, standard_input
 
 if TYPE_CHECKING:
     from ..audio.reader import Channel
 
 
-@click.command("explain", short_help="Draw where in time the network looked.")
+@click.command("explain")
 @click.argument("clip", metavar="CLIP")
 @click.option(
     "--output", "-o", required=True, type=click.Path(dir_okay=False), metavar="F", help="Picture: .png, .svg or .pdf."
 )
 @selection_options("mix")
-@click.option("--start", type=float, metavar="S", help="Where the window begins in a long clip.  [default: chosen]")
-@click.option("--model", "-m", metavar="M", help="Model name, Hub repository, folder or file.  [default: bundled]")
-@click.option("--revision", metavar="R", help="Branch, tag or commit of a Hub repository.")
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--start", type=float, metavar="S", help="Beginning of the window in a long clip.  [default: chosen]")
+@model_option
+@revision_option
+@device_option
 def command(
     clip: str,
     output: str,
@@ -34,10 +34,10 @@ def command(
     revision: str | None,
     device: str,
 ) -> None:
-    """Draw the waveform, the log-Mel picture the network saw, and its attention, over time.
+    """Draw the waveform, the log-Mel image and the network's attention over time.
 
-    CLIP is a file, or - for standard input. Of a clip longer than 4 s, the window is drawn that argues most for the
-    answer, or the one that begins at --start. Needs matplotlib: pip install 'speech-emotion-vit[plot]'.
+    CLIP is a file, or - for standard input. Of a clip longer than a window, the window with the highest probability of
+    the answer is drawn, or the one that begins at --start. Needs matplotlib: pip install 'speech-emotion-vit[plot]'.
 
     \b
     Examples:

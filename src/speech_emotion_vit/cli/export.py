@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import click
 
-from ._rows import echo_record, format_option
+from ._options import download_option, format_option, revision_option
+from ._tables import echo_record
 
 
-@click.command("export", short_help="Write a model as one ONNX file.")
+@click.command("export")
 @click.argument("model", metavar="M")
 @click.option("--output", "-o", required=True, type=click.Path(dir_okay=False), metavar="F", help="File to write.")
-@click.option("--int8", is_flag=True, help="Store matrices with 8 bits a value: half of the size.")
-@click.option("--revision", metavar="R", help="Branch, tag or commit of a Hub repository.")
-@click.option("--cache-dir", metavar="D", help="Folder of downloads.  [default: the Hub client's cache]")
+@click.option("--int8", is_flag=True, help="Store matrices with 8 bits per value: half the size.")
+@revision_option
+@download_option
 @format_option
 def command(model: str, output: str, int8: bool, revision: str | None, cache_dir: str | None, form: str | None) -> None:
     """Write a model as one ONNX file: a clip of any length in, probabilities and seconds of speech out.
 
-    M is a published name, a folder, a .safetensors file, or a Hub repository org/repo. The file does all that predict
-    does of mono samples at 16 kHz, speech detector and windows too, in any ONNX runtime; labels are in its metadata.
-    Neither torch nor onnx is needed. examples/onnx_predict.py shows how.
+    M is a published name, a folder, a .safetensors file, or a Hub repository org/repo. In any ONNX runtime, the file
+    computes what predict does for mono samples at 16 kHz, with speech detection and windows; labels are in its
+    metadata. The export needs neither torch nor onnx. examples/onnx_predict.py shows how to use the file.
 
     \b
     Examples:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import click
 
 from ..errors import ConfigError, printable
+from ._options import device_option
 
 
-@click.command("fit", short_help="Fit a model to labels of your own.")
+@click.command("fit")
 @click.argument("source", type=click.Path(exists=True), metavar="DIR|CSV")
 @click.option(
     "--output", "-o", type=click.Path(file_okay=False), required=True, metavar="D", help="Folder for the model."
 )
 @click.option("--base", "-b", metavar="M", help="Model whose network is used.  [default: bundled]")
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, ...")
+@device_option
 @click.option("--skip", is_flag=True, help="Leave out clips that cannot be read.")
 def command(source: str, output: str, base: str | None, device: str, skip: bool) -> None:
-    """Fit a model to labels of your own: a few hundred clips take less than a minute.
+    """Fit a model to your own labels: a few hundred clips take less than a minute.
 
-    DIR has one folder of audio per label. A CSV file has the columns path,label and, if you know it, speaker: then the
-    scores are of new voices. At a terminal they are a table, in a pipe JSON.
+    DIR has one folder of audio per label. A CSV file has the columns path,label and, if you know it, speaker: then new
+    voices are scored. The scores are a table at a terminal and JSON in a pipe.
 
     \b
     Examples:
@@ -37,7 +38,7 @@ def command(source: str, output: str, base: str | None, device: str, skip: bool)
     from ..training.data.corpora import CORPORA, read_folder, remarks
     from ..training.fit.own_labels import fit_head
     from ..training.folder import write_json
-    from ._rows import json_line
+    from ._tables import json_line
 
     folder = Path(output)
     if folder.is_dir() and any(folder.iterdir()):

@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ._rows import echo_record, echo_rows, form_is_table, format_option
+from ._options import download_option, format_option, revision_option
 from ._streams import error_line
+from ._tables import echo_record, echo_rows, form_is_table
 
 if TYPE_CHECKING:
     from ..weights.manifest import WeightEntry
     from ..weights.resolve import ResolvedModel
 
-_cache_option = click.option("--cache-dir", metavar="D", help="Folder of downloads.  [default: the Hub client's cache]")
-_revision_option = click.option("--revision", metavar="R", help="Branch, tag or commit of a Hub repository.")
 
-
-@click.group("models", short_help="List, describe, download and verify models.")
+@click.group("models")
 def command() -> None:
     """List, describe, download and verify models.
 
@@ -61,11 +59,11 @@ def list_command(form: str | None) -> None:
 
 @command.command("info")
 @click.argument("model", metavar="M")
-@_revision_option
-@_cache_option
+@revision_option
+@download_option
 @format_option
 def info_command(model: str, revision: str | None, cache_dir: str | None, form: str | None) -> None:
-    """Say what a model is, where it comes from, and what its scores measure.
+    """Describe a model: configuration, source and scores.
 
     M is a published name (no network is used), a folder, a .safetensors file, or a Hub repository org/repo.
 
@@ -83,7 +81,7 @@ def info_command(model: str, revision: str | None, cache_dir: str | None, form: 
         return
     resolved = resolve_model(model, revision=revision, cache_dir=cache_dir)
     config = resolved.config
-    if config is None:  # only the file itself says what it is
+    if config is None:  # only the file itself has it
         from ..weights.checkpoint import load_checkpoint
 
         _, config = load_checkpoint(resolved.weights)
@@ -92,11 +90,11 @@ def info_command(model: str, revision: str | None, cache_dir: str | None, form: 
 
 @command.command("download")
 @click.argument("model", metavar="M")
-@_revision_option
-@_cache_option
+@revision_option
+@download_option
 @format_option
 def download_command(model: str, revision: str | None, cache_dir: str | None, form: str | None) -> None:
-    """Fetch and verify a model, so that it can be used without a network.
+    """Download and verify a model, so that it can be used offline.
 
     M is a published name or a Hub repository org/repo.
 
@@ -112,8 +110,8 @@ def download_command(model: str, revision: str | None, cache_dir: str | None, fo
 
 @command.command("verify")
 @click.argument("model", metavar="[M]", required=False)
-@_revision_option
-@_cache_option
+@revision_option
+@download_option
 @format_option
 def verify_command(model: str | None, revision: str | None, cache_dir: str | None, form: str | None) -> None:
     """Compare the SHA-256 of files on this machine with the announced ones.
@@ -143,7 +141,7 @@ def _verdict(name: str, revision: str | None, cache_dir: str | None) -> dict[str
 
     try:
         return {"status": "ok", **_found(verify_model(name, revision=revision, cache_dir=cache_dir))}
-    except WeightsError as error:  # the others are verified all the same
+    except WeightsError as error:  # the other models are still verified
         click.echo(f"Error: {error_line(error)}", err=True)
         return {"status": "bad", "name": name, "revision": revision, "path": None, "sha256": None}
 

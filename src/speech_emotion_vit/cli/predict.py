@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import AudioError, ConfigError, printable
 from ..model.config import TIMELINE_HOP
-from ._channels import Piece, selection_options, split, titled
-from ._clips import Clips
-from ._inputs import listed, sources
+from ._answers import predictions, segment_files, timelines
+from ._inputs import listed, sources, split
+from ._options import device_option, model_option, revision_option, selection_options
 from ._output import SUFFIXES, Done, Output, done, written
 from ._ray import HERE, predict_on_cluster
+from ._results import Clips, Segments, titled
 from ._signals import Stopped
 from ._streams import error_line, keep_inputs, standard_output
 from ._tally import Tally
-from ._timeline import Segments, files_of_segments, timeline_of, turns_of
 
 if TYPE_CHECKING:
     from ..backends.load import BackendName
-    from ..classifier import EmotionClassifier
-    from ..prediction import Prediction
-    from ..timeline import Timeline
 
 
-@click.command("predict", short_help="Tell the emotion in audio files.")
+@click.command("predict")
 @click.argument("clips", nargs=-1, metavar="CLIP...")
 @click.option("--from", "lists", multiple=True, metavar="F", help="Read names, one a line, from F, or - for stdin.")
-@click.option("--model", "-m", metavar="M", help="Model name, Hub repository, folder or file.  [default: bundled]")
-@click.option("--revision", metavar="R", help="Branch, tag or commit of a Hub repository.")
+@model_option
+@revision_option
 @click.option(
     "--format",
     "form",
@@ -42,33 +38,34 @@ if TYPE_CHECKING:
     "jsonl elsewhere]",
 )
 @click.option("--output", "-o", type=click.Path(), metavar="F", help="Write the results to this file, as they come.")
-@click.option("--resume", is_flag=True, help="Go on where an earlier run left --output: keep its rows, do the rest.")
-@click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Tell only the K most probable labels.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run: keep the rows of --output, do the rest.")
+@click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Give only the K most probable labels.")
 @click.option(
-    "--labels", metavar="A,B", help="Choose among these labels of the model only, two at least, joined by commas."
+    "--labels", metavar="A,B", help="Only these labels of the model can be the answer: two or more, joined by commas."
 )
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
+    default=0.0,
     metavar="P",
-    help="Tell no label that is less probable.  [default: 0]",
+    help="Give no label that is less probable.  [default: 0]",
 )
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:1, ...")
+@device_option
 @click.option(
     "--backend",
     type=click.Choice(["auto", "torch", "onnx"]),
     default="auto",
     show_default=True,
-    help="What runs the network: torch, ONNX Runtime on the CPU, or torch where it is installed (auto).",
+    help="Runs the network: torch, onnx (ONNX Runtime on the CPU), or auto: torch if it is installed.",
 )
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    help="Windows of 4 s that go through the network at once.  [default: 64; 16 with --timeline]",
+    help="Windows that go through the network at once.  [default: 64; 16 with --timeline]",
 )
 @selection_options("mix", "split")
-@click.option("--no-vad-filter", is_flag=True, help="Hear everything, and give every sound an emotion.")
-@click.option("--timeline", is_flag=True, help="A row per window of 4 s instead of a row per clip.")
+@click.option("--no-vad-filter", is_flag=True, help="Keep parts without speech, and give every sound an emotion.")
+@click.option("--timeline", is_flag=True, help="A row per window instead of a row per clip.")
 @click.option(
     "--segments",
     metavar="F",
@@ -79,14 +76,16 @@ if TYPE_CHECKING:
     "--plot", metavar="P", help="Draw the timeline of one recording, too: .png, .svg or .pdf.  Needs the extra plot."
 )
 @click.option("--hop", type=float, metavar="S", help=f"Seconds between windows.  [default: {TIMELINE_HOP:g}]")
-@click.option("--window", type=float, metavar="S", help="Seconds of a window, at most 4.  [default: 4]")
+@click.option(
+    "--window", type=float, metavar="S", help="Seconds of a window, at most the model's, which is the default."
+)
 @click.option(
     "--ray",
     is_flag=False,
     flag_value=HERE,
     metavar="[ADDRESS]",
-    help="Use the machines of a Ray cluster, the one that runs here or at ADDRESS, and write Parquet files to the "
-    "folder --output.  CLIP may be Parquet, too, and comes before --ray.  Needs the extra ray.",
+    help="Use the machines of a Ray cluster, here or at ADDRESS, and write Parquet files to the folder --output.  CLIP "
+    "may be Parquet, too, and comes before --ray.  Needs the extra ray.",
 )
 @click.option("--smoothing", type=float, metavar="S", help="Time constant of an average over windows.  [default: 0]")
 def command(
@@ -99,7 +98,7 @@ def command(
     resume: bool,
     top_k: int | None,
     labels: str | None,
-    threshold: float | None,
+    threshold: float,
     device: str,
     backend: BackendName,
     batch_size: int | None,
@@ -117,8 +116,8 @@ def command(
     """Tell the emotion in audio files.
 
     CLIP is a file, a folder that is searched for audio, a pattern such as 'calls/**/*.wav' in quotes, or - for standard
-    input. A file that fails is reported on stderr, the rest go on, and the exit status is 1. A long job may be stopped
-    at any time: what is done is in --output, and --resume goes on.
+    input. A file that fails is reported on stderr, the others are still predicted, and the exit status is 1. A long job
+    may be stopped at any time: the finished rows are in --output, and --resume continues it.
 
     \b
     Examples:
@@ -141,65 +140,69 @@ def command(
     from ..classifier import EmotionClassifier
     from ..prediction import Choice
 
-    if not clips and not lists:
-        raise click.UsageError("Missing argument 'CLIP...': a file, a folder, - for standard input, or --from a list")
-    if "-" in clips and "-" in lists:
-        raise click.UsageError("standard input is a clip or a list of names, not both")
-    given = {"hop": hop, "window": window, "smoothing": smoothing, "batch_size": batch_size}
+    given = {"hop": hop, "window": window, "smoothing": smoothing}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    chosen: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
-    if labels is not None:
-        chosen["labels"] = [label.strip() for label in labels.split(",")]
-    if segments is not None and (misplaced := sorted(set(options) - {"batch_size"})):
-        raise click.UsageError(f"--{misplaced[0]} is for windows, not for --segments")
+    for_windows = f"--{min(options, default='')}"
     timeline = timeline or segments is not None
-    if plot is not None and not timeline:
-        raise click.UsageError("--plot goes with --timeline or --segments")
-    if not timeline and (misplaced := sorted(set(options) - {"batch_size"})):
-        raise click.UsageError(f"--{misplaced[0]} goes with --timeline")
-    if resume and output is None:
-        raise click.UsageError("--resume goes with --output, the file of the run to go on with")
+    at_terminal = output is None and sys.stdout.isatty()
+    by_name = None if output is None else SUFFIXES.get(os.path.splitext(output)[1].lower())
+    missing = "Missing argument 'CLIP...': a file, a folder, - for standard input, or --from a list"
+    for wrong, message in (
+        (not clips and not lists, missing),
+        ("-" in clips and "-" in lists, "standard input is a clip or a list of names, not both"),
+        (options and segments is not None, f"{for_windows} is for windows, not for --segments"),
+        (options and not timeline, f"{for_windows} goes with --timeline"),
+        (plot is not None and not timeline, "--plot goes with --timeline or --segments"),
+        (resume and output is None, "--resume goes with --output, the file of the run to go on with"),
+        (ray is not None and form is not None, "--format does not go with --ray"),
+        (ray is not None and top_k is not None, "--top-k does not go with --ray"),
+        (ray is not None and timeline, "--timeline or --segments does not go with --ray"),
+        (ray is not None and channel == "split", "--channel split does not go with --ray"),
+        ((form or by_name) == "vtt" and ray is None and not timeline, "--format vtt goes with --timeline"),
+    ):
+        if wrong:
+            raise click.UsageError(message)
+    asked = None if labels is None else [label.strip() for label in labels.split(",")]
+    options |= {"labels": asked, "threshold": threshold}
+    if batch_size is not None:
+        options["batch_size"] = batch_size
+    which: dict[str, Any] = {
+        "revision": revision,
+        "device": device,
+        "backend": backend,
+        "vad_filter": not no_vad_filter,
+    }
+    names = [*clips, *(name for each in lists for name in listed(each))]
     if ray is not None:
-        others = {"--format": form, "--top-k": top_k, "--timeline or --segments": timeline or None}
-        others["--channel split"] = channel if channel == "split" else None
-        if misplaced := [name for name, value in others.items() if value is not None]:
-            raise click.UsageError(f"{misplaced[0]} does not go with --ray")
-        chosen.update(options, channel=channel, track=track)
-        told_of = {"model": model, "revision": revision, "device": device, "backend": backend}
-        names = [*clips, *(name for each in lists for name in listed(each))]
-        predict_on_cluster(ray, names, output, resume, {**told_of, "vad_filter": not no_vad_filter}, chosen)
+        options |= {"channel": channel, "track": track}
+        predict_on_cluster(ray, names, output, resume, {"model": model, **which}, options)
         return
     if output is not None and os.path.isdir(output):
         raise click.BadParameter(f"File {printable(output)!r} is a directory.", param_hint="'--output' / '-o'")
-    shown = output is None and sys.stdout.isatty()
-    by_name = None if output is None else SUFFIXES.get(os.path.splitext(output)[1].lower())
-    form = form or by_name or ("table" if shown else "jsonl")
-    if form == "vtt" and not timeline:
-        raise click.UsageError("--format vtt goes with --timeline")
+    form = form or by_name or ("table" if at_terminal else "jsonl")
 
-    classifier = EmotionClassifier(
-        model, device=device, revision=revision, backend=backend, vad_filter=not no_vad_filter
-    )
-    files = list(sources([*clips, *(name for each in lists for name in listed(each))]))
+    classifier = EmotionClassifier(model, **which)
+    files = list(sources(names))
     read: list[str | int] = [0 if name == "-" else name for name, _ in files]
-    read += [] if segments is None else files_of_segments(segments, files)
-    for written_to in (output, plot):
-        keep_inputs(written_to, read, model, revision)
+    if segments is not None:
+        read += segment_files(segments, [name for name, _ in files])
+    for target in (output, plot):
+        keep_inputs(target, read, model, revision)
     found = [piece for name, source in files for piece in split(name, source, channel, track)]
     if (form == "vtt" or plot is not None) and len(found) > 1:
         what = "subtitles are" if form == "vtt" else "a picture is"
         raise click.UsageError(f"{what} of one recording, not of {len(found)}: call once for each")
     if segments is not None and len(files) > 1 and not os.path.isdir(segments):
         raise click.UsageError("--segments is of one recording: pass a folder with a file for each")
-    if form == "table" or (form == "csv" and shown):  # a terminal obeys what JSON escapes
+    if form == "table" or (form == "csv" and at_terminal):  # control characters would reach the terminal; JSON escapes
         found = [piece._replace(name=describe(piece.name)) for piece in found]
-    told = Choice(classifier.labels, **{"labels": None, "threshold": 0.0, **chosen}).labels
-    options.update(chosen)
-    rows: Clips | Segments = (
-        Segments(form, told, top_k, channels=channel != "mix", given=segments is not None)
-        if timeline
-        else Clips(form, told, [titled(*piece[::2]) for piece in found], top_k, channels=channel != "mix")
-    )
+    columns = Choice(classifier.labels, asked, threshold).labels
+    rows: Clips | Segments
+    if timeline:
+        rows = Segments(form, columns, top_k, channels=channel != "mix", given=segments is not None)
+    else:
+        titles = [titled(piece.name, piece.channel) for piece in found]
+        rows = Clips(form, columns, top_k, channels=channel != "mix", names=titles)
     before = Done()
     if resume and output is not None:
         before = done(output, form, rows.header, timeline=timeline)
@@ -213,24 +216,24 @@ def command(
     with ExitStack() as stack:
         place = output if output is not None else stack.enter_context(standard_output())
         sink = stack.enter_context(Output(place, form, rows.header, kept=before.kept))
-        hidden = timeline or len(todo) < 2 or not sys.stderr.isatty()  # a timeline has a bar of its own
+        hidden = timeline or len(todo) < 2 or not sys.stderr.isatty()  # a timeline has its own bar
         bar = stack.enter_context(
             tqdm(total=len(found), initial=tally.before, unit="file", leave=False, disable=hidden)
         )
+        results: Any = (
+            timelines(classifier, todo, track, options, segments)
+            if timeline
+            else predictions(classifier, todo, track, options)
+        )
         try:
-            results = (
-                _timelines(classifier, todo, track, options, segments)
-                if timeline
-                else _predictions(classifier, todo, track, options)
-            )
             for piece, result in results:
                 bar.clear()
                 if isinstance(result, AudioError):
                     click.echo(f"Error: {error_line(result)}", err=True)
                 else:
                     if plot is not None:
-                        result.plot(plot)  # type: ignore[union-attr]  # a timeline, as said above
-                    sink.add(rows.lines(piece.name, cast(Any, result), piece.channel))  # each has its own results
+                        result.plot(plot)
+                    sink.add(rows.lines(piece.name, result, piece.channel))
                 tally.add(piece.name, result)
                 bar.update()
         except (KeyboardInterrupt, Stopped) as stopped:
@@ -240,37 +243,3 @@ def command(
         click.echo(line, err=True)
     if tally.failed:
         raise SystemExit(1)
-
-
-def _predictions(
-    classifier: EmotionClassifier, todo: list[Piece], track: int | None, options: dict[str, Any]
-) -> Iterator[tuple[Piece, Prediction | AudioError]]:
-    predictions = {
-        channel: classifier.iter_predictions(
-            [piece.source for piece in todo if piece.channel == channel and not isinstance(piece.source, AudioError)],
-            channel=channel,
-            track=track,
-            errors="return",
-            **options,
-        )
-        for channel in {piece.channel for piece in todo}
-    }
-    for piece in todo:
-        yield piece, piece.source if isinstance(piece.source, AudioError) else next(predictions[piece.channel])
-
-
-def _timelines(
-    classifier: EmotionClassifier, todo: list[Piece], track: int | None, options: dict[str, Any], segments: str | None
-) -> Iterator[tuple[Piece, Timeline | AudioError]]:
-    for number, piece in enumerate(todo, 1):
-        counted = f"{number}/{len(todo)} " if len(todo) > 1 else ""
-        selected = {"channel": piece.channel, "track": track, **options}
-        try:
-            if isinstance(piece.source, AudioError):
-                raise piece.source
-            if segments is not None:
-                selected["segments"] = turns_of(segments, piece.name)
-            result: Timeline | AudioError = timeline_of(classifier, piece.name, piece.source, counted, **selected)
-        except AudioError as error:
-            result = error
-        yield piece, result

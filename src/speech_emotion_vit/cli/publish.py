@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from ..errors import printable
-from ._rows import echo_record, echo_rows, format_option
+from ._options import format_option
+from ._tables import echo_record, echo_rows, form_is_table
 
 
-@click.command("publish", short_help="Send a model folder to the Hugging Face Hub.")
+@click.command("publish")
 @click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, file_okay=False))
 @click.argument("repo_id", metavar="ORG/NAME")
 @click.option("--dry-run", is_flag=True, help="Show what would be sent; no connection is made.")
 @click.option("--onnx", is_flag=True, help="Send the ONNX file too, as model.onnx.")
-@click.option("--private", is_flag=True, help="Let nobody see it but the owner.")
-@click.option("--revision", metavar="B", help="Branch to commit to, made if need be.  [default: main]")
+@click.option("--private", is_flag=True, help="Make a private repository.")
+@click.option("--revision", metavar="B", help="Branch to commit to, made if it does not exist.  [default: main]")
 @click.option("--license", metavar="L", help="Licence as the Hub writes it: mit, cc-by-4.0, other.")
-@click.option("--language", metavar="L", multiple=True, help="What is spoken, ISO 639: en. May be repeated.")
-@click.option("--dataset", metavar="D", multiple=True, help="What it was trained on. May be repeated.")
-@click.option("--base-model", metavar="M", help="Model of the Hub on which it stands, org/name.")
-@click.option("--message", metavar="T", help="Of the commit.  [default: Upload a model of speech-emotion-vit]")
+@click.option("--language", metavar="L", multiple=True, help="Language of the data, ISO 639: en. May be repeated.")
+@click.option("--dataset", metavar="D", multiple=True, help="Training data. May be repeated.")
+@click.option("--base-model", metavar="M", help="Model of the Hub that it was made from, org/name.")
+@click.option("--message", metavar="T", help="Text of the commit.  [default: Upload a model of speech-emotion-vit]")
 @format_option
 def command(
     folder: str,
@@ -37,10 +36,10 @@ def command(
     message: str | None,
     form: str | None,
 ) -> None:
-    """Send a model folder to the Hugging Face Hub, from where everybody can load it by its name.
+    """Send a model folder to the Hugging Face Hub, from which everybody can load it by its name.
 
-    Sent are config.json, model.safetensors and the model card README.md, in one commit, and nothing else of FOLDER.
-    Without a README.md one is made. Options on licence, language, data and base model go into the card's front matter,
+    One commit sends config.json, model.safetensors and the model card README.md, and nothing else of FOLDER. If there
+    is no README.md, it is made. Options on licence, language, data and base model go into the card's front matter,
     which the Hub reads. Log in first: hf auth login, or HF_TOKEN.
 
     \b
@@ -73,5 +72,5 @@ def command(
     card = {CARD_FILE: done.card}
     rows = [{"file": name, "bytes": size, "content": card.get(name)} for name, size in done.files.items()]
     echo_rows(rows, form, columns=("file", "bytes"))
-    if form == "table" or (form is None and sys.stdout.isatty()):
+    if form_is_table(form):
         click.echo("\n".join(["", *map(printable, done.card.splitlines())]))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from reprlib import repr as cut
 
 import click
 
-from ._corpus import corpus_options, log_to_stderr
+from ..errors import printable
+from ._options import corpus_options
 
 
-@click.command("train", short_help="Train teacher and student on a corpus.")
+@click.command("train")
 @corpus_options
 @click.option(
     "--recipe",
@@ -27,17 +31,17 @@ from ._corpus import corpus_options, log_to_stderr
     "--teacher",
     type=click.Path(file_okay=False, exists=True),
     metavar="D",
-    help="Folder of the speech encoder that all but paper stand on.  [default: openai/whisper-base on the Hub]",
+    help="Folder of the speech encoder that teaches all but paper.  [default: openai/whisper-base on the Hub]",
 )
 @click.option(
     "--fold", metavar="K", help="A fold of a cross-validation, all, or final: all but test data.  [default: all]"
 )
 @click.option("--output", "-o", type=click.Path(file_okay=False), metavar="D", help="Folder of the run.")
-@click.option("--resume", is_flag=True, help="Go on with the run in the output folder.")
+@click.option("--resume", is_flag=True, help="Continue the run in the output folder.")
 @click.option(
     "--precision",
     type=click.Choice(["no", "bf16"]),
-    help="bf16 trains in mixed precision, which pays on a GPU and on processors with AVX512-BF16 or AMX.  [default: "
+    help="bf16 trains in mixed precision: faster on a GPU and on processors with AVX512-BF16 or AMX.  [default: "
     "bf16 for base and small, no for paper]",
 )
 @click.option(
@@ -45,7 +49,7 @@ from ._corpus import corpus_options, log_to_stderr
     type=click.Choice(["auto", "cpu"]),
     default="auto",
     show_default=True,
-    help="auto: a GPU where there is one.",
+    help="auto: a GPU if there is one.",
 )
 def command(
     dataset: str | None,
@@ -64,11 +68,11 @@ def command(
     precision: str | None,
     device: str,
 ) -> None:
-    """Train on a corpus, score on its test clips, and write one folder that describes itself.
+    """Train on a corpus, score on its test clips, and write the run to one folder.
 
-    All recipes but paper name the corpora they learn from: these are folders in --data-dir, and all other corpora
-    that are there only test. Without --output the folder is runs/DATASET-PROTOCOL-RECIPE-SEED. After an interruption
-    the same command with --resume goes on.
+    All recipes except paper name their training corpora: these are folders in --data-dir, and the other corpora there
+    are only for tests. Without --output the folder is runs/DATASET-PROTOCOL-RECIPE-SEED. After an interruption, the
+    same command with --resume continues the run.
 
     \b
     Examples:
@@ -83,13 +87,13 @@ def command(
     from pathlib import Path
     from typing import Any, cast
 
-    from ..errors import ConfigError, WeightsError, one_line, printable
+    from ..errors import ConfigError, WeightsError, one_line
     from ..files import read_text
     from ..training.recipes import RECIPES, Recipe
     from ..training.run import make_accelerator, train_corpus
     from ..training.score.card import flat_scores, scores_table
     from ..weights.manifest import MAX_JSON_BYTES, parse_json
-    from ._rows import json_line
+    from ._tables import json_line
 
     if preset in RECIPES:
         recipe = RECIPES[preset]
@@ -107,7 +111,7 @@ def command(
     accelerator = make_accelerator(device, cast(Any, precision or recipe.precision))
     name = "-".join(part for part in (dataset, chosen, recipe.name, str(seed)) if part)
     target = Path(output) if output else Path("runs") / name
-    with log_to_stderr(accelerator.is_main_process):
+    with _log_to_stderr(accelerator.is_main_process):
         results = train_corpus(
             recipe,
             dataset=dataset,
@@ -146,3 +150,25 @@ def _fold(text: str | None) -> int | str | None:
     if text.isdecimal() and len(text) < 10:  # Python refuses to read thousands of digits
         return int(text)
     raise click.BadParameter(f"{cut(text)} is not a number, all or final", param_hint="--fold")
+
+
+@contextlib.contextmanager
+def _log_to_stderr(enabled: bool) -> Iterator[None]:
+    """Print the package's log lines on standard error while the block runs."""
+    package = logging.getLogger("speech_emotion_vit")
+    handler, level = _Lines(), package.level
+    if enabled:
+        package.addHandler(handler)
+        package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(level)
+
+
+class _Lines(logging.Handler):
+    """One line of plain text a record."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(printable(record.getMessage()), err=True)
