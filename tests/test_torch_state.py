@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from helpers import CLIPS
@@ -143,3 +145,17 @@ def test_what_torch_cannot_do_is_an_error_of_this_package(frames: Path) -> None:
     classifier.network.blocks[0].mlp.hidden.weight.data = torch.zeros(24, 31)
     with pytest.raises(WeightsError, match=r"torch cannot run the network on cpu \(.*\): pass fewer windows at once"):
         classifier.predict(CLIPS[0])
+
+
+def test_numpy_that_raises_changes_nothing(frames: Path) -> None:
+    def answers(classifier: EmotionClassifier) -> list[list[float]]:
+        segments = classifier.timeline(quiet, sampling_rate=rate, smoothing=1.0).segments
+        rows = [list(each.probabilities.values()) for each in (classifier.predict((rate, quiet)), *segments)]
+        return [*rows, classifier.explain((rate, quiet)).attention.tolist()]
+
+    samples, rate = soundfile.read(CLIPS[0], dtype="float32")
+    quiet = np.concatenate((np.zeros(3 * rate, np.float32), samples * np.float32(1e-18), samples))
+    classifier = EmotionClassifier(frames, backend="torch")
+    expected = answers(classifier)
+    with np.errstate(all="raise"):
+        assert answers(classifier) == expected

@@ -158,6 +158,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "paths in an array": (np.array(["a.wav", "b.wav"]), "holds 2 paths: call predict_batch"),
     "Series of paths": (pd.Series(["a.wav", "b.wav"]), "holds 2 paths: call predict_batch"),
     "list of paths": (["a.wav", "b.wav"], "holds 2 pieces of audio: call predict_batch"),
+    "path and rate": (("a.wav", 16_000), "files carry their own rate: pass a.wav alone"),
     "list of arrays": ([TONE, TONE], "holds 2 pieces of audio: call predict_batch"),
     "generator": ((name for name in ["a.wav"]), "for several pieces call predict_batch"),
     "empty list": ([], "holds no samples"),

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import lzma
+import pickle
 import subprocess
 import sys
 import tarfile
@@ -58,6 +59,11 @@ KINDS: dict[str, tuple[bytes, str]] = {
     "html": (b"\xef\xbb\xbf\n<!DOCTYPE html>\n<html><head><title>404</title></head></html>", "a web page (HTML)"),
     "html in capitals": (b"<HTML><BODY>Sign in</BODY></HTML>", "a web page (HTML)"),
     "html in utf-16": ("<html><body>Sign in".encode("utf-16"), "a web page (HTML)"),
+    "html after a comment": (b"\n<!-- saved -->\n<!DOCTYPE html><html>404", "a web page (HTML)"),
+    "webp": (b"RIFF\x10\0\0\0WEBPVP8 " + bytes(200), "a picture (WebP)"),
+    "heic": (b"\0\0\0\x18ftypheic" + bytes(300), "a picture (HEIF or AVIF)"),
+    "pickle": (pickle.dumps(speech(1.0)), "a Python pickle, which is not opened: pass the array in it"),
+    "word": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "a Microsoft Office document"),
     "xml": (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "<Error><Code>AccessDenied"),
     "json": (b'{"error": {"code": 404, "message": "clip not found"}}\n', '{"error": {"code": 404'),
     "long json": (json.dumps([{"text": "word " * 9}] * 999).encode(), "JSON ([{"),

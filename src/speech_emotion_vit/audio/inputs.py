@@ -204,6 +204,8 @@ def _of_list(source: list[Any] | tuple[Any, ...], name: str) -> npt.NDArray[Any]
     first = source[0] if source else None
     if first is None:
         raise AudioError(f"{name}: holds no samples")
+    if is_encoded(first) and len(source) == 2 and isinstance(source[1], _NUMBER):
+        raise AudioError(f"{name}: files carry their own rate: pass {describe(first)} alone")
     if isinstance(first, (str, bytes, os.PathLike, Mapping)) or _is_array(first):
         raise AudioError(f"{name}: holds {len(source)} pieces of audio: call predict_batch")
     try:

@@ -20,6 +20,9 @@ _BEGINNINGS = {
     b"7z\xbc\xaf\x27\x1c": "a 7z archive: unpack it and pass the files in it",
     b"Rar!\x1a\x07": "a RAR archive: unpack it and pass the files in it",
     b"%PDF-": "a PDF document: pass the recording",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "a Microsoft Office document: pass the recording",
+    b"\x80\x04\x95": "a Python pickle, which is not opened: pass the array in it with sampling_rate=",
+    b"\x80\x05\x95": "a Python pickle, which is not opened: pass the array in it with sampling_rate=",
     b"\x89PNG": "a picture (PNG): pass the recording",
     b"\xff\xd8\xff": "a picture (JPEG): pass the recording",
     b"GIF8": "a picture (GIF): pass the recording",
@@ -44,6 +47,10 @@ def what_it_is(head: bytes) -> str | None:
     for beginning, what in _BEGINNINGS.items():
         if head.startswith(beginning):
             return what
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "a picture (WebP): pass the recording"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"avif"):
+        return "a picture (HEIF or AVIF): pass the recording"
     if head[257:262] == b"ustar":
         return "a tar archive: unpack it and pass the files in it"
     return None
@@ -63,7 +70,7 @@ def what_it_may_be(head: bytes) -> str | None:
     text = _text(head)
     if text is None:
         return None
-    if _MARKUP.match(text.encode("utf-8", "replace")):
+    if text.startswith("<") and _MARKUP.search(text.encode("utf-8", "replace")):
         return "a web page (HTML), such as a server's error or login page: look at it, and fetch the recording again"
     if text.startswith("<"):
         return f"XML ({_cut(text)}), such as a server's error: look at it, and fetch the recording again"

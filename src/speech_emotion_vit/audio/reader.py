@@ -142,6 +142,7 @@ class Intake:
         """Seconds that came in."""
         return self.frames / self.rate
 
+    @np.errstate(all="ignore")  # what the caller has set may make an exception of an underflow
     def push(self, block: Samples) -> Samples:
         """Return the mono samples `[samples]`, possibly none, that a block `[frames, channels]` makes known.
 

@@ -150,6 +150,7 @@ def spectrogram(waveform: Samples) -> Samples:
     return np.asarray(image, np.float32)
 
 
+@np.errstate(all="ignore")  # what the caller has set may make an exception of an underflow
 def find_speech(waveform: Samples, rate: int = RATE) -> Speech:
     """Return where somebody speaks in `waveform` `[samples]` at `rate` Hz."""
     if not waveform.any():
