@@ -57,7 +57,7 @@ def command(
     from ..extras import require
     from ..training.data.corpora import find_corpus
     from ..training.score.card import confusion_table, scores_table
-    from ..training.score.evaluate import evaluate_model, unheard_corpora
+    from ..training.score.evaluate import evaluate_model, unknown_corpora
     from ..training.score.report import write_evaluation
     from ..weights.checkpoint import load_network
     from ..weights.resolve import resolve_model
@@ -67,7 +67,7 @@ def command(
         require("matplotlib", "train")  # now, not after the scoring
     place = Path(data_dir) if data_dir else None
     resolved = resolve_model(model, revision=revision)
-    names = [dataset] if dataset else unheard_corpora(resolved, place)
+    names = [dataset] if dataset else unknown_corpora(resolved, place)
     chosen = protocol or ("speaker" if dataset else "corpus")
     where = find_device(device)
     network, config = load_network(resolved, where)

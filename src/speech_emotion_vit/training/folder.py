@@ -1,4 +1,4 @@
-"""A run's folder: made once, locked while it is written, describing itself."""
+"""The folder of a run: its description and results as files, and the lock that is held while it is written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RESULTS_FILE = "results.json"
 SPLIT_FILE = "split.csv"
 COMPARED = ("corpus", "protocol", "fold", "seed", "recipe", "stages", "data", "features", "precision")
 """What a resumed run must have in common with the run that it goes on with."""
-MAX_BYTES = 64 * 2**20  # of a run's record: far above any honest one
+MAX_BYTES = 64 * 2**20  # of a JSON file: far more than any run writes
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -125,10 +125,10 @@ def _difference(key: str, stored: Any, given: Any) -> str:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; the system lets go of it when the process ends, however it ends.
+    """Lock `folder` for this process; the system releases it when the process ends, however it ends.
 
     Raises:
-        TrainingError: another process holds it, or it cannot be made.
+        TrainingError: another process holds the lock, or the folder cannot be made.
     """
     lock = FileLock(folder / ".lock", timeout=0)
     try:
@@ -145,12 +145,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def hardware(device: str) -> dict[str, Any]:
-    """Return what a training time depends on."""
+    """Return the hardware that a training time depends on."""
     return {"device": device, "cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
 
 
 def peak_memory() -> int | None:
-    """Return the most bytes of memory this process has held, memory-mapped features included; None on Windows."""
+    """Return the peak memory of this process in bytes, memory-mapped features included; None on Windows."""
     if sys.platform == "win32":
         return None
     import resource

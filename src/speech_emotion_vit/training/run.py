@@ -67,12 +67,12 @@ def train_corpus(
 ) -> dict[str, Any]:
     """Train by a recipe and return the results, as ``results.json`` in `output` holds them.
 
-    Where the protocol has folds, ``all`` runs each into a folder of its own and pools their test clips. ``final`` goes
-    into a folder inside `output`, trains on everything but a published test set, for all epochs of the recipe, and
-    takes the temperature from the run or the folds in `output`, which held speakers out.
+    If the protocol has folds, ``all`` trains each in a folder of its own and pools their test clips. ``final`` trains
+    on everything except official test speakers, for all epochs of the recipe, in a folder inside `output`. It takes
+    the temperature from the run or the folds in `output`, which held clips out.
 
     Args:
-        recipe: what is done.
+        recipe: front-end, network and stages.
         dataset: name of a corpus, or of several joined by ``+``; None: those of the recipe.
         data_dir: where they are; None: where corpora are kept.
         protocol: how they are split.
@@ -83,7 +83,7 @@ def train_corpus(
         teacher: folder of the speech encoder; None: on the Hub.
         resume: go on with the run in `output`.
         strict: refuse a corpus with anything missing, extra or unreadable.
-        cache: of features.
+        cache: folder of the features.
 
     Raises:
         ConfigError: neither recipe nor `dataset` names a corpus.
@@ -116,7 +116,7 @@ def train_corpus(
         cache=cache,
         resume=resume,
     )
-    folds = 0 if _strangers(run) else number_of_folds(data.utterances, protocol)
+    folds = 0 if _test_corpora(run) else number_of_folds(data.utterances, protocol)
     if fold == "final":
         temperature = pooled_temperature(output)
         return _run_split(replace(run, fold="final", folder=output / "final", temperature=temperature), accelerator)
@@ -135,7 +135,7 @@ def train_corpus(
 
 
 def _corpora(recipe: Recipe, dataset: str | None, data_dir: Path | None, protocol: Protocol) -> str:
-    """Return the names of all corpora that are needed: under ``corpus`` also those that are there to be tested."""
+    """Return the names of the corpora to read, joined by ``+``: under ``corpus`` also those that only test."""
     if dataset is not None:
         return dataset
     if not recipe.corpora:
@@ -147,17 +147,17 @@ def _corpora(recipe: Recipe, dataset: str | None, data_dir: Path | None, protoco
     return "+".join(names)
 
 
-def _strangers(run: Run) -> list[str]:
+def _test_corpora(run: Run) -> list[str]:
     """Return the corpora that only test, because the recipe learns from others."""
-    there = {utterance.corpus for utterance in run.data.utterances}
-    learnt = set(run.recipe.corpora) or there
-    return sorted(there - learnt) if run.protocol == "corpus" and there > learnt else []
+    present = {utterance.corpus for utterance in run.data.utterances}
+    learnt = set(run.recipe.corpora) or present
+    return sorted(present - learnt) if run.protocol == "corpus" and present > learnt else []
 
 
 def _split(run: Run) -> Split:
     utterances, recipe = run.data.utterances, run.recipe
-    if strangers := _strangers(run):  # who test the network of all that train, too
-        split = replace(split_corpora(utterances, train=recipe.corpora, test=strangers), fold=run.fold)
+    if test := _test_corpora(run):
+        split = replace(split_corpora(utterances, train=recipe.corpora, test=test), fold=run.fold)
     else:
         split = make_split(utterances, protocol=run.protocol, versions=recipe.versions, fold=run.fold, seed=run.seed)
     all_train = run.fold == "final" or (recipe.closed_form and not any(clip.part for clip in split.validation))
@@ -171,7 +171,7 @@ def _run_split(run: Run, accelerator: Accelerator) -> dict[str, Any]:
         What ``results.json`` holds; nothing in processes other than the main one.
 
     Raises:
-        DatasetError: the split leaks, or a model that the run starts from has heard its test clips.
+        DatasetError: the split leaks, or the model that the run starts from was trained on its test clips.
         TrainingError: the folder holds another run or is in use, or training cannot go on.
     """
     split = _split(run)
@@ -207,7 +207,7 @@ def _run_split(run: Run, accelerator: Accelerator) -> dict[str, Any]:
 
 
 def _describe(run: Run, accelerator: Accelerator) -> dict[str, Any]:
-    """Return what a run's record says of it, except for its split."""
+    """Return the record of a run, except for its split."""
     recipe = run.recipe.to_dict()
     stages = recipe.pop("stages")
     teacher = {
@@ -249,7 +249,7 @@ def _origin(recipe: Recipe) -> dict[str, Any]:
 
 
 def _require_no_later_stage(run: Run) -> None:
-    """Refuse to put the results of an earlier stage in the place of a later one's."""
+    """Refuse to overwrite the results of a later stage by those of an earlier one."""
     asked = [stage.name for stage in run.recipe.stages]
     later = [stage for stage in read_results(run.folder).get("epochs", ()) if stage not in asked]
     if later:
@@ -322,7 +322,7 @@ def _train(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
 
 
 def _official(run: Run, split: Split) -> tuple[Utterance, ...]:
-    """Return the clips of official test speakers, which ``corpus`` leaves out, of the corpora that train."""
+    """Return the clips of the official test speakers of the corpora that train, which ``corpus`` leaves out."""
     learnt = {utterance.corpus for utterance in split.train}
     return tuple(
         utterance

@@ -38,7 +38,7 @@ class Degradation:
     """How often `degrade` does what, as probabilities, and how strong the noise is."""
 
     nothing: float = 0.15
-    """A clip as it is: the student must not forget clean speech."""
+    """The clip stays as it is."""
     equalizer: float = 0.7
     """A smooth gain curve over frequency: microphones and distances."""
     telephone: float = 0.12
@@ -69,18 +69,18 @@ DEGRADATION = Degradation()
 def degrade(
     waveform: Samples, rng: np.random.Generator, *, bank: Bank | None = None, settings: Degradation = DEGRADATION
 ) -> Samples:
-    """Return `waveform` `[samples]` as another room, microphone and line make it, as long and in step with it.
+    """Return `waveform` `[samples]` as recorded in another room by another microphone or line, without delay.
 
     Args:
         waveform: clean speech.
-        rng: decides everything.
-        bank: gives other clips, of which babble is made; None: no babble.
-        settings: how often what is done.
+        rng: of everything random.
+        bank: returns other clips, which babble is made of; None: no babble.
+        settings: probabilities and levels.
     """
     s = settings
     if not len(waveform) or rng.random() < s.nothing:
         return waveform
-    # Linear parts are one multiplication: a room's tail needs room behind the clip.
+    # All linear parts are one multiplication. The reverberation needs space behind the clip.
     size = fft.next_fast_len(len(waveform) + ROOM_SAMPLES, real=True)
     frequency = np.fft.rfftfreq(size, 1 / RATE)
     response: npt.NDArray[np.complexfloating] = np.ones(len(frequency), np.complex64)
@@ -95,19 +95,19 @@ def degrade(
         response = response * band(frequency, low=rng.uniform(60, 250))
     if rng.random() < s.room:
         response = response * fft.rfft(room(rng), size)
-    heard = fft.irfft((fft.rfft(waveform, size) * response).astype(np.complex64), size)[: len(waveform)]
+    altered = fft.irfft((fft.rfft(waveform, size) * response).astype(np.complex64), size)[: len(waveform)]
     if rng.random() < s.noise:
-        level = np.sqrt(np.mean(np.square(heard))) * 10 ** (-rng.uniform(s.loudest_db, s.quietest_db) / 20)
-        heard = heard + level * noise(len(heard), rng, bank=bank)
-    peak = np.abs(heard).max() + FLOOR
+        level = np.sqrt(np.mean(np.square(altered))) * 10 ** (-rng.uniform(s.loudest_db, s.quietest_db) / 20)
+        altered = altered + level * noise(len(altered), rng, bank=bank)
+    peak = np.abs(altered).max() + FLOOR
     if rng.random() < s.clipping:
         limit = peak * rng.uniform(0.2, 0.8)
-        heard = heard.clip(-limit, limit)
+        altered = altered.clip(-limit, limit)
     if rng.random() < s.quantising:
-        heard = quantise(heard, peak * 2.0 ** -int(rng.integers(5, 9)))
+        altered = quantise(altered, peak * 2.0 ** -int(rng.integers(5, 9)))
     if rng.random() < s.mu_law:
-        heard = mu_law(heard, peak)
-    return np.asarray(heard * (PEAK / (np.abs(heard).max() + FLOOR)), np.float32)
+        altered = mu_law(altered, peak)
+    return np.asarray(altered * (PEAK / (np.abs(altered).max() + FLOOR)), np.float32)
 
 
 def noise(samples: int, rng: np.random.Generator, *, bank: Bank | None = None) -> Samples:
@@ -191,7 +191,7 @@ def quantise(waveform: Samples, step: float) -> Samples:
 
 
 def mu_law(waveform: Samples, peak: float) -> Samples:
-    """Return `waveform` as eight bits of mu-law (ITU-T G.711) tell it, where full scale is `peak`."""
+    """Return `waveform` in eight bits of mu-law (ITU-T G.711) with full scale `peak`."""
     compressed = np.sign(waveform) * np.log1p(255 * np.minimum(np.abs(waveform) / peak, 1)) / np.log(256)
     rounded = np.round(compressed * 127) / 127
     return np.asarray(np.sign(rounded) * (256 ** np.abs(rounded) - 1) / 255 * peak, dtype=waveform.dtype)
@@ -200,7 +200,7 @@ def mu_law(waveform: Samples, peak: float) -> Samples:
 def change_speed(waveform: Samples, speed: float) -> Samples:
     """Return `waveform` played `speed` times as fast, so higher and shorter, or lower and longer.
 
-    Linear between samples, with a low-pass before a faster clip: good enough to learn from, and a tenth of the cost of
+    It interpolates linearly, behind a low-pass for a faster clip: good enough for training, at a tenth of the cost of
     a resampler.
     """
     if speed == 1.0 or not len(waveform):
@@ -213,9 +213,9 @@ def change_speed(waveform: Samples, speed: float) -> Samples:
 
 
 def pad(waveform: Samples, before: int, behind: int, rng: np.random.Generator) -> Samples:
-    """Return `waveform` with so many samples of a quiet room before and behind it, the room over all of it.
+    """Return `waveform` with so many samples before and behind it, and the noise of a quiet room over all of it.
 
-    The room is pink noise 44 to 100 dB below full scale; in a fifth of the clips it is digital silence.
+    The noise is pink, 44 to 100 dB below full scale; in a fifth of the clips it is digital silence.
     """
     padded = np.concatenate((np.zeros(before, np.float32), waveform, np.zeros(behind, np.float32)))
     if not before and not behind:
@@ -252,24 +252,24 @@ def alter(waveform: Samples, utterance: Utterance, config: FrontendConfig) -> Sa
 
     Args:
         waveform: the recording, mono at the front-end's rate.
-        utterance: names the version; its recording seeds the randomness.
-        config: the front-end; its window is what noise fills and a shift moves in.
+        utterance: has the version; its recording seeds the randomness.
+        config: the front-end; noise fills its window, and a shift moves the recording inside it.
     """
-    wanted = VERSIONS[utterance.version]
-    if wanted.speed != 1.0:
-        waveform = _stretch(waveform, wanted.speed, config.sampling_rate)
-    if wanted.shift:
-        silence = np.zeros(round(wanted.shift * config.window_samples), np.float32)
+    version = VERSIONS[utterance.version]
+    if version.speed != 1.0:
+        waveform = _stretch(waveform, version.speed, config.sampling_rate)
+    if version.shift:
+        silence = np.zeros(round(version.shift * config.window_samples), np.float32)
         longest = max(len(waveform), config.window_samples)
         waveform = np.concatenate((silence, waveform))[:longest]
-    if wanted.noise_snr_db is not None:
+    if version.noise_snr_db is not None:
         seed = hashlib.sha256(f"{utterance.version}:{utterance.recording}".encode()).digest()[:8]
         power = float(np.mean(np.square(waveform, dtype=np.float64)))
         padded = np.zeros(max(len(waveform), config.window_samples), np.float32)
         padded[: len(waveform)] = waveform
         rng = np.random.default_rng(int.from_bytes(seed, "little"))
         noise = rng.standard_normal(len(padded), dtype=np.float32)
-        waveform = padded + noise * np.float32((power * 10.0 ** (-wanted.noise_snr_db / 10.0)) ** 0.5)
+        waveform = padded + noise * np.float32((power * 10.0 ** (-version.noise_snr_db / 10.0)) ** 0.5)
     return waveform
 
 

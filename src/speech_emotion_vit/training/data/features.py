@@ -58,8 +58,8 @@ class Store:
     """What was computed of some utterances, one behind the other."""
 
     values: Values
-    """Memory-mapped: images `[rows, n_mels, columns]` in half precision, which costs under 0.04 dB, several rows for a
-    clip longer than the front-end's window; or samples `[samples]`, 16-bit or float32."""
+    """Memory-mapped: images `[rows, n_mels, columns]` in half precision (error below 0.04 dB), several rows for a clip
+    longer than the front-end's window; or samples `[samples]`, 16-bit or float32."""
     rows: dict[str, tuple[int, int]]
     """Utterance to its first row and the row after its last; the unreadable are not in it."""
     faults: dict[str, str]
@@ -317,12 +317,12 @@ def _written(store: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A corpus, or several, that has been read, with its images."""
+    """A corpus, or several, that has been read, with its features."""
 
     corpus: Corpus
-    """What is known about it."""
+    """The facts about it."""
     utterances: tuple[Utterance, ...]
-    """The originals in the folder."""
+    """The original recordings."""
     labels: tuple[str, ...]
     """The labels in it, in alphabetical order: the order of the head."""
     features: Store
@@ -332,7 +332,7 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of who says what under which label; the store is named by a digest of the audio."""
+        """Digest of ids, labels, speakers and sentences; the digest of the audio is the name of the store."""
         lines = [[u.id, u.label, u.speaker, u.sentence] for u in self.utterances]
         return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
@@ -348,16 +348,16 @@ def load_data(
     cache: Path | None = None,
     strict: bool = False,
 ) -> Dataset:
-    """Read a corpus and make or find the images of the versions that are wanted.
+    """Read a corpus and its features.
 
     Args:
         corpus: which one.
         folder: where it is.
-        frontend: how waveforms become images.
+        frontend: of the features.
         versions: of every recording: names from `augment.VERSIONS`.
         network: makes the student's configuration from a number of labels.
-        cache: of images.
-        only: the labels that are wanted; none: all.
+        only: labels to which the corpus is restricted; none: all.
+        cache: folder of the features.
         strict: refuse a corpus with anything missing, extra or unreadable.
 
     Raises:
@@ -397,11 +397,11 @@ def load_data(
 
 
 def read_audio(names: Sequence[str], folder: Path) -> list[Utterance]:
-    """Return the clips of folders that are heard without their labels.
+    """Return the clips of folders, for training without labels.
 
     Args:
-        names: corpora, which are taken without their official test speakers, or other folders of audio.
-        folder: what holds these folders.
+        names: corpora, without their official test speakers, or other folders of audio.
+        folder: where these folders are.
 
     Raises:
         DatasetError: a folder is missing or has no audio.
@@ -421,7 +421,7 @@ def read_audio(names: Sequence[str], folder: Path) -> list[Utterance]:
         ]
         if not clips:
             raise DatasetError(
-                f"{place}: no audio is here, which the recipe wants heard: add some, or change frames.audio"
+                f"{place}: no audio is here, but the recipe trains on it: add some, or change frames.audio"
             )
         found += clips
     return found
@@ -430,7 +430,7 @@ def read_audio(names: Sequence[str], folder: Path) -> list[Utterance]:
 def _check_labels(
     folder: Path, utterances: Sequence[Utterance], frontend: FrontendConfig, network: Callable[[int], NetworkConfig]
 ) -> None:
-    """Refuse labels that no model can have: now, not after an hour."""
+    """Refuse labels that no model can have, before the features are computed."""
     labels = tuple(sorted({utterance.label for utterance in utterances}))
     for label in labels:
         if not label.isprintable() or label in COLUMNS:

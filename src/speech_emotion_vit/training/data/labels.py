@@ -1,4 +1,4 @@
-"""Names of emotions: which words mean the same, and which spellings only look different."""
+"""Names of emotions: synonyms, and spellings of the same label."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LOOKALIKES = str.maketrans("аеорсухіјѕһοαρν", "aeopcyxijshoapv")
 
 
 def spelling(label: str) -> str:
-    """Return `label` without what nobody means by it: case, composed accents, width, blanks, ``_`` and ``-``."""
+    """Return `label` in lower case, in Unicode's normal form NFKC, with single blanks for blanks, ``_`` and ``-``."""
     plain = unicodedata.normalize("NFKC", label).casefold().replace("_", " ").replace("-", " ")
     return " ".join(plain.split())
 
@@ -43,13 +43,13 @@ def is_emotion(label: str) -> bool:
 
 
 def unify(labels: Iterable[str]) -> dict[str, str]:
-    """Return one spelling for all of `labels` that differ in `spelling` only: the most frequent one.
+    """Return by label the most frequent of all labels with the same `spelling`.
 
     Args:
-        labels: one a clip, so often the same.
+        labels: one per clip.
 
     Raises:
-        DatasetError: two of them look the same but are of different letters.
+        DatasetError: two of them look the same but have letters of different alphabets.
     """
     counts = Counter(labels)
     same: dict[str, list[str]] = defaultdict(list)
@@ -59,22 +59,19 @@ def unify(labels: Iterable[str]) -> dict[str, str]:
         alike[spelling(label).translate(_LOOKALIKES)].add(spelling(label))
     for spellings in alike.values():
         if len(spellings) > 1:
-            shown = ", ".join(f"{each} ({ascii(each)[1:-1]})" for each in sorted(spellings))
-            raise DatasetError(f"labels look the same and are not: {shown}: write them with the same letters")
+            listed = ", ".join(f"{each} ({ascii(each)[1:-1]})" for each in sorted(spellings))
+            raise DatasetError(f"labels look the same and are not: {listed}: write them with the same letters")
     return {label: max(group, key=lambda each: (counts[each], each)) for group in same.values() for label in group}
 
 
 def map_labels(labels: Iterable[str], known: Iterable[str]) -> dict[str, str]:
-    """Return for each of `labels` the one of `known` that means the same, by name first; others are left out."""
-    wanted = list(known)
+    """Return by label the one of `known` with the same name, or else the only one with the same meaning, if any."""
     by_meaning: dict[str, list[str]] = defaultdict(list)
-    for label in wanted:
+    for label in known:
         by_meaning[meaning(label)].append(label)
     found = {}
     for label in labels:
         same = by_meaning[meaning(label)]
-        if label in wanted:
-            found[label] = label
-        elif len(same) == 1:
-            found[label] = same[0]
+        if label in same or len(same) == 1:
+            found[label] = label if label in same else same[0]
     return found

@@ -1,22 +1,22 @@
-"""Protocols: which utterances are trained on, which choose, which score; and the leak check.
+"""Protocols: which utterances train, validate and test; and the checks for leaks.
 
 ``corpus``
-    Train on some corpora, test on others, over the labels that both have: a stranger. Leave one corpus out in turn
-    (`make_split`), or name both sides (`split_corpora`), such as `FREE` for training and all others for the test.
-    Speakers of an official test set are in no part, so that ``speaker`` can score the same network.
+    Train on some corpora and test on others, over the labels that both have. Each corpus is left out in turn
+    (`make_split`), or both sides are named (`split_corpora`). Speakers of an official test set are in no part, so that
+    ``speaker`` can score the same network.
 ``speaker``
-    Speakers disjoint: a new voice in a known room. CREMA-D: audEERING's split 1.1.0 with 56 / 18 / 17 speakers;
-    EmoDB, SAVEE, EMOVO and CASIA: leave one speaker out, the next speaker cyclically validates; others, as a folder
-    of one's own: speakers 60 / 20 / 20. Of several corpora together each is split its own way, and only the official
-    validation speakers validate if there are some.
+    No speaker is in two parts. CREMA-D has audEERING's split 1.1.0 with 56, 18 and 17 speakers. EmoDB, SAVEE, EMOVO and
+    CASIA leave one speaker out, and the next speaker validates. Others, such as a folder of one's own, draw 60, 20 and
+    20 % of the speakers. Of several corpora together each is split its own way, but only official validation speakers
+    validate if there are any.
 ``random``
-    Recordings disjoint, speakers shared: known voices, new clips. Stratified 72 / 8 / 20.
+    No recording is in two parts, but speakers are: 72, 8 and 20 % of the clips of each label.
 ``paper``
-    The published protocol: the pool of originals and altered versions, stratified 80 / 20 by sample, nothing held
-    out for validation. Almost every test sample has another version of its recording in training: for comparison with
-    the published numbers only.
+    The published protocol: originals and altered versions together, 80 and 20 % of the samples of each label, without
+    validation. Almost every test sample has another version of its recording in training, so the score is for
+    comparison with the published numbers only.
 
-The table of a folder of one's own may name each clip's part: under ``speaker`` and ``random`` that is the split then.
+The table of a folder of one's own may name the part of each clip. Under ``speaker`` and ``random`` that is the split.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1  # of what does not test
-FEWEST_LABELS = 2  # of a score: with one label every answer is right
+FEWEST_LABELS = 2  # in a score: with one label every answer is right
 
 Utterances: TypeAlias = tuple[Utterance, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Who trains, who chooses, who scores."""
+    """The parts of a split."""
 
     protocol: Protocol
-    """Which of the protocols."""
+    """How the parts are kept apart."""
     fold: Fold = None
     """Fold of a cross-validation, ``final`` for all that may train, None where there is one split."""
     train: Utterances
     """What the weights are fitted to."""
     validation: Utterances = ()
-    """What chooses the epoch and, except under ``corpus``, the temperature; never test clips."""
+    """Clips that choose the epoch and, except under ``corpus``, the temperature; never test clips."""
     test: Utterances = ()
-    """What the scores are about."""
+    """What is scored."""
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """By corpus, the labels that its clips can have, in alphabetical order. Under ``corpus``, a test corpus has those
-    that training has too."""
+    """By corpus, the labels that its clips can have, in alphabetical order; for a test corpus under ``corpus``, those
+    that training clips have, too."""
     left_out: tuple[str, ...] = ()
     """Ids of utterances that are in no part because they are known defects."""
     note: str = ""
-    """What a reader of the score must know."""
+    """How the parts were made, for the reader of a score."""
 
     @property
     def leakage(self) -> float:
@@ -97,10 +97,9 @@ def make_split(
     Args:
         utterances: originals of one or several corpora, in any order; the result depends on ids only.
         protocol: ``corpus``, ``speaker``, ``random`` or ``paper``.
-        versions: names from `augment.VERSIONS`; what trains, trains in all of them. Under ``paper`` they are the pool.
-        fold: which fold of a cross-validation, or ``final`` to train on everything but the speakers of an official
-            test set, who are there to be scored; the validation speakers train, too.
-        seed: of the draws of ``random`` and ``paper`` and of the speakers where no split is known.
+        versions: names from `augment.VERSIONS`, all of which training clips have; under ``paper`` all clips.
+        fold: which fold of a cross-validation, or ``final`` to train on all but the official test speakers.
+        seed: of all draws.
 
     Raises:
         DatasetError: the corpus cannot be split so, or the split leaks.
@@ -162,17 +161,15 @@ def split_corpora(utterances: Sequence[Utterance], *, train: Sequence[str], test
     if shared := sorted(set(train) & set(test)):
         raise ConfigError(f"{', '.join(shared)} would be trained and tested on: name each corpus on one side")
     usable, left_out = _without_defects([u for u in utterances if u.corpus in {*train, *test}], keep=False)
-    split = replace(_stranger(usable, train, test), left_out=left_out)
+    split = replace(_between_corpora(usable, train, test), left_out=left_out)
     check_leaks(split)
     return split
 
 
 def score_all(utterances: Sequence[Utterance], protocol: Protocol) -> Split:
-    """Return a split that trains nothing and tests all that the folds of `protocol` test together.
+    """Return a split without training that tests all that the folds of `protocol` test together.
 
-    Args:
-        utterances: of one or several corpora.
-        protocol: ``corpus`` or ``speaker``; under ``corpus`` official test speakers are in no part.
+    Under ``corpus`` official test speakers are in no part.
     """
     usable, left_out = _without_defects(utterances, keep=False)
     note = "every clip, as the folds together test: new voices only for a model that was not trained on this corpus"
@@ -186,10 +183,10 @@ def score_all(utterances: Sequence[Utterance], protocol: Protocol) -> Split:
 
 
 def parts_to_score(utterances: Iterable[Utterance]) -> dict[str, Utterances]:
-    """Return what gets a score of its own: every corpus, and of one whose words tell the emotion its common sentences.
+    """Return what gets a score of its own: each corpus, and the common sentences of a corpus that has them.
 
-    SAVEE speaks ten of fifteen sentences in one emotion only; a network that hears words is right there for the wrong
-    reason, so ``savee, common sentences`` is given beside ``savee``.
+    In SAVEE most sentences are spoken in one emotion only, so a network that recognises words is right for the wrong
+    reason. Therefore ``savee, common sentences`` is scored beside ``savee``.
     """
     found: dict[str, Utterances] = {}
     for name, clips in _by_corpus(utterances).items():
@@ -200,7 +197,7 @@ def parts_to_score(utterances: Iterable[Utterance]) -> dict[str, Utterances]:
 
 
 def without_validation(split: Split) -> Split:
-    """Return `split` with its validation utterances in training."""
+    """Return `split` with its validation clips moved to training."""
     versions = tuple(dict.fromkeys(utterance.version for utterance in split.train)) or (ORIGINAL,)
     return replace(
         split,
@@ -211,14 +208,14 @@ def without_validation(split: Split) -> Split:
 
 
 def check_contents(split: Split, contents: Mapping[str, str]) -> None:
-    """Refuse a split that has one and the same file on two sides, under whatever names; ``paper`` has versions anyway.
+    """Refuse a split that has the same file in two parts, under whatever names; under ``paper`` that is intended.
 
     Args:
-        split: what is refused.
+        split: what is checked.
         contents: SHA-256 of the files by recording.
 
     Raises:
-        DatasetError: it has.
+        DatasetError: a file is in two parts.
     """
     if split.protocol == "paper":
         return
@@ -239,8 +236,8 @@ def check_leaks(split: Split) -> None:
     """Refuse a split whose parts share what its protocol keeps apart.
 
     Raises:
-        DatasetError: corpora (``corpus``, training and test), speakers (``corpus``, ``speaker``) or recordings (all
-            but ``paper``) are on two sides, or an utterance is (``paper``).
+        DatasetError: parts share corpora (``corpus``, training and test), speakers (``corpus``, ``speaker``), samples
+            (``paper``) or recordings (all others).
     """
     parts = {"training": split.train, "validation": split.validation, "test": split.test}
     keys: dict[str, Callable[[Utterance], str]]
@@ -249,13 +246,13 @@ def check_leaks(split: Split) -> None:
     else:
         keys = {"recording": lambda utterance: utterance.recording}
     if split.protocol in ("corpus", "speaker"):
-        # Nobody is somebody: two clips without a speaker's name may be of one voice.
-        keys["speaker"] = lambda utterance: utterance.speaker or f"nobody of {utterance.corpus}"
+        # Two clips without a speaker's name may be from one speaker.
+        keys["speaker"] = lambda utterance: utterance.speaker or f"an unknown speaker of {utterance.corpus}"
     for what, key in keys.items():
         _require_apart(split.protocol, what, {part: {key(u) for u in clips} for part, clips in parts.items()})
     if split.protocol == "corpus":
-        heard = {u.corpus for u in (*split.train, *split.validation)}
-        _require_apart("corpus", "corpora", {"training": heard, "test": {u.corpus for u in split.test}})
+        train = {u.corpus for u in (*split.train, *split.validation)}
+        _require_apart("corpus", "corpora", {"training": train, "test": {u.corpus for u in split.test}})
 
 
 def _require_apart(protocol: str, what: str, sides: Mapping[str, set[str]]) -> None:
@@ -297,7 +294,7 @@ Division = tuple[list[Utterance], list[Utterance], list[Utterance], str]
 def _leave_one_corpus_out(utterances: list[Utterance], fold: Fold) -> Split:
     names = list(_by_corpus(utterances))
     if fold == "final":
-        split = _stranger(utterances, names, [])
+        split = _between_corpora(utterances, names, [])
         return replace(
             without_validation(split), note="trained on every corpus; the score is that of the corpora left out in turn"
         )
@@ -305,23 +302,23 @@ def _leave_one_corpus_out(utterances: list[Utterance], fold: Fold) -> Split:
         raise DatasetError(
             f"the corpus protocol needs two corpora, here is {names[0]} alone: name several, joined by +"
         )
-    return _stranger(utterances, [name for name in names if name != names[fold]], [names[fold]])
+    return _between_corpora(utterances, [name for name in names if name != names[fold]], [names[fold]])
 
 
-def _stranger(utterances: Sequence[Utterance], train: Sequence[str], test: Sequence[str]) -> Split:
-    """Return a split by corpora; speakers of official test sets are in no part."""
+def _between_corpora(utterances: Sequence[Utterance], train: Sequence[str], test: Sequence[str]) -> Split:
+    """Return a split by corpora; official test speakers are in no part."""
     if missing := sorted({*train, *test} - {utterance.corpus for utterance in utterances}):
         raise DatasetError(f"the corpora {', '.join(missing)} are not there: add them, or name others")
     reserved = {speaker for name in (*train, *test) for speaker in CORPORA[name].test_speakers}
     corpora = _by_corpus(u for u in utterances if u.speaker not in reserved)
     validating = {speaker for name in train for speaker in CORPORA[name].validation_speakers}
-    heard = [u for name in train for u in corpora[name]]
-    labels = _labels_of(heard)
-    taught = {label for each in labels.values() for label in each}
+    known = [u for name in train for u in corpora[name]]
+    labels = _labels_of(known)
+    known_labels = {label for each in labels.values() for label in each}
     tested: list[Utterance] = []
     notes = [f"trained on {', '.join(train)}"]
     for name in test:
-        labels[name] = tuple(sorted({u.label for u in corpora[name]} & taught))
+        labels[name] = tuple(sorted({u.label for u in corpora[name]} & known_labels))
         if len(labels[name]) < FEWEST_LABELS:
             raise DatasetError(
                 f"{name} shares {len(labels[name])} labels with {', '.join(train)}: a score needs {FEWEST_LABELS}: "
@@ -335,15 +332,15 @@ def _stranger(utterances: Sequence[Utterance], train: Sequence[str], test: Seque
         notes.append("official test speakers are in no part")
     return Split(
         protocol="corpus",
-        train=tuple(u for u in heard if u.speaker not in validating),
-        validation=tuple(u for u in heard if u.speaker in validating),
+        train=tuple(u for u in known if u.speaker not in validating),
+        validation=tuple(u for u in known if u.speaker in validating),
         test=tuple(tested),
         labels=labels,
         note="; ".join(notes),
     )
 
 
-def _as_named(utterances: list[Utterance]) -> Division:
+def _named_parts(utterances: list[Utterance]) -> Division:
     parts: dict[str, list[Utterance]] = {part: [] for part in PARTS}
     for utterance in utterances:
         parts[utterance.part].append(utterance)
@@ -356,7 +353,7 @@ def _as_named(utterances: list[Utterance]) -> Division:
 def _by_speaker(utterances: list[Utterance], fold: Fold, seed: int) -> Division:
     if any(utterance.part for utterance in utterances):
         _require_speakers(utterances)
-        return _as_named(utterances)
+        return _named_parts(utterances)
     corpora = _by_corpus(utterances)
     official = any(CORPORA[name].validation_speakers for name in corpora)
     parts: Division = ([], [], [], "")
@@ -375,7 +372,7 @@ def _by_speaker(utterances: list[Utterance], fold: Fold, seed: int) -> Division:
 
 
 def _speakers(name: str, utterances: list[Utterance], fold: Fold, seed: int) -> tuple[set[str], set[str], str]:
-    """Return who of one corpus tests, who validates, and what is to be said of it."""
+    """Return the test and validation speakers of one corpus, and a note on them."""
     corpus = CORPORA[name]
     _require_speakers(utterances)
     speakers = sorted({utterance.speaker for utterance in utterances})
@@ -410,10 +407,10 @@ def _by_recording(utterances: list[Utterance], fold: Fold, seed: int) -> Divisio
     rng = np.random.default_rng(seed)
     if any(utterance.part for utterance in utterances):
         if any(utterance.part == "validation" for utterance in utterances):
-            return _as_named(utterances)
+            return _named_parts(utterances)
         train, validation = _stratified([u for u in utterances if u.part == "train"], VALIDATION_SHARE, rng)
         chosen = {utterance.id for utterance in validation}
-        named_so = _as_named([replace(u, part="validation") if u.id in chosen else u for u in utterances])
+        named_so = _named_parts([replace(u, part="validation") if u.id in chosen else u for u in utterances])
         return (*named_so[:3], f"{named_so[3]}, validation drawn from training with seed {seed}")
     rest, test = _stratified(utterances, TEST_SHARE, rng)
     train, validation = _stratified(rest, VALIDATION_SHARE, rng)
@@ -431,9 +428,10 @@ def _paper(utterances: list[Utterance], versions: Sequence[str], seed: int) -> S
 def _stratified(
     utterances: Sequence[Utterance], share: float, rng: np.random.Generator
 ) -> tuple[list[Utterance], list[Utterance]]:
-    """Draw `share` of `utterances`, rounded up in total, from every label in proportion; return the rest and the drawn.
+    """Draw `share` of `utterances`, the same share of each label, and return the others and the drawn.
 
-    Largest remainders get those that rounding down leaves over; the only one of a label is not drawn.
+    The total is rounded up. The clips that are left over by rounding down go to the labels with the largest remainders.
+    The only clip of a label is not drawn.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for index, utterance in enumerate(utterances):

@@ -1,4 +1,4 @@
-"""The rows a stage trains on or is scored on: windows of utterances, their labels, and the order they are seen in."""
+"""Rows, which stages train on and scores are computed from: windows of utterances with their labels, in batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .features import Store
 
 BUCKET_BATCHES = 8  # batches whose rows are sorted by length together: enough to save padding, little enough to mix
 
-SPEED_SHARE, SPEEDS = 0.7, (0.85, 1.18)  # of labelled clips: beyond it another emotion may be heard
+SPEED_SHARE, SPEEDS = 0.7, (0.85, 1.18)  # of labelled clips; other speeds might change the emotion
 WIDTH_SAMPLES = 8000  # batches of waveforms are multiples of this, half a second
 
 IMPOSSIBLE = -1e4  # a logit whose exponential is 0, and that gives no NaN in a difference or a product with 0
@@ -31,15 +31,15 @@ class Rows:
     """Utterances, one row per window; of a front-end with columns `ImageRows`, of one without `WaveformRows`.
 
     Args:
-        utterances: what to take; one that could not be read is left out.
-        store: of at least these: what a row is made of.
+        utterances: the clips; those that could not be read are left out.
+        store: features of at least these clips.
         labels: of the network, in the order of its head.
-        device: where batches are wanted.
-        possible: by corpus, the labels that its clips can have, as `Split.labels` has them. Nobody was asked whether a
-            clip of CREMA-D is bored, so a network that learns from several corpora is only asked among these.
+        device: of the batches.
+        possible: by corpus, the labels that its clips can have: `Split.labels`. The listeners of CREMA-D could not
+            choose boredom, so a network that learns from several corpora chooses among the labels of the clip's corpus.
 
     Raises:
-        DatasetError: utterances were asked for and none can be read.
+        DatasetError: there are utterances and none can be read.
     """
 
     def __init__(
@@ -72,18 +72,18 @@ class Rows:
         """How long each row is `[rows]`, in columns or samples."""
 
     def _windows(self, first: int, last: int) -> list[tuple[int, int]]:
-        """Return where the rows of a clip begin and end, given where its values do."""
+        """Return first and last value of each row of a clip, given those of the clip."""
         raise NotImplementedError
 
     def _lengths(self) -> Indices:
         raise NotImplementedError
 
     def inputs(self, rows: Indices, seed: int | None = None) -> tuple[Tensor, ...]:
-        """Return what a network's `embed` takes of some rows, on the device.
+        """Return the arguments of a network's `embed` for some rows, on the device.
 
         Args:
-            rows: which.
-            seed: of alterations, as by other rooms and microphones; None: the rows as they are.
+            rows: their numbers.
+            seed: of augmentation; None: the rows as they are.
         """
         raise NotImplementedError
 
@@ -126,7 +126,7 @@ def _masks(
 
 
 class ImageRows(Rows):
-    """Rows that are images in a store. On a GPU they are kept on the device; on the CPU they stay memory-mapped."""
+    """Rows of images. On a GPU they are kept on the device; on the CPU they stay memory-mapped."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -144,18 +144,18 @@ class ImageRows(Rows):
         return np.concatenate([np.zeros(0), *((part != 0).any(axis=1).sum(axis=1) for part in parts)]).astype(np.int64)
 
     def inputs(self, rows: Indices, seed: int | None = None) -> tuple[Tensor, ...]:
-        """Return images `[len(rows), 1, n_mels, columns]`; images are not altered."""
+        """Return images `[len(rows), 1, n_mels, columns]`, always without augmentation."""
         if self._resident is not None:
             return (self._resident[torch.from_numpy(rows).to(self.device)].float().unsqueeze(1),)
         return (torch.from_numpy(self._values[self._places[rows, 0]]).float().unsqueeze(1),)
 
 
 class WaveformRows(Rows):
-    """Rows that are stretches of speech, from `load_speech`; their images are as wide as the longest clip of a batch.
+    """Rows of speech from `load_speech`; their images are as wide as the longest row of a batch.
 
     Args:
         arguments: those of `Rows`.
-        frontend: makes the images; its window is the longest row.
+        frontend: makes the images; a row is at most as long as its window.
         options: those of `Rows`.
     """
 
@@ -199,7 +199,7 @@ def images_of(
 ) -> tuple[Tensor, Tensor]:
     """Return images `[batch, 1, n_mels, frames]` of clips of any lengths, and how many frames each has `[batch]`.
 
-    The batch is as wide as its longest clip, rounded up to half a second: kernels are made, and kept, for each width.
+    The width is that of the longest clip, rounded up to half a second, because kernels are cached for each width.
     """
     samples = np.array([len(waveform) for waveform in waveforms])
     hop = frontend.config.hop_length
@@ -221,7 +221,7 @@ def make_rows(
     device: torch.device,
     possible: Mapping[str, Sequence[str]] | None = None,
 ) -> Rows:
-    """Return rows of what the front-end asks for: images with columns, else waveforms; the arguments are `Rows`'s."""
+    """Return `ImageRows` for a front-end with columns, else `WaveformRows`; the arguments are those of `Rows`."""
     if frontend.columns is None:
         return WaveformRows(utterances, store, labels, frontend=frontend, device=device, possible=possible)
     return ImageRows(utterances, store, labels, device=device, possible=possible)

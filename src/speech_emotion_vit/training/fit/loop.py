@@ -50,18 +50,18 @@ logger = logging.getLogger(__name__)
 
 
 class TrainableStage(Protocol):
-    """What the loop asks of a stage: it makes batches of its training rows and maps a batch to its losses."""
+    """A module that makes batches of its training rows and maps a batch to its losses."""
 
     network: nn.Module
-    """What is kept when the stage is over."""
+    """Whose weights are kept when the stage is over."""
     piece: int
-    """Rows whose gradient is computed at once: those of pieces add up to that of the batch."""
+    """Rows whose gradient is computed at once. The gradients of the pieces add up to that of the batch."""
 
     def batches(self, size: int, rng: np.random.Generator) -> list[Indices]:
         """Return the rows of every batch of an epoch."""
 
     def batch(self, rows: Indices, seed: int) -> Any:
-        """Return what `forward` takes of some rows; all randomness comes from `seed`."""
+        """Return the argument of `forward` for some rows; all randomness comes from `seed`."""
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
         """Return the losses, means over the rows of `batch`, whose sum is minimised."""
@@ -69,7 +69,7 @@ class TrainableStage(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that `fit` needs to know about a stage except the stage itself."""
+    """How a stage is run."""
 
     settings: GradientStage
     """How it is optimised; its name is part of every seed."""
@@ -78,9 +78,9 @@ class Job:
     folder: Path
     """Where its state is kept."""
     validate: Callable[[], Record] | None = None
-    """Scores the network; the epoch of the best ``validation_ua`` is kept. None: the last one is."""
+    """Scores the network; the epoch with the best ``validation_ua`` is kept. None: the last epoch is kept."""
     log: Callable[[str, float, int], None] = field(default=lambda name, value, epoch: None)
-    """Gets every number of every epoch."""
+    """Called with name, value and epoch of each number."""
 
 
 def seed_of(seed: int, *parts: int | str) -> int:
@@ -107,7 +107,7 @@ def learning_rate(settings: GradientStage, epoch: int, step: int, steps: int) ->
 
 
 def make_optimizer(stage: nn.Module, settings: GradientStage) -> torch.optim.Optimizer:
-    """Return the optimiser of all parameters that want a gradient; only matrices decay."""
+    """Return the optimiser of all parameters that require a gradient; only matrices decay."""
     parameters = [p for p in stage.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": WEIGHT_DECAY[settings.schedule]},
@@ -117,11 +117,11 @@ def make_optimizer(stage: nn.Module, settings: GradientStage) -> torch.optim.Opt
 
 
 def fit(stage: nn.Module, job: Job, accelerator: Accelerator) -> list[Record]:
-    """Run a stage, from where its folder says it stopped, and leave the kept weights in ``stage.network``.
+    """Run a stage, or the rest of it, and leave the kept weights in ``stage.network``.
 
     Args:
         stage: a module that is a `TrainableStage`.
-        job: everything else.
+        job: how it is run; its folder holds the state that a stopped stage goes on from.
         accelerator: device, precision and processes.
 
     Returns:
@@ -143,9 +143,9 @@ class _Fit:
         self.kept: dict[str, Tensor] = {}
         self.history: list[Record] = []
         self.best_epoch = 0
-        self.step = 0  # that are done of the epoch behind the history
-        self.sums: dict[str, Tensor] = {}  # of the losses of these steps, this process's share
-        self.seconds = 0.0  # that they took
+        self.step = 0  # steps done of the current epoch
+        self.sums: dict[str, Tensor] = {}  # of this process's losses in these steps
+        self.seconds = 0.0  # that these steps took
         self.done = False
         self.path = job.folder / f"{job.settings.name}.state.safetensors"
         if self.path.is_file():
@@ -164,8 +164,8 @@ class _Fit:
             self.step, self.sums, self.seconds = 0, {}, 0.0
             self.done = epoch >= self.settings.epochs
             self._store()
-            self._tell(record)
-        if self.accelerator.num_processes > 1:  # the last bits of each process are its own
+            self._log(record)
+        if self.accelerator.num_processes > 1:  # whose weights differ in the last bits
             from accelerate.utils import broadcast
 
             self.kept = broadcast(self.kept)
@@ -208,7 +208,7 @@ class _Fit:
         """Take one step of the optimiser on this process's share of a batch, in pieces."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.optimizer.zero_grad()
-        pieces = -(-len(rows) // (world * self.own.piece))  # as many in every process: each waits for the others
+        pieces = -(-len(rows) // (world * self.own.piece))  # the same number in each process
         for piece in (rows[rank::world][number::pieces] for number in range(pieces)):
             with self._attention():
                 losses = self.stage(self.own.batch(piece, seed))
@@ -297,7 +297,7 @@ class _Fit:
         steps = f" and {self.step} steps" if self.step else ""
         logger.info("%s: %s after epoch %d%s", self.settings.name, state, len(self.history), steps)
 
-    def _tell(self, record: Record) -> None:
+    def _log(self, record: Record) -> None:
         name, epoch = self.settings.name, int(record["epoch"])
         for key, value in record.items():
             if key != "epoch":
@@ -317,7 +317,7 @@ class _Fit:
 
 
 def _require_whole(history: Any, step: Any, kept: dict[str, Tensor], network: nn.Module) -> None:
-    """Refuse with a ValueError what would only fail when the stage is over."""
+    """Raise a ValueError for a state that would only fail when the stage is over."""
     if not step >= 0:
         raise ValueError(f"no number of steps: {step}")
     for record in history:
@@ -382,11 +382,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
 
 @contextlib.contextmanager
 def restoring(path: Path) -> Iterator[None]:
-    """Turn whatever a stored state does not fit into, in the block, into one error.
-
-    Raises:
-        TrainingError: the state at `path` is of something else, or damaged.
-    """
+    """Raise one `TrainingError` for whatever fails in the block, because the state at `path` does not fit."""
     try:
         yield
     except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
@@ -405,7 +401,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Put back what `optimizer_tensors` returned; the settings stay those of `optimizer`."""
+    """Load what `optimizer_tensors` returned; the settings of `optimizer` stay."""
     state: dict[int, Tensors] = {}
     for key, value in tensors.items():
         index, _, name = key.partition(".")

@@ -1,7 +1,7 @@
-"""Own labels in one call: a network that knows speech stays as it is, and gets a new last layer.
+"""Own labels in one call: a trained network stays as it is and gets a new last layer.
 
-Every clip goes through the network once. What follows is linear algebra on a few hundred rows, so that all that is
-chosen can be chosen, and scored, on clips that are left out in turn.
+Every clip goes through the network once. The rest is linear algebra on a few hundred rows, so penalty and temperature
+can be chosen, and the result scored, on clips that are left out in turn.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from ..data.corpora import named
 from ..score.metrics import Indices, fit_temperature, mean_probabilities, negative_log_likelihood, score_clips
 
 PENALTIES = (1.0, 10.0, 100.0, 1000.0, 10_000.0)  # of the squared weights, per clip, on standardised embeddings
-FOLDS = 5  # at most: what is left out in turn
-FEWEST_CLIPS = 3  # of a label, and fewest speakers that are left out: one to score, one to choose by, one to fit to
+FOLDS = 5  # at most
+FEWEST = 3  # clips of a label, and speakers if they are left out: one to score, one to choose by, one to fit to
 THREADS = min(4, os.cpu_count() or 1)  # that decode
 
 Floats64 = npt.NDArray[np.float64]
@@ -44,28 +44,28 @@ Floats64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class HeadEvaluation:
-    """How new labels are told in clips that nothing had seen: neither the head nor its penalty and temperature."""
+    """Scores on clips that were left out when the head was fitted and its penalty and temperature were chosen."""
 
     clips: int
-    """Number of clips it rests on."""
+    """Number of clips that were scored."""
     speakers: int
     """Number of speakers among them, 0 where they are unknown."""
     left_out: Literal["speakers", "clips"]
-    """What was left out in turn: with ``speakers`` the scores are of new voices, with ``clips`` of known ones."""
+    """What was left out in turn: with ``speakers`` the scores are for new speakers, with ``clips`` for known ones."""
     ua: float
-    """Mean over the labels of the share of their clips that are right, from 0 to 1."""
+    """Unweighted average recall: the mean of `recalls`, from 0 to 1."""
     ua_interval: tuple[float, float] | None
     """95 % interval over what was left out."""
     wa: float
     """Share of all clips that are right."""
     ece: float
-    """Expected calibration error: how far probabilities are from the share that is right."""
+    """Expected calibration error."""
     recalls: dict[str, float]
-    """Share of the clips of every label that are right."""
+    """By label, the share of its clips that are right."""
     confusion: tuple[tuple[int, ...], ...]
     """Clips by true (row) and predicted (column) label, in the order of `recalls`."""
     notes: tuple[str, ...] = ()
-    """What else must be known to read the scores."""
+    """Restrictions on what the scores mean."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready types."""
@@ -79,10 +79,10 @@ class HeadEvaluation:
             f"{self.clips} clips of {who}, {self.left_out} left out in turn",
             f"UA {self.ua:.0%}{interval}, WA {self.wa:.0%}, calibration error {self.ece:.0%}",
             "",
-            "  ".join([f"{'label':<{width}}", "right", "heard as", *(f"{name:>{width}}" for name in self.recalls)]),
+            "  ".join([f"{'label':<{width}}", "right", "predicted", *(f"{name:>{width}}" for name in self.recalls)]),
         ]
         for (name, recall), row in zip(self.recalls.items(), self.confusion, strict=True):
-            lines.append("  ".join([f"{name:<{width}}", f"{recall:5.0%}", " " * 8, *(f"{n:>{width}}" for n in row)]))
+            lines.append("  ".join([f"{name:<{width}}", f"{recall:5.0%}", " " * 9, *(f"{n:>{width}}" for n in row)]))
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
@@ -100,8 +100,8 @@ def fit_head(
     """Return a classifier for labels of your own, with `evaluation`; a few hundred clips take less than a minute.
 
     The network of `base` stays as it is. Its head is replaced by ridge regression on the embeddings, in which all
-    labels weigh the same. Penalty and temperature are chosen on speakers who are left out in turn; on clips where
-    speakers are unknown, or fewer than three, and `evaluation` says so.
+    labels have the same weight. Penalty and temperature are chosen on speakers who are left out in turn. If speakers
+    are unknown, or fewer than three, clips are left out instead; `evaluation.left_out` tells which.
 
     >>> model = fit_head(clips, labels, speakers)
     >>> print(model.evaluation)
@@ -139,16 +139,16 @@ def fit_head(
     shape = replace(classifier.config.model, num_classes=len(kinds))
     config = replace(classifier.config, labels=kinds, model=shape, temperature=1.0)
 
-    heard = _hear(classifier, audios, sampling_rate, errors, progress)
-    names, voices = [names[index] for index in heard.kept], [voices[index] for index in heard.kept]
-    _require_enough(names, left_out=len(heard.faults))
-    groups, left_out, notes = _groups([audios[index] for index in heard.kept], names, voices)
-    if heard.faults:
+    found = _embed(classifier, audios, sampling_rate, errors, progress)
+    names, voices = [names[index] for index in found.kept], [voices[index] for index in found.kept]
+    _require_enough(names, unreadable=len(found.faults))
+    groups, left_out, notes = _groups([audios[index] for index in found.kept], names, voices)
+    if found.faults:
         notes.append(
-            f"{len(heard.faults)} of {len(audios)} clips cannot be read and are left out: {named(heard.faults)}"
+            f"{len(found.faults)} of {len(audios)} clips cannot be read and are left out: {named(found.faults)}"
         )
     targets = np.array([kinds.index(name) for name in names])
-    ridge = _Ridge(heard.embeddings, heard.owners, targets, _folds(targets, groups))
+    ridge = _Ridge(found.embeddings, found.owners, targets, _folds(targets, groups))
     weight, bias = ridge.head()
     scores = score_clips(ridge.left_out_probabilities(), targets, groups, kinds)
     classifier.backend = TorchBackend(_with_head(classifier, config, weight, bias), config, classifier.device)
@@ -196,20 +196,20 @@ def _speaker(speaker: object) -> str:
     return "" if speaker is None or speaker != speaker else str(speaker)
 
 
-def _require_enough(names: Sequence[str], left_out: int = 0) -> None:
-    rest = f" ({left_out} clips cannot be read)" if left_out else ""
+def _require_enough(names: Sequence[str], unreadable: int = 0) -> None:
+    rest = f" ({unreadable} clips cannot be read)" if unreadable else ""
     counts = Counter(names)
     if len(counts) < 2:
         only = f"all {len(names)} clips are labelled {quoted(next(iter(counts)))}" if counts else "there are no clips"
         raise DatasetError(f"{only}{rest}: give clips of at least two labels")
-    if few := [f"{name} ({count})" for name, count in sorted(counts.items()) if count < FEWEST_CLIPS]:
+    if few := [f"{name} ({count})" for name, count in sorted(counts.items()) if count < FEWEST]:
         raise DatasetError(
-            f"labels with fewer than {FEWEST_CLIPS} clips{rest}: {named(few)}: add clips of them, or leave them out"
+            f"labels with fewer than {FEWEST} clips{rest}: {named(few)}: add clips of them, or leave them out"
         )
 
 
-class _Heard(NamedTuple):
-    """What the network heard."""
+class _Embeddings(NamedTuple):
+    """Embeddings of all clips that can be read."""
 
     embeddings: Floats
     """`[windows, dim]`"""
@@ -218,11 +218,11 @@ class _Heard(NamedTuple):
     kept: list[int]
     """The clips among those given, `[clips]`."""
     faults: list[str]
-    """What could not be read, and why."""
+    """For each clip that cannot be read: which it is, and why."""
 
 
 class _WindowsOfClip(Clip):
-    """A clip that keeps the embedding of every window, for a head answers window by window."""
+    """A clip that keeps the embedding of every window, because a head is applied to each window."""
 
     def __init__(self, source: AudioInput) -> None:
         super().__init__(source)
@@ -233,13 +233,13 @@ class _WindowsOfClip(Clip):
         self.embeddings.append(results[-1])
 
 
-def _hear(
+def _embed(
     classifier: EmotionClassifier,
     audios: Sequence[AudioInput],
     sampling_rate: int | None,
     errors: str,
     progress: Callable[[int, int], object] | None,
-) -> _Heard:
+) -> _Embeddings:
     """Send all clips through the network, in the windows that `predict` cuts them into."""
     batcher = Batcher(
         classifier.backend,
@@ -265,15 +265,15 @@ def _hear(
             kept.append(index)
         if progress is not None:
             progress(index + 1, len(audios))
-    return _Heard(np.array(embeddings), np.array(owners, np.int64), kept, faults)
+    return _Embeddings(np.array(embeddings), np.array(owners, np.int64), kept, faults)
 
 
 def _groups(
     audios: Sequence[AudioInput], names: Sequence[str], voices: Sequence[str]
 ) -> tuple[list[str], Literal["speakers", "clips"], list[str]]:
-    """Return which clips are left out together `[clips]`, by what, and what is to be said of it."""
+    """Return which clips are left out together `[clips]`, by speakers or clips, and notes on that."""
     unknown, known = voices.count(""), sorted(set(filter(None, voices)))
-    if unknown or len(known) < FEWEST_CLIPS:
+    if unknown or len(known) < FEWEST:
         why = (
             f"the speakers of {unknown} of {len(voices)} clips are unknown"
             if unknown
@@ -286,14 +286,14 @@ def _groups(
             for index, audio in enumerate(audios)
         ]
         return groups, "clips", [note]
-    heard_from = {name: {voice for each, voice in zip(names, voices, strict=True) if each == name} for name in names}
-    single = [f"{name} ({', '.join(who)})" for name, who in sorted(heard_from.items()) if len(who) == 1]
-    notes = [f"from one speaker only, so never heard where it is scored: {named(single)}"] if single else []
+    speakers = {name: {voice for each, voice in zip(names, voices, strict=True) if each == name} for name in names}
+    single = [f"{name} ({', '.join(who)})" for name, who in sorted(speakers.items()) if len(who) == 1]
+    notes = [f"from one speaker only, so never in training where it is scored: {named(single)}"] if single else []
     return list(voices), "speakers", notes
 
 
 def _folds(targets: Indices, groups: Sequence[str]) -> Indices:
-    """Return in which fold each clip is left out, `[clips]`; every fold has as many of each label as can be."""
+    """Return in which fold each clip is left out, `[clips]`; labels are spread over the folds as evenly as possible."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     number = min(FOLDS, len(set(groups)), int(np.bincount(targets).max()))
@@ -316,23 +316,23 @@ class _Ridge:
     """
 
     def __init__(self, embeddings: Floats, owners: Indices, targets: Indices, folds: Indices) -> None:
-        from .head import RidgeSums  # with what it imports, it needs the extra that `fit_head` has asked for
+        from .head import RidgeSums  # its imports need the extra that `fit_head` has checked for
 
         self._owners, self._targets, self._folds = owners, targets, folds
         self._classes = int(targets.max()) + 1
         self._all = list(range(int(folds.max()) + 1))
         rows = embeddings.astype(np.float64)
         self._centre, self._spread = rows.mean(axis=0), rows.std(axis=0)
-        self._spread[self._spread < 1e-6] = 1.0  # what never changes tells nothing
+        self._spread[self._spread < 1e-6] = 1.0  # constant: it carries no information
         rows = (rows - self._centre) / self._spread
-        # Of fewer windows than dimensions only the space they span matters; the answer in it is the same.
+        # If windows are fewer than dimensions, the solution lies in the space that the windows span.
         self._span: Floats64 | None = None
         if len(rows) < rows.shape[1]:
             self._span, low = np.linalg.qr(rows.T)
             rows = np.ascontiguousarray(low.T)
         self._rows = torch.from_numpy(rows)
         answers = torch.nn.functional.one_hot(torch.from_numpy(targets[owners]), self._classes).double()
-        clips = 1.0 / np.bincount(targets)[targets]  # all labels weigh the same, and all windows of a clip
+        clips = 1.0 / np.bincount(targets)[targets]  # all labels have the same weight, and all windows of a clip
         weights = torch.from_numpy((clips / np.bincount(owners))[owners])
         self._sums = []
         for fold in self._all:
@@ -349,7 +349,7 @@ class _Ridge:
         return torch.from_numpy(weight / temperature), (bias - torch.from_numpy(weight @ self._centre)) / temperature
 
     def left_out_probabilities(self) -> Floats64:
-        """Return probabilities `[clips, classes]` of every clip where it is left out, of all that is chosen, too."""
+        """Return probabilities `[clips, classes]` of each clip, by a head that was fitted and chosen without it."""
         logits = np.zeros((len(self._owners), self._classes))
         for fold in self._all:
             others = [other for other in self._all if other != fold]
@@ -360,9 +360,9 @@ class _Ridge:
         return mean_probabilities(logits, self._owners)
 
     def _chosen(self, folds: Sequence[int]) -> tuple[float, float]:
-        """Return the penalty of the likeliest answers to the clips of each of `folds`, left out, and their temperature.
+        """Return the penalty and temperature with the best likelihood when each of `folds` is left out in turn.
 
-        By likelihood, for the recall of a few hundred clips jumps about from one penalty to the next.
+        Likelihood decides, because the recall of a few hundred clips varies at random from one penalty to the next.
         """
         logits = {penalty: np.zeros((len(self._owners), self._classes)) for penalty in PENALTIES}
         for fold in folds:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,24 +59,24 @@ logger = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
-    """What a stage sees of labelled clips; tensors on one device."""
+    """A batch of labelled clips; tensors on one device."""
 
     inputs: tuple[Tensor, ...]
-    """What the network's `embed` takes."""
+    """The arguments of the network's `embed`."""
     targets: Tensor
     """Classes `[batch]`."""
     mask: Tensor | None
     """Which classes each clip can have `[batch, classes]`; None: all can have all."""
     reference: Tensor | None
-    """What the features are to be `[batch, dim]`; None: that is not learnt."""
+    """The features to match `[batch, dim]`; None: no feature is matched."""
 
 
 class Supervised(nn.Module):
     """Cross-entropy of a network.
 
     Args:
-        network: what is trained.
-        rows: what it learns from.
+        network: the network to train.
+        rows: its training rows.
         reference: features `[rows, dim]` for a stage that matches them.
     """
 
@@ -84,7 +85,7 @@ class Supervised(nn.Module):
         self.network = network.requires_grad_(True)
         self.rows = rows
         self.reference = reference
-        # No norm of that stem looks at the batch, so gradients of pieces add up to those of the whole.
+        # No norm of that stem depends on the batch, so the gradients of pieces add up to that of the batch.
         piecewise = getattr(network.config, "stem", None) == "conv6" and rows.device.type == "cpu"
         self.piece = STEM_PIECE if piecewise else len(rows)
 
@@ -128,7 +129,7 @@ class Distillation(Supervised):
 
     Args:
         network: the student.
-        rows: what it learns from.
+        rows: its training rows.
         reference: the teacher's features `[rows, dim]`.
         alpha: weight of the L1 distance.
     """
@@ -154,12 +155,12 @@ def feature_distance(embedding: Tensor, reference: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one split was asked for."""
+    """The training of one split."""
 
     data: Dataset
     """The corpus and its features."""
     data_dir: Path
-    """Where it is; what is heard without labels lies there, too."""
+    """Its folder; audio that needs no labels lies there, too."""
     recipe: Recipe
     """How it is trained."""
     protocol: Protocol
@@ -171,35 +172,38 @@ class Run:
     folder: Path
     """Where the results go."""
     shared: Path
-    """Where folds keep what no label decides, so that it is done once."""
+    """Folder of what does not depend on labels, so that folds compute it once."""
     teacher: Path | None
     """Where the speech encoder is; None: on the Hub."""
     cache: Path | None
     """Of features."""
     resume: bool = False
-    """Whether a run that is there is gone on with."""
+    """Whether to go on with the run in the folder."""
     temperature: float | None = None
-    """Used where there is nothing to fit it on."""
+    """Used if there are no clips to fit it on."""
 
 
 class Stages:
     """The stages of a run, in order, each handing its networks to the next.
 
     Args:
-        run: what is asked for.
+        run: data, recipe and folders.
         rows: ``train`` and ``validation``.
         classes: number of labels.
         accelerator: device, precision and processes.
     """
 
     def __init__(self, run: Run, rows: Mapping[str, Rows], classes: int, accelerator: Accelerator) -> None:
-        self.of, self.rows, self.classes, self.accelerator = run, rows, classes, accelerator
+        self._run, self.rows, self.classes, self.accelerator = run, rows, classes, accelerator
         self.networks: dict[str, Network] = {}
         self.history: dict[str, list[Record]] = {}
         self.features: Tensor | None = None  # the teacher's, of all training rows
+        self.board: Any = None  # TensorBoard's
 
     def run(self) -> dict[str, list[Record]]:
         """Go through all stages and return their records."""
+        from torch.utils.tensorboard import SummaryWriter
+
         steps: dict[type[Any], Callable[[Any], None]] = {
             TeacherStage: self._teacher,
             MatchStage: self._match,
@@ -207,23 +211,25 @@ class Stages:
             FramesStage: self._frames,
             HeadStage: self._head,
         }
-        self.log, close = _tensorboard(self.of.folder, self.accelerator)
-        try:
-            for settings in self.of.recipe.stages:
+        folder = str(self._run.folder / "tensorboard")
+        with SummaryWriter(folder) if self.accelerator.is_main_process else nullcontext() as self.board:
+            for settings in self._run.recipe.stages:
                 steps[type(settings)](settings)
-        finally:
-            close()
         return self.history
 
+    def _log(self, name: str, value: float, epoch: int) -> None:
+        if self.board is not None:
+            self.board.add_scalar(name, value, epoch)
+
     def _teacher(self, settings: TeacherStage) -> None:
-        shape = self.of.recipe.teacher(self.classes)
+        shape = self._run.recipe.teacher(self.classes)
         network = self.networks["teacher"] = self._initial(shape, "teacher")
         self._fit(Supervised(network, self.rows["train"]), settings)
 
     def _match(self, settings: MatchStage) -> None:
         reference = self._reference(settings.name)
-        self._student().head.load_state_dict(self.networks["teacher"].head.state_dict())  # whose feature it is to have
-        # The last epoch is kept: nothing but the distance is learnt, and a head that rests cannot choose.
+        self._student().head.load_state_dict(self.networks["teacher"].head.state_dict())  # of that feature
+        # The last epoch is kept, because scores of a head that is not trained cannot choose one.
         self._fit(FeatureMatching(self._student(), self.rows["train"], reference), settings)
 
     def _distil(self, settings: StudentStage) -> None:
@@ -231,12 +237,12 @@ class Stages:
             self._fit(Supervised(self._student(), self.rows["train"]), settings)
             return
         reference = self._reference(settings.name)
-        if MatchStage not in map(type, self.of.recipe.stages):
+        if MatchStage not in map(type, self._run.recipe.stages):
             self._student().head.load_state_dict(self.networks["teacher"].head.state_dict())
         self._fit(Distillation(self._student(), self.rows["train"], reference, alpha=settings.alpha), settings)
 
     def _frames(self, settings: FramesStage) -> None:
-        run, network = self.of, self._student()
+        run, network = self._run, self._student()
         assert isinstance(network, FrameViT)
         folder = run.shared / "state"
         path = folder / f"{settings.name}.state.safetensors"
@@ -244,7 +250,7 @@ class Stages:
             groups, progress = load_state(path)
             if progress.get("done"):
                 with restoring(path):
-                    # The head has learnt nothing, and may be for other labels.
+                    # The head is not trained, and may be for other labels.
                     head = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(HEAD)}
                     network.load_state_dict(groups["kept"] | head)
                     self.history[settings.name] = list(progress["history"])
@@ -265,7 +271,7 @@ class Stages:
         self._fit(stage, settings, folder=folder)
 
     def _head(self, settings: HeadStage) -> None:
-        run, network = self.of, self._student()
+        run, network = self._run, self._student()
         path = run.folder / "state" / f"{settings.name}.state.safetensors"
         if path.is_file():
             groups, record = load_state(path)
@@ -276,7 +282,7 @@ class Stages:
                 if record["clips"] != len(self.rows["train"].clip_targets):
                     raise ValueError(f"it was fitted to {record['clips']} clips")
         else:
-            # What is left out in turn is what the score will be about: voices, or clips of known voices.
+            # Left out in turn is what the score will be about: speakers, or clips of known speakers.
             known = run.protocol not in ("speaker", "corpus")
             left_out = [clip.recording if known else clip.speaker for clip in self.rows["train"].utterances]
             record = fit_head(network, self.rows["train"], left_out, settings, run.seed, embeddings=self._embeddings())
@@ -285,12 +291,12 @@ class Stages:
                 save_state(path, {"head": network.head.state_dict()}, record)
         self.history[settings.name] = [record]
         for key, value in record.items():
-            self.log(f"{settings.name}/{key}", value, 1)
+            self._log(f"{settings.name}/{key}", value, 1)
         logger.info("%s: UA %.1f %% on training clips left out", settings.name, 100 * record["left_out_ua"])
 
     def _embeddings(self) -> Tensor:
-        """Return the embeddings of the training rows; folds share those of all clips, which are heard once."""
-        run, network, train = self.of, self._student().eval(), self.rows["train"]
+        """Return the embeddings of the training rows; folds share those of all clips, which are computed once."""
+        run, network, train = self._run, self._student().eval(), self.rows["train"]
         if run.shared == run.folder:
             return embed_rows(network, train, accelerator=self.accelerator)
         clips = [clip.altered(version) for version in run.recipe.versions for clip in run.data.utterances]
@@ -321,16 +327,16 @@ class Stages:
 
         job = Job(
             settings=settings,
-            seed=self.of.seed,
-            folder=folder or self.of.folder / "state",
+            seed=self._run.seed,
+            folder=folder or self._run.folder / "state",
             validate=validate if settings.validated and len(rows) else None,
-            log=self.log,
+            log=self._log,
         )
         self.history[settings.name] = fit(stage, job, self.accelerator)
 
     def _student(self) -> Network:
         if "student" not in self.networks:
-            recipe = self.of.recipe
+            recipe = self._run.recipe
             network = self._initial(recipe.network(self.classes), "student")
             if recipe.start:
                 start_from(network, recipe.start)
@@ -338,7 +344,7 @@ class Stages:
         return self.networks["student"]
 
     def _reference(self, name: str) -> Tensor:
-        """Return the teacher's features of all training rows `[rows, dim]`, which nothing can train."""
+        """Return the teacher's features of all training rows `[rows, dim]`."""
         if "teacher" not in self.networks:
             raise ConfigError(f"stage {name} needs stage teacher: name it in --stages, too")
         if self.features is None:
@@ -347,7 +353,7 @@ class Stages:
 
     def _initial(self, shape: Any, role: str) -> Network:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(self.of.seed, role))
+            torch.manual_seed(seed_of(self._run.seed, role))
             return build_network(shape).to(self.accelerator.device)
 
 
@@ -359,21 +365,9 @@ def start_from(network: Network, model: str) -> None:
         ConfigError: it has another shape.
     """
     source, config = load_network(resolve_model(model))
-    wanted = {**network.config.to_dict(), "num_classes": 0}
-    if {**config.model.to_dict(), "num_classes": 0} != wanted:
+    if {**config.model.to_dict(), "num_classes": 0} != {**network.config.to_dict(), "num_classes": 0}:
         raise ConfigError(
             f"{model}: its network is {config.model}, that of the recipe {network.config}: set start anew"
         )
     tensors = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith(HEAD)}
     network.load_state_dict(network.state_dict() | tensors)
-
-
-def _tensorboard(
-    folder: Path, accelerator: Accelerator
-) -> tuple[Callable[[str, float, int], None], Callable[[], None]]:
-    if not accelerator.is_main_process:
-        return (lambda name, value, epoch: None), (lambda: None)
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(str(folder / "tensorboard"))
-    return (lambda name, value, epoch: writer.add_scalar(name, value, epoch)), writer.close

@@ -31,13 +31,13 @@ CREDIT = "Whisper base (OpenAI), which learnt from 680,000 hours of audio of unk
 
 PREFIX = "model.encoder."
 MELS, DIM, HEADS, MLP_DIM, DEPTH, POSITIONS = 80, 512, 8, 2048, 6, 1500
-LEVEL = 0.9  # of the peak: the encoder hears levels, the student does not
+LEVEL = 0.9  # of the peak: the encoder depends on the level, the student does not
 LOUDEST = 1.6  # decades of power of the loudest band of a clip at that level, the mean over the corpora
 TOKEN_SAMPLES = 320  # two frames: a token every 20 ms
 
 FRONTEND = FrontendConfig.frames()
-"""The students' front-end is Whisper's as far as the powers of its bands; at the very start and end of a clip it is
-mirrored there, zero here, which the two frames at either end feel."""
+"""The students' front-end computes the same band powers as Whisper's, except for the two frames at either end of a
+clip: Whisper pads the clip by reflection, this front-end by zeros."""
 
 
 def read_teacher(folder: Path | None = None) -> dict[str, Tensor]:
@@ -99,7 +99,7 @@ def encoder_shapes() -> dict[str, tuple[int, ...]]:
         for name, (outputs, inputs) in linear.items():
             shapes[f"layers.{layer}.{name}.weight"] = (outputs, inputs)
             shapes[f"layers.{layer}.{name}.bias"] = (outputs,)
-        del shapes[f"layers.{layer}.self_attn.k_proj.bias"]  # a constant of all keys changes no weight of attention
+        del shapes[f"layers.{layer}.self_attn.k_proj.bias"]  # adding a constant to all keys does not change attention
         for norm in ("self_attn_layer_norm", "final_layer_norm"):
             shapes |= {f"layers.{layer}.{norm}.{part}": (DIM,) for part in ("weight", "bias")}
     return shapes
@@ -132,9 +132,9 @@ class SpeechEncoder:
 
     @torch.no_grad()
     def listen(self, waveform: Tensor, layers: Sequence[int]) -> Tensor:
-        """Return what blocks make of clips, `[batch, len(layers), tokens, 512]` float32; a token is 20 ms.
+        """Return the tokens behind some blocks, `[batch, len(layers), tokens, 512]` float32; a token is 20 ms.
 
-        Blocks behind the fourth degenerate without half a second of silence behind a clip.
+        Those behind the fifth and sixth block degenerate unless a clip ends with half a second of silence.
 
         Args:
             waveform: `[batch, samples]` at 16 kHz, with a peak of `LEVEL`.
@@ -144,9 +144,9 @@ class SpeechEncoder:
         return torch.stack([outputs[layer].float() for layer in layers], dim=1)
 
     def spectrogram(self, waveform: Tensor) -> Tensor:
-        """Return what the encoder takes, `[batch, 80, samples // 160]`, of clips `[batch, samples]` at 16 kHz.
+        """Return the encoder's input `[batch, 80, samples // 160]` for clips `[batch, samples]` at 16 kHz.
 
-        Decades of power, at most 8 below the loudest, moved to about -1 to 1.
+        It is the decimal logarithm of power, at most 8 below the maximum, scaled to about -1 to 1.
         """
         power = self.frontend.mel_power(waveform)[:, : waveform.shape[1] // FRONTEND.hop_length]
         level = power.clamp(min=1e-10).log10()

@@ -12,10 +12,9 @@ from ..data.corpora import CORPORA, Corpus
 from .metrics import Scores
 
 PROTOCOL_MEANING = {
-    "corpus": "no recording of the test corpus was heard in training: a stranger in another room, perhaps another "
-    "language",
-    "speaker": "speakers of the test clips were never heard in training: a new voice",
-    "random": "speakers of the test clips were heard in training, their clips were not: known voices, new clips",
+    "corpus": "no recording of the test corpus was in training: new speakers in new rooms, perhaps another language",
+    "speaker": "no speaker of a test clip was in training: new speakers",
+    "random": "speakers of the test clips were in training, with other clips: known speakers, new clips",
     "paper": "test clips have other versions of the same recording in training: how well the network recalls "
     "recordings, comparable with the published numbers only",
 }
@@ -25,7 +24,7 @@ LIMITS = (
 )
 PART_MEANING = {
     "validation": "speakers who chose the epoch",
-    "speaker": "new voices of a corpus that was learnt from",
+    "speaker": "new speakers of a training corpus",
 }
 
 
@@ -80,7 +79,7 @@ def model_card(run: Mapping[str, Any], results: Mapping[str, Any], corpus: Corpu
     Args:
         run: what ``run.json`` holds.
         results: what ``results.json`` holds.
-        corpus: what was trained on.
+        corpus: the training corpus.
     """
     scores = flat_scores(results)
     parts = [
@@ -98,7 +97,7 @@ def model_card(run: Mapping[str, Any], results: Mapping[str, Any], corpus: Corpu
 
 
 def _facts(run: Mapping[str, Any], results: Mapping[str, Any], corpus: Corpus) -> CardFacts:
-    """Return what the Hub reads of a card."""
+    """Return the front matter of the card."""
     names = [name for name in corpus.name.split("+") if CORPORA[name].labels]
     metrics = [
         Metric(
@@ -132,7 +131,7 @@ def _what(run: Mapping[str, Any], results: Mapping[str, Any]) -> str:
 
 
 def _calibration(run: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """Return on what the temperature was fitted."""
+    """Return the sentence on the temperature."""
     final = results["model"]
     value = f"{results['temperature'][final]:.3f}"
     if run["fold"] == "all":
@@ -152,7 +151,7 @@ def _scores(run: Mapping[str, Any], scores: Mapping[str, Scores]) -> str:
         scores_table(scores),
         "Percent; in brackets the 95 % interval over speakers, which is wide where they are few. One seed: "
         f"{run['seed']}. WA is accuracy, UA the mean recall of the classes. ECE is the error of the probabilities; it "
-        "rests on as many clips as the row has, and is itself uncertain below some hundreds.",
+        "is uncertain if the row has fewer than some hundreds of clips.",
         f"**What it measures**: {PROTOCOL_MEANING[run['protocol']]}. {run['split']['note']}.".replace("..", ".")
         + "".join(f" `{part}`: {PART_MEANING[part]}." for part in sorted(parts)),
     ]
@@ -207,8 +206,7 @@ def _use(run: Mapping[str, Any], results: Mapping[str, Any]) -> str:
 
 def _data(run: Mapping[str, Any], corpus: Corpus) -> str:
     lines = [f"- {corpus.title}: {corpus.source}; licence: {corpus.license}. {corpus.citation}".strip()]
-    heard = run["stages"].get("frames", {}).get("audio", ())
-    for name in heard:
+    for name in run["stages"].get("frames", {}).get("audio", ()):
         if name in CORPORA and name not in corpus.name.split("+"):
             other = CORPORA[name]
             lines.append(f"- {other.title}, without labels: {other.source}; licence: {other.license}. {other.citation}")

@@ -53,9 +53,9 @@ Record = dict[str, float]
 
 @torch.no_grad()
 def score_rows(network: Network, rows: Rows, accelerator: Accelerator | None = None) -> Floats:
-    """Return the logits `[rows, classes]` of a network in eval mode, the work shared by all processes.
+    """Return the logits `[rows, classes]` of a network in eval mode; all processes share the work.
 
-    Those of classes that a row cannot have are as good as minus infinity.
+    A class that a row cannot have gets `IMPOSSIBLE`.
     """
     logits = torch.zeros(len(rows), network.config.num_classes, device=rows.device)
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
@@ -69,7 +69,7 @@ def score_rows(network: Network, rows: Rows, accelerator: Accelerator | None = N
 
 
 def validation_record(logits: Floats, rows: Rows) -> Record:
-    """Return WA, UA and negative log likelihood of the clips of `rows`; NaN of answers that are none."""
+    """Return WA, UA and negative log likelihood of the clips of `rows`; NaN if a logit is not finite."""
     if not np.isfinite(logits).all():
         return dict.fromkeys(("validation_wa", "validation_ua", "validation_nll"), math.nan)
     probabilities = mean_probabilities(logits, rows.owners)
@@ -86,17 +86,17 @@ class Evaluation:
     """The result of `evaluate_model`."""
 
     scores: dict[str, Scores]
-    """Scores by what was scored: each corpus, over its own labels."""
+    """Scores of each corpus, over its own labels, by name."""
     clips: tuple[Utterance, ...]
-    """The clips that could be scored."""
+    """The clips that were scored."""
     labels: tuple[str, ...]
-    """Labels that the model and some corpus have in common, in the model's order."""
+    """Labels that model and corpora have in common, in the model's order."""
     probabilities: Floats
-    """Probabilities of the clips `[clips, labels]`; 0 for what nobody was asked in a corpus."""
+    """Probabilities of the clips `[clips, labels]`; 0 for labels that the clip's corpus does not have."""
     heard: int
-    """How many of these clips, or of their speakers (``speaker``) or corpora (``corpus``), the model has heard."""
+    """How many of these clips, or of their speakers (``speaker``) or corpora (``corpus``), the model was trained on."""
     notes: tuple[str, ...]
-    """What a reader of the scores must know: the split, what was left out, how labels were mapped."""
+    """For the reader of the scores: the split, what was left out, how labels were mapped."""
 
 
 def evaluate_model(
@@ -116,29 +116,28 @@ def evaluate_model(
 ) -> Evaluation:
     """Score a network on the clips of one part of a split.
 
-    Labels are the same if they mean the same, see `map_labels`. Clips whose label the model does not know are left out.
-    Labels the corpus does not have are taken out of the model's answer and the rest is made to sum to 1: the question
-    is which of the corpus's emotions it is.
+    Labels are matched by `map_labels`. Clips whose label the model does not know are left out. Probabilities are those
+    of the corpus's labels and sum to 1: the question is which of the corpus's emotions it is.
 
     Args:
         network: the model, in eval mode.
         config: its labels, front-end and temperature.
-        model: where it is from, and so what it was trained on.
+        model: where it is from, which tells what it was trained on.
         corpus: which corpus.
-        data_dir: where it is.
+        data_dir: its folder.
         protocol: how it is split; ``paper`` cuts long clips to the first window, as published.
         fold: of a cross-validation; None scores all of its folds' test clips, so all clips.
         seed: of the split.
         part: ``test``, ``validation`` or ``train``.
         device: where the network is.
         strict: refuse a corpus with anything missing, extra or unreadable.
-        cache: of features.
+        cache: folder of the features.
 
     Raises:
-        DatasetError: the corpus is not there, is not as published with `strict`, or shares no two labels with the
-            model.
+        DatasetError: the corpus is not there, is not as published with `strict`, or shares fewer than two labels with
+            the model.
     """
-    utterances, renamed = _by_its_names(corpus.read(data_dir), config.labels)
+    utterances, renamed = _with_labels_of_model(corpus.read(data_dir), config.labels)
     split = _split(utterances, protocol, fold, seed)
     clips: tuple[Utterance, ...] = {"test": split.test, "validation": split.validation, "train": split.train}[part]
     notes = [f"{protocol} protocol, {part} clips: {split.note}", *renamed]
@@ -148,18 +147,18 @@ def evaluate_model(
             + ", ".join(f"{name} ({corpus.defects[name]})" for name in split.left_out)
         )
     frontend = replace(config.frontend, long_clips="truncate") if protocol == "paper" else config.frontend
-    wanted = {utterance.id: utterance for utterance in (*utterances, *clips)}
-    features = load_inputs(list(wanted.values()), frontend, cache=cache, title=corpus.title)
+    by_id = {utterance.id: utterance for utterance in (*utterances, *clips)}
+    features = load_inputs(list(by_id.values()), frontend, cache=cache, title=corpus.title)
     wrong = remarks(corpus, data_dir, utterances) + describe_faults(features)
     if strict and wrong:
         raise DatasetError(f"{data_dir}: {'; '.join(wrong)}: repair it, or leave out --strict")
     notes += wrong
-    there = {label for labels in split.labels.values() for label in labels}
-    common = tuple(label for label in config.labels if label in there)
+    present = {label for labels in split.labels.values() for label in labels}
+    common = tuple(label for label in config.labels if label in present)
     if len(common) < FEWEST_LABELS:
         raise DatasetError(
             f"the model and {corpus.title} share {', '.join(common) or 'no label'}, and a score needs {FEWEST_LABELS} "
-            f"labels: the model knows {', '.join(config.labels)}; the corpus has {', '.join(sorted(there))}: rename "
+            f"labels: the model knows {', '.join(config.labels)}; the corpus has {', '.join(sorted(present))}: rename "
             "these, or choose another model"
         )
     notes += _label_notes(config.labels, [clip.label for clip in clips], common)
@@ -187,39 +186,36 @@ def evaluate_model(
     )
 
 
-def _by_its_names(utterances: Sequence[Utterance], labels: Sequence[str]) -> tuple[list[Utterance], list[str]]:
-    """Return utterances with the model's names for labels that mean the same, and what is to be said of that."""
+def _with_labels_of_model(utterances: list[Utterance], labels: Sequence[str]) -> tuple[list[Utterance], list[str]]:
+    """Return utterances with the model's names for labels that mean the same, and a note on the renamed ones."""
     same = map_labels(sorted({utterance.label for utterance in utterances}), labels)
-    renamed = {label: name for label, name in same.items() if label != name}
-    if not renamed:
-        return list(utterances), []
-    listed = ", ".join(f"{label} is {name}" for label, name in renamed.items())
-    notes = [f"labels taken for the model's own: {listed}"]
-    return [replace(u, label=renamed.get(u.label, u.label)) for u in utterances], notes
+    renamed = [f"{label} is {name}" for label, name in same.items() if label != name]
+    notes = [f"labels taken for the model's own: {', '.join(renamed)}"] if renamed else []
+    return [replace(u, label=same.get(u.label, u.label)) for u in utterances], notes
 
 
-def unheard_corpora(model: ResolvedModel, data_dir: Path | None) -> list[str]:
-    """Return the labelled corpora that are there and of which a model has heard nothing.
+def unknown_corpora(model: ResolvedModel, data_dir: Path | None) -> list[str]:
+    """Return the labelled corpora in a folder that a model was not trained on.
 
     Args:
-        model: of which the record is asked.
-        data_dir: what holds a folder for each; None: where corpora are kept.
+        model: the model, for its record.
+        data_dir: a folder that holds a folder for each corpus; None: where corpora are kept.
 
     Raises:
         DatasetError: there is none.
     """
     known = training_record(model).corpora
     names = [name for name in LABELLED if name not in known]
-    there = [name for name in names if _is_there(name, data_dir)]
-    if not there:
+    present = [name for name in names if _is_present(name, data_dir)]
+    if not present:
         raise DatasetError(
-            f"{data_dir or 'the data folder'}: has none of the corpora that {model.name} has never heard: "
-            f"{', '.join(names) or 'it has heard them all'}: pass --dataset and its --data-dir"
+            f"{data_dir or 'the data folder'}: has none of the corpora that {model.name} was not trained on: "
+            f"{', '.join(names) or 'it was trained on all of them'}: pass --dataset and its --data-dir"
         )
-    return there
+    return present
 
 
-def _is_there(name: str, data_dir: Path | None) -> bool:
+def _is_present(name: str, data_dir: Path | None) -> bool:
     if data_dir is not None:
         return (data_dir / name).is_dir()
     try:
@@ -267,8 +263,8 @@ def scores_by_corpus(
     """Return the scores of clips, of several corpora one by one, each over its own labels.
 
     Args:
-        part: what was scored; the name of the scores, with that of the corpus behind it if `possible` knows several.
-        clips: what was scored.
+        part: the name of the scores, followed by that of the corpus if `possible` has several.
+        clips: the clips that were scored.
         probabilities: `[clips, classes]`, 0 where a clip cannot have a label.
         labels: of the classes.
         possible: by corpus, the labels that its clips can have: `Split.labels`.
@@ -278,7 +274,7 @@ def scores_by_corpus(
     for name, scored in parts_to_score(clips).items():
         ids, corpus = {clip.id for clip in scored}, scored[0].corpus
         names = [label for label in labels if label in possible[corpus]]
-        rows = [row for row, clip in enumerate(clips) if clip.id in ids]  # a clip is there once per fold that tests it
+        rows = [row for row, clip in enumerate(clips) if clip.id in ids]  # a clip may be tested by several folds
         columns = [labels.index(label) for label in names]
         targets = np.array([names.index(clips[row].label) for row in rows], dtype=np.int64)
         title = name if several else name.removeprefix(corpus).strip(", ")

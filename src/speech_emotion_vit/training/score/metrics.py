@@ -40,7 +40,7 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     macro_f1: float
     """Mean F1 over the classes."""
     ece: float
-    """Expected calibration error, 15 bins; it rests on `clips`."""
+    """Expected calibration error, 15 bins; uncertain if `clips` are few."""
     nll: float
     """Mean negative log likelihood in nats."""
     labels: tuple[str, ...]
@@ -139,7 +139,7 @@ def negative_log_likelihood(targets: Indices, probabilities: Floats, weights: Fl
 
 
 def _require_probabilities(targets: Indices, probabilities: Floats) -> None:
-    """Refuse what no metric can take.
+    """Check the arguments of a metric.
 
     Raises:
         ValueError: there is nothing to score, a shape or class is wrong, or rows do not sum to 1.
@@ -160,10 +160,10 @@ def speaker_interval(
 ) -> tuple[float, float] | None:
     """Return the 95 % interval of `metric` over speakers within 0 and 1, None for fewer than two of them.
 
-    Clips of one speaker are not independent, so each speaker is left out once (the jackknife), and Student's t with as
-    many degrees of freedom as there are speakers, less one, makes the interval of four speakers as wide as it must be:
-    a percentile bootstrap covers the truth in 80 % of the cases there. Few speakers may agree by chance, so it is never
-    narrower than that of independent clips.
+    Clips of one speaker are not independent, so each speaker is left out once (jackknife). Student's t distribution,
+    with one degree of freedom less than there are speakers, makes the interval wide enough for few speakers: with four,
+    a percentile bootstrap covers the truth in 80 % of cases only. The interval is never narrower than that of
+    independent clips, because few speakers may agree by chance.
 
     Args:
         metric: of true and predicted classes.
@@ -186,9 +186,9 @@ def speaker_interval(
 
 
 def _chance_deviation(metric: Metric, targets: Indices, predictions: Indices) -> float:
-    """Return the standard deviation that `metric` of independent clips would have; one right and one wrong are added.
+    """Return the standard deviation that `metric` would have if clips were independent.
 
-    Without these a class that is always right would seem to be known for certain.
+    One right and one wrong clip are added to each class, because a class that is always right is not certain.
     """
     groups = targets if metric is unweighted_average_recall else np.zeros_like(targets)
     index, counts = np.unique(groups, return_inverse=True, return_counts=True)[1:]
@@ -234,13 +234,13 @@ def fit_temperature(logits: Floats, owners: Indices, targets: Indices, weights: 
 def cross_fitted(logits: Floats, owners: Indices, targets: Indices, groups: npt.NDArray[Any]) -> tuple[Floats, float]:
     """Return probabilities `[clips, classes]` at the temperature that fits the other groups, and what fits all.
 
-    So a score of calibration is of clips that the temperature has not seen. All groups weigh the same.
+    So calibration is scored on clips that the temperature was not fitted to. All groups have the same weight.
 
     Args:
         logits: of windows `[windows, classes]`.
         owners: the clip of each window `[windows]`.
         targets: true classes of the clips `[clips]`.
-        groups: fold or corpus of each clip `[clips]`; of a single one the temperature is its own.
+        groups: fold or corpus of each clip `[clips]`; a single group is calibrated by itself.
     """
     names, index, counts = np.unique(groups, return_inverse=True, return_counts=True)
     weights = 1.0 / counts[index]

@@ -53,9 +53,11 @@ def _draw_confusion(path: Path, scores: Scores, heading: str) -> None:
         text.set_parse_math(False)  # a dollar in a label is a dollar
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    said = f"UA {with_interval(scores.ua, scores.ua_interval)} %, WA {with_interval(scores.wa, scores.wa_interval)} %"
-    whose = f" of {scores.speakers} speakers" if scores.speakers else ""
-    lines = [heading, said, f"{scores.clips} clips{whose}"]
+    recalls = (
+        f"UA {with_interval(scores.ua, scores.ua_interval)} %, WA {with_interval(scores.wa, scores.wa_interval)} %"
+    )
+    speakers = f" of {scores.speakers} speakers" if scores.speakers else ""
+    lines = [heading, recalls, f"{scores.clips} clips{speakers}"]
     axes.set_title("\n".join(filter(None, lines)), fontsize=9, parse_math=False)
     for row in range(count):
         for column in range(count):
@@ -74,7 +76,7 @@ def write_report(folder: Path, run: Mapping[str, Any], results: Mapping[str, Any
         folder: of the run.
         run: what ``run.json`` holds.
         results: what ``results.json`` holds.
-        corpus: what was trained on.
+        corpus: the training corpus.
     """
     for name, scores in flat_scores(results).items():
         write_confusion(folder, name.replace(", ", "_"), scores, f"{name}: {corpus.title}, protocol {run['protocol']}")
@@ -116,16 +118,16 @@ def write_results(
     """Save the networks, score the saved files, write all tables, and return what ``results.json`` holds.
 
     Args:
-        folder: of the run; the student, or a teacher without one, goes right there, a teacher beside it.
-        corpus: what was trained on.
+        folder: of the run, for the student or a teacher alone; a teacher beside a student goes into ``teacher``.
+        corpus: the training corpus.
         labels: of the networks.
-        frontend: what the networks were trained with.
+        frontend: of the networks.
         networks: ``teacher`` or ``student`` or both.
         history: the records of every stage.
         rows: the parts that are scored, by name: ``validation``, ``test`` and perhaps others; each may be empty.
         possible: by corpus, the labels that its clips can have: `Split.labels`.
-        temperature: what to store where there is nothing to fit it on.
-        seconds: how long this took.
+        temperature: used if there are no clips to fit it to.
+        seconds: duration of this run.
     """
     final = "student" if "student" in networks else "teacher"
     scores: dict[str, dict[str, Scores]] = {}
@@ -134,7 +136,7 @@ def write_results(
         place = folder if role == final else folder / role
         config = ClassifierConfig(labels=labels, model=network.config, frontend=frontend)
         save_folder(place, network, config)
-        # What is scored is the file that ships, in half precision.
+        # Scored is the file that ships, in half precision.
         shipped, _ = load_checkpoint(place / "model.safetensors", device=rows["test"].device)
         logits = {part: score_rows(shipped, each) for part, each in rows.items() if len(each)}
         if not all(np.isfinite(values).all() for values in logits.values()):
@@ -171,25 +173,25 @@ def write_results(
 
 
 class Calibration(NamedTuple):
-    """The temperature of a network, and where it is from."""
+    """The temperature of a network."""
 
     temperature: float
-    """What its logits are divided by."""
+    """The divisor of its logits."""
     note: str
-    """On what it was fitted."""
+    """What it was fitted to."""
     part: str = ""
-    """The part it was fitted on whose scores would flatter it; empty: none."""
+    """The test part, if it was fitted to that; empty: it was not."""
     held_out: Floats | None = None
     """Probabilities of that part's clips `[clips, classes]`, each corpus at the temperature that fits the others."""
 
 
 def calibrate(logits: Mapping[str, Floats], rows: Mapping[str, Rows], temperature: float | None) -> Calibration:
-    """Return the temperature that fits corpora that nothing was learnt from, else validation clips, else the given one.
+    """Return the temperature that fits the test corpora under ``corpus``, else validation clips, else the given one.
 
     Args:
         logits: of the rows of each part `[rows, classes]`.
         rows: the parts.
-        temperature: what there is where there are neither.
+        temperature: the default.
     """
     for part in ("test", "validation"):
         if part not in logits:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ....errors import ConfigError, DatasetError, quoted
-from .base import ORIGINAL, PARTS, Corpus, Utterance, audio_files, named, overlooked, passed_over
+from .base import ORIGINAL, PARTS, Corpus, Utterance, audio_files, named, search_remarks
 from .casia import CASIA
 from .crema_d import CREMA_D
 from .emodb import EMODB
@@ -165,16 +165,10 @@ def describe_missing(corpus: Corpus) -> str:
 
 
 def remarks(corpus: Corpus, folder: Path, utterances: Sequence[Utterance]) -> list[str]:
-    """Return how `folder` differs from the published corpus: what is missing, what does not belong, what is left out.
-
-    Args:
-        corpus: what should be there.
-        folder: where it is.
-        utterances: what `Corpus.read` found in it.
-    """
-    found = [] if folder.is_file() else overlooked(folder)
-    if corpus.name == "folder":
-        found += [] if folder.is_file() else passed_over(folder)
+    """Return how `folder` differs from the published corpus, given the utterances that `Corpus.read` found in it."""
+    own = corpus.name == "folder"
+    found = [] if folder.is_file() else search_remarks(folder, others=own)
+    if own:
         if folder.is_dir() and (beside := [path.name for path in audio_files(folder) if path.parent == folder]):
             found.append(
                 f"{len(beside)} clips beside the folders of labels have none and are left out: {named(beside)}"

@@ -30,13 +30,13 @@ class Utterance:
     label: str
     """English name of the emotion; empty where the corpus has no labels."""
     speaker: str
-    """Who speaks, unique among all corpora: ``crema-d/1001``; empty where unknown."""
+    """The speaker, unique among all corpora: ``crema-d/1001``; empty where unknown."""
     sentence: str = ""
-    """What is said, as the corpus codes it; empty where unknown."""
+    """The sentence, as the corpus codes it; empty where unknown."""
     corpus: str = "folder"
     """Name of the corpus; ``folder`` for the user's own recordings."""
     part: str = ""
-    """Where the user's own table says so: ``train``, ``validation`` or ``test``."""
+    """``train``, ``validation`` or ``test`` if the user's own table names it; else empty."""
     version: str = ORIGINAL
     """``original``, or how the recording is altered when it is read."""
 
@@ -53,7 +53,7 @@ class Utterance:
 
 
 class Parsed(NamedTuple):
-    """What the name of a file says."""
+    """What is read from the name of a file."""
 
     id: str
     """The canonical file stem, unique in the corpus."""
@@ -67,20 +67,20 @@ class Parsed(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """What is known about a published corpus before one of its files is opened."""
+    """The facts about a corpus, known before one of its files is opened."""
 
     name: str
     """Name on the command line and of the data folder."""
     title: str
     """Name in reports."""
     language: str
-    """What is spoken."""
+    """The language or languages spoken."""
     source: str
     """Where it is obtained."""
     license: str
     """Under which licence."""
     free: bool
-    """Whether a model for everybody, businesses too, may learn from it."""
+    """Whether a model that everybody may use, businesses too, may be trained on it."""
     citation: str
     """What to cite."""
     layout: str
@@ -88,21 +88,21 @@ class Corpus:
     labels: tuple[str, ...]
     """Its emotions in alphabetical order; empty where there are none."""
     parse: Callable[[PurePath], Parsed | None]
-    """A file's path inside the corpus to what it says; None for a file that is not one of the corpus."""
+    """Reads a file's path inside the corpus; returns None for a file that does not belong to it."""
     published: frozenset[str] = frozenset()
     """Ids of the published utterances; empty where there is no such list."""
     defects: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Id to what is wrong with it. Such a clip is neither trained nor scored on, except under ``paper``."""
     official_split: str = ""
-    """Whose split by speakers it is; empty where there is none."""
+    """Name of the official split by speakers; empty where there is none."""
     test_speakers: frozenset[str] = frozenset()
-    """Speakers who test in it."""
+    """Test speakers of the official split."""
     validation_speakers: frozenset[str] = frozenset()
-    """Speakers who validate in it."""
+    """Validation speakers of the official split."""
     leave_one_out: bool = False
-    """Whether ``speaker`` leaves each speaker out in turn; without that and without an official split it draws some."""
+    """Whether ``speaker`` leaves each speaker out in turn. Without this and an official split, speakers are drawn."""
     common_sentences: frozenset[str] = frozenset()
-    """The sentences that are spoken in every emotion, where others are not: there the words alone tell the emotion."""
+    """The sentences that are spoken in every emotion, if others are not, so that their words give the emotion away."""
 
     def read(self, folder: Path) -> list[Utterance]:
         """Return the utterances in `folder`, in the order of their ids.
@@ -133,21 +133,21 @@ def qualified(name: str, ids: Sequence[str] | frozenset[str]) -> frozenset[str]:
 
 
 def audio_files(folder: Path) -> Iterator[Path]:
-    """Yield the files in `folder`, however deep, that are named like audio, in a stable order; links are followed.
+    """Yield the files in `folder` and below that are named like audio, in a stable order; links are followed.
 
     Raises:
         DatasetError: the folder cannot be read.
     """
-    yield from (path for path in map(Path, _found(folder).paths) if path.is_file())
+    yield from (path for path in map(Path, _search(folder).paths) if path.is_file())
 
 
-def overlooked(folder: Path) -> list[str]:
-    """Return one remark per kind of thing in `folder` that looks like audio, or may hold some, and cannot be read.
+def search_remarks(folder: Path, *, others: bool) -> list[str]:
+    """Return remarks on what looks like audio in `folder` and cannot be read, with `others` also on all other files.
 
     Raises:
         DatasetError: the folder cannot be read.
     """
-    found = _found(folder)
+    found = _search(folder)
     closed = [Path(fault.filename) for fault in found.closed]
     lost = [path for path in map(Path, found.paths) if not path.is_file()]
     remarks = []
@@ -155,20 +155,12 @@ def overlooked(folder: Path) -> list[str]:
         if paths:
             names = named([as_utf8(str(path.relative_to(folder))) for path in paths])
             remarks.append(f"{len(paths)} {what} and are left out: {names}")
+    if others and (passed_over := found.passed_over()) is not None:
+        remarks.append(passed_over)
     return remarks
 
 
-def passed_over(folder: Path) -> list[str]:
-    """Return a remark on the files in `folder` that are not named like audio, if there are any.
-
-    Raises:
-        DatasetError: the folder cannot be read.
-    """
-    said = _found(folder).passed_over()
-    return [] if said is None else [said]
-
-
-def _found(folder: Path) -> Search:
+def _search(folder: Path) -> Search:
     found = find_audio(folder)
     for fault in found.closed:
         if Path(fault.filename) == folder:
@@ -177,7 +169,7 @@ def _found(folder: Path) -> Search:
 
 
 def as_utf8(name: str) -> str:
-    """Return `name` as every table can hold it: bytes of a file name that are no UTF-8 become their escapes."""
+    """Return `name` as valid UTF-8: bytes of a file name that are not UTF-8 become escapes."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

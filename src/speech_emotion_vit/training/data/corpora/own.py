@@ -15,7 +15,7 @@ from .base import Utterance, as_utf8, audio_files, checked, named
 
 LAYOUT = "one sub-folder of audio per label, or a CSV file with the columns path,label and perhaps speaker,split"
 DELIMITERS = ",;\t|"
-COLUMNS = {  # what people call them
+COLUMNS = {  # and other usual names for them
     "path": ("file", "filename", "file_name", "filepath", "file_path", "audio", "audio_path", "audio_filepath", "wav"),
     "label": ("emotion", "class", "target", "category", "emo"),
     "speaker": ("speaker_id", "spk", "actor", "subject", "participant", "client_id"),
@@ -35,17 +35,17 @@ _log = logging.getLogger(__name__)
 def read_folder(source: Path) -> list[Utterance]:
     """Read folders of audio, or a CSV file.
 
-    Folders are named after labels, ``angry/1.wav``. Above these there may be folders of a split (``train/angry/1.wav``)
-    or of speakers (``Actor_01/angry/1.wav``), and folders of speakers also below them (``angry/Actor_01/1.wav``).
+    Folders are named after labels: ``angry/1.wav``. They may be inside folders of a split (``train/angry/1.wav``) or of
+    speakers (``Actor_01/angry/1.wav``), or have folders of speakers inside them (``angry/Actor_01/1.wav``).
 
-    A table has the columns ``path,label`` and optionally ``speaker``, ``sentence``, ``split``, under these or the usual
-    other names, `COLUMNS`. Its paths are relative to its folder.
+    A table has the columns ``path,label`` and optionally ``speaker``, ``sentence``, ``split``, or other names in
+    `COLUMNS`. Its paths are relative to its folder.
 
-    Labels that differ in case or blanks only become one, which is logged.
+    Labels that differ only in case or blanks are unified, which is logged.
 
     Raises:
         DatasetError: there is nothing to read, folders are of speakers alone, a column or a file is missing, a path
-            occurs twice, or a split is none.
+            occurs twice, or the name of a split is unknown.
     """
     utterances = _read_table(source) if source.is_file() else _read_folders(source)
     return checked(_with_one_spelling(utterances, source), source, LAYOUT)
@@ -130,7 +130,7 @@ def _read_table(source: Path) -> list[Utterance]:
     utterances = []
     lines: dict[Path, int] = {}
     for line, row in rows:
-        # A blank too many would be another voice, on the other side of a split.
+        # Without strip, an extra blank would make another speaker, perhaps in another part of the split.
         values = {name: (row.get(columns.get(name, "")) or "").strip() for name in COLUMNS}
         path = _place(source.parent, values["path"])
         if not path.is_file():
@@ -159,7 +159,7 @@ def _read_table(source: Path) -> list[Utterance]:
 
 
 def _column(name: str, header: list[str]) -> str | None:
-    """Return what `header` calls a column: its own name first, in any case, then the usual other ones."""
+    """Return the name of a column in `header`: its own name first, in any case, then the other usual names."""
     plain = {column.strip().casefold().replace(" ", "_").replace("-", "_"): column for column in reversed(header)}
     return next((plain[each] for each in (name, *COLUMNS[name]) if each in plain), None)
 
