@@ -25,7 +25,7 @@ from .data.protocols import (
 )
 from .data.rows import make_rows
 from .fit.stages import Run, Stages
-from .fit.teacher import CITATION, CREDIT, ENCODER_SHA256, LICENSE, REPOSITORY, REVISION
+from .fit.teacher import ORIGIN, REPOSITORY
 from .folder import SPLIT_FILE, hardware, locked, open_run, read_results, versions, write_csv
 from .recipes import FramesStage, Precision, Recipe
 from .score.provenance import require_unknown
@@ -184,18 +184,14 @@ def _run_split(run: Run, accelerator: Accelerator) -> dict[str, Any]:
     if not accelerator.is_main_process:
         accelerator.wait_for_everyone()
         return _train(run, split, accelerator)
-    about = {
-        "train": len(split.train),
-        "validation": len(split.validation),
-        "test": len(split.test),
-        "left_out": list(split.left_out),
-        "leakage": split.leakage,
-        "note": split.note,
-    }
-    labels = sorted({utterance.label for utterance in split.train})
     description = _describe(run, accelerator) | {
-        "labels": labels,
-        "split": about,
+        "labels": sorted({utterance.label for utterance in split.train}),
+        "split": {
+            **{part: len(clips) for part, clips in split.parts.items()},
+            "left_out": list(split.left_out),
+            "leakage": split.leakage,
+            "note": split.note,
+        },
         "remarks": [*run.data.remarks, *remarks],
     }
     with locked(run.folder):
@@ -210,14 +206,6 @@ def _describe(run: Run, accelerator: Accelerator) -> dict[str, Any]:
     """Return the record of a run, except for its split."""
     recipe = run.recipe.to_dict()
     stages = recipe.pop("stages")
-    teacher = {
-        "repository": REPOSITORY,
-        "revision": REVISION,
-        "encoder_sha256": ENCODER_SHA256,
-        "credit": CREDIT,
-        "citation": CITATION,
-        "license": LICENSE,
-    }
     return {
         "corpus": run.data.corpus.name,
         "protocol": run.protocol,
@@ -226,7 +214,7 @@ def _describe(run: Run, accelerator: Accelerator) -> dict[str, Any]:
         "recipe": recipe,
         "stages": {stage["stage"]: stage for stage in stages},
         **_origin(run.recipe),
-        "teacher": teacher if run.recipe.hears_encoder else None,
+        "teacher": ORIGIN if run.recipe.hears_encoder else None,
         "data": run.data.digest,
         "features": run.data.features.key,
         "labels": list(run.data.labels),
@@ -263,7 +251,7 @@ def _write_split(run: Run, split: Split) -> None:
     contents = run.data.features.contents
     rows = [
         (part, clip.recording, clip.version, clip.label, clip.speaker, contents.get(clip.recording, ""))
-        for part, clips in (("train", split.train), ("validation", split.validation), ("test", split.test))
+        for part, clips in split.parts.items()
         for clip in clips
     ]
     if stage := run.recipe.stage(FramesStage):
@@ -277,18 +265,12 @@ def _write_split(run: Run, split: Split) -> None:
 def _train(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
     started = time.monotonic()
     labels = tuple(sorted({utterance.label for utterance in split.train}))
-    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    parts = dict(split.parts)
     if run.protocol == "corpus" and not isinstance(run.fold, int):
         parts["speaker"] = _official(run, split)
+    features, frontend, device = run.data.features, run.recipe.frontend, accelerator.device
     rows = {
-        part: make_rows(
-            clips,
-            run.data.features,
-            labels,
-            run.recipe.frontend,
-            device=accelerator.device,
-            possible=split.labels,
-        )
+        part: make_rows(clips, features, labels, frontend, device=device, possible=split.labels)
         for part, clips in parts.items()
     }
     logger.info(
@@ -298,7 +280,7 @@ def _train(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
         "" if run.fold is None else f", fold {run.fold}",
         run.recipe.name,
         run.seed,
-        *(len(rows[part].utterances) for part in ("train", "validation", "test")),
+        *(len(rows[part].utterances) for part in split.parts),
         split.note,
     )
     stages = Stages(run, rows, len(labels), accelerator)
@@ -309,7 +291,7 @@ def _train(run: Run, split: Split, accelerator: Accelerator) -> dict[str, Any]:
             run.folder,
             run.data.corpus,
             labels,
-            frontend=run.recipe.frontend,
+            frontend=frontend,
             networks=stages.networks,
             history=history,
             rows={part: each for part, each in rows.items() if part != "train"},

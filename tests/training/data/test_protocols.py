@@ -187,10 +187,10 @@ def test_one_corpus_cannot_be_left_out_of_itself() -> None:
 def test_a_planted_leak_between_corpora_is_refused() -> None:
     split = split_corpora(ALL, train=FREE, test=["urdu"])
     one = dataclasses.replace(split.test[0], id="urdu/another", speaker="urdu/another")
-    with pytest.raises(DatasetError, match="1 corpora are in training and in test: urdu"):
+    with pytest.raises(DatasetError, match="1 corpora are in train and in test: urdu"):
         check_leaks(dataclasses.replace(split, train=(*split.train, one)))
     one = dataclasses.replace(split.validation[0], id="crema-d/another")
-    with pytest.raises(DatasetError, match="1 speakers are in training and in validation: crema-d/10"):
+    with pytest.raises(DatasetError, match="1 speakers are in train and in validation: crema-d/10"):
         check_leaks(dataclasses.replace(split, train=(*split.train, one)))
 
 
@@ -285,7 +285,7 @@ def test_a_table_without_a_part_that_is_needed_is_refused(part: str, protocol: s
 
 def test_parts_that_share_a_speaker_are_for_random_and_none_are_for_paper() -> None:
     clips = [*with_parts(PARTS)[:-1], dataclasses.replace(CLIPS[-1], part="train")]
-    with pytest.raises(DatasetError, match="the speaker split leaks: 1 speakers are in training and in test: s"):
+    with pytest.raises(DatasetError, match="the speaker split leaks: 1 speakers are in train and in test: s"):
         make_split(clips, protocol="speaker")
     assert clips[-1] in make_split(clips, protocol="random").train
     with pytest.raises(ConfigError, match="protocol paper draws its own parts: pass another one, or leave out"):
@@ -333,7 +333,7 @@ def test_a_clean_split_passes_the_leak_check() -> None:
 @pytest.mark.parametrize(
     ("protocol", "planted", "complaint"),
     [
-        ("speaker", {"train": (clip("s0", "noise"),)}, r"1 recordings are in training and in test: s0"),
+        ("speaker", {"train": (clip("s0", "noise"),)}, r"1 recordings are in train and in test: s0"),
         (
             "speaker",
             {"validation": (clip("s1"),), "test": (clip("s2"),)},
@@ -342,11 +342,11 @@ def test_a_clean_split_passes_the_leak_check() -> None:
         (
             "speaker",
             {"train": (clip("r0"),), "validation": (clip("r1"),)},
-            r"speakers are in training and in valid",
+            r"speakers are in train and in valid",
         ),
-        ("random", {"train": (clip("s0", "speed"),)}, r"1 recordings are in training and in test: s0"),
-        ("random", {"validation": (clip("p0"),)}, r"1 recordings are in training and in validation: p0"),
-        ("paper", {"train": (clip("s0"),)}, r"1 samples are in training and in test: s0"),
+        ("random", {"train": (clip("s0", "speed"),)}, r"1 recordings are in train and in test: s0"),
+        ("random", {"validation": (clip("p0"),)}, r"1 recordings are in train and in validation: p0"),
+        ("paper", {"train": (clip("s0"),)}, r"1 samples are in train and in test: s0"),
     ],
 )
 def test_a_planted_leak_is_refused(protocol: str, planted: dict[str, Utterances], complaint: str) -> None:

@@ -67,6 +67,11 @@ class Split:
     """How the parts were made, for the reader of a score."""
 
     @property
+    def parts(self) -> dict[str, Utterances]:
+        """The clips by name of their part."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
     def leakage(self) -> float:
         """Share of test utterances of which training or validation holds some version of the same recording."""
         seen = {utterance.recording for utterance in (*self.train, *self.validation)}
@@ -220,7 +225,7 @@ def check_contents(split: Split, contents: Mapping[str, str]) -> None:
     if split.protocol == "paper":
         return
     seen: dict[str, tuple[str, str]] = {}
-    for part, utterances in (("training", split.train), ("validation", split.validation), ("test", split.test)):
+    for part, utterances in split.parts.items():
         for utterance in utterances:
             if (content := contents.get(utterance.recording)) is None:
                 continue
@@ -239,29 +244,27 @@ def check_leaks(split: Split) -> None:
         DatasetError: parts share corpora (``corpus``, training and test), speakers (``corpus``, ``speaker``), samples
             (``paper``) or recordings (all others).
     """
-    parts = {"training": split.train, "validation": split.validation, "test": split.test}
     keys: dict[str, Callable[[Utterance], str]]
     if split.protocol == "paper":
-        keys = {"sample": lambda utterance: utterance.id}
+        keys = {"samples": lambda utterance: utterance.id}
     else:
-        keys = {"recording": lambda utterance: utterance.recording}
+        keys = {"recordings": lambda utterance: utterance.recording}
     if split.protocol in ("corpus", "speaker"):
         # Two clips without a speaker's name may be from one speaker.
-        keys["speaker"] = lambda utterance: utterance.speaker or f"an unknown speaker of {utterance.corpus}"
+        keys["speakers"] = lambda utterance: utterance.speaker or f"an unknown speaker of {utterance.corpus}"
     for what, key in keys.items():
-        _require_apart(split.protocol, what, {part: {key(u) for u in clips} for part, clips in parts.items()})
+        _require_apart(split.protocol, what, {part: {key(u) for u in clips} for part, clips in split.parts.items()})
     if split.protocol == "corpus":
         train = {u.corpus for u in (*split.train, *split.validation)}
-        _require_apart("corpus", "corpora", {"training": train, "test": {u.corpus for u in split.test}})
+        _require_apart("corpus", "corpora", {"train": train, "test": {u.corpus for u in split.test}})
 
 
 def _require_apart(protocol: str, what: str, sides: Mapping[str, set[str]]) -> None:
-    for one, other in (("training", "test"), ("validation", "test"), ("training", "validation")):
+    for one, other in (("train", "test"), ("validation", "test"), ("train", "validation")):
         if one in sides and other in sides and (shared := sorted(sides[one] & sides[other])):
-            several = what if what == "corpora" else f"{what}s"
             raise DatasetError(
-                f"the {protocol} split leaks: {len(shared)} {several} are in {one} and in {other}: "
-                f"{named(shared)}: move each to one side"
+                f"the {protocol} split leaks: {len(shared)} {what} are in {one} and in {other}: "
+                f"{named(shared)}: move each to one part"
             )
 
 

@@ -25,9 +25,15 @@ REVISION = "e37978b90ca9030d5170a5c07aadb050351a65bb"
 FILE_SHA256 = "07cadb9f25677c8d50df603e66a98fbd842cce45047139baeb16e6219a1e807b"
 ENCODER_SHA256 = "f3106a6c48cd87ac450d9060cc1718094aa0df2d88edb62a759a1ffc758d60c1"
 """Of the encoder's tensors alone, in half precision, which is what they were published in: see `digest_of`."""
-LICENSE = "MIT (github.com/openai/whisper), Apache-2.0 (huggingface.co/openai/whisper-base)"
-CITATION = "Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022"
-CREDIT = "Whisper base (OpenAI), which learnt from 680,000 hours of audio of unknown origin"
+ORIGIN = {
+    "repository": REPOSITORY,
+    "revision": REVISION,
+    "encoder_sha256": ENCODER_SHA256,
+    "credit": "Whisper base (OpenAI), which learnt from 680,000 hours of audio of unknown origin",
+    "citation": "Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022",
+    "license": "MIT (github.com/openai/whisper), Apache-2.0 (huggingface.co/openai/whisper-base)",
+}
+"""What the record of a run says of the encoder."""
 
 PREFIX = "model.encoder."
 MELS, DIM, HEADS, MLP_DIM, DEPTH, POSITIONS = 80, 512, 8, 2048, 6, 1500

@@ -139,7 +139,7 @@ def evaluate_model(
     """
     utterances, renamed = _with_labels_of_model(corpus.read(data_dir), config.labels)
     split = _split(utterances, protocol, fold, seed)
-    clips: tuple[Utterance, ...] = {"test": split.test, "validation": split.validation, "train": split.train}[part]
+    clips = split.parts[part]
     notes = [f"{protocol} protocol, {part} clips: {split.note}", *renamed]
     if split.left_out:
         notes.append(

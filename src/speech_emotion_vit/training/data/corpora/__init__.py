@@ -107,7 +107,7 @@ def combine(names: Sequence[str]) -> Corpus:
         labels=tuple(sorted({label for member in members for label in member.labels})),
         parse=lambda path: None,
         published=frozenset().union(*(member.published for member in members)),
-        defects=MappingProxyType({name: why for member in members for name, why in member.defects.items()}),
+        defects={name: why for member in members for name, why in member.defects.items()},
         members=members,
     )
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from types import MappingProxyType
 from typing import NamedTuple
 
 from ....audio.suffixes import Search, find_audio
@@ -91,7 +90,7 @@ class Corpus:
     """Reads a file's path inside the corpus; returns None for a file that does not belong to it."""
     published: frozenset[str] = frozenset()
     """Ids of the published utterances; empty where there is no such list."""
-    defects: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    defects: Mapping[str, str] = field(default_factory=dict)
     """Id to what is wrong with it. Such a clip is neither trained nor scored on, except under ``paper``."""
     official_split: str = ""
     """Name of the official split by speakers; empty where there is none."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePath
-from types import MappingProxyType
 
 from .base import Corpus, Parsed, qualified
 
-CODES = MappingProxyType(
-    {"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happiness", "NEU": "neutral", "SAD": "sadness"}
-)
+CODES = {"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happiness", "NEU": "neutral", "SAD": "sadness"}
 NAME = "crema-d"
 
 _FILE = re.compile(r"(10\d\d)_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX?)")
@@ -73,7 +70,7 @@ CREMA_D = Corpus(
     labels=tuple(CODES.values()),
     parse=_parse,
     published=qualified(NAME, _published()),
-    defects=MappingProxyType({f"{NAME}/{name}": why for name, why in _DEFECTS.items()}),
+    defects={f"{NAME}/{name}": why for name, why in _DEFECTS.items()},
     official_split="audEERING split 1.1.0",
     test_speakers=qualified(NAME, [str(speaker) for speaker in _TEST]),
     validation_speakers=qualified(NAME, [str(speaker) for speaker in _VALIDATION]),

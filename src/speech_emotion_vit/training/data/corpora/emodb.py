@@ -4,21 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePath
-from types import MappingProxyType
 
 from .base import Corpus, Parsed, qualified
 
-CODES = MappingProxyType(
-    {
-        "W": "anger",
-        "L": "boredom",
-        "E": "disgust",
-        "A": "fear",
-        "F": "happiness",
-        "N": "neutral",
-        "T": "sadness",
-    }
-)
+CODES = {"W": "anger", "L": "boredom", "E": "disgust", "A": "fear", "F": "happiness", "N": "neutral", "T": "sadness"}
 NAME = "emodb"
 
 _FILE = re.compile(r"(03|08|09|1[0-6])([ab]\d\d)([WLEAFTN])([a-f])")

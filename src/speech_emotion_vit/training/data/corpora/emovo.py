@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePath
-from types import MappingProxyType
 
 from .base import Corpus, Parsed, qualified
 
-CODES = MappingProxyType(
-    {
-        "rab": "anger",
-        "dis": "disgust",
-        "pau": "fear",
-        "gio": "happiness",
-        "neu": "neutral",
-        "tri": "sadness",
-        "sor": "surprise",
-    }
-)
+CODES = {
+    "rab": "anger",
+    "dis": "disgust",
+    "pau": "fear",
+    "gio": "happiness",
+    "neu": "neutral",
+    "tri": "sadness",
+    "sor": "surprise",
+}
 NAME = "emovo"
 
 _FILE = re.compile(r"(dis|gio|neu|pau|rab|sor|tri)-([fm][123])-(b[123]|l[1-4]|n[1-5]|d[12])")

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePath
-from types import MappingProxyType
 
 from .base import Corpus, Parsed, qualified
 
-CODES = MappingProxyType(
-    {
-        "a": "anger",
-        "d": "disgust",
-        "f": "fear",
-        "h": "happiness",
-        "n": "neutral",
-        "sa": "sadness",
-        "su": "surprise",
-    }
-)
+CODES = {"a": "anger", "d": "disgust", "f": "fear", "h": "happiness", "n": "neutral", "sa": "sadness", "su": "surprise"}
 NAME = "savee"
 
 _FILE = re.compile(r"(?:(DC|JE|JK|KL)_)?(a|d|f|h|n|sa|su)(\d\d)")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePath
-from types import MappingProxyType
 
 from .base import Corpus, Parsed, qualified
 
-CODES = MappingProxyType({"A": "anger", "H": "happiness", "N": "neutral", "S": "sadness"})
+CODES = {"A": "anger", "H": "happiness", "N": "neutral", "S": "sadness"}
 NAME = "urdu"
 
 _FILE = re.compile(r"(S[FM]\d{1,2})_F\d{1,2}_([AHNS])0\d{1,3}")
