@@ -24,18 +24,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from types import MappingProxyType
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from ...errors import ConfigError, DatasetError, quoted
-from .augment import VERSIONS
+from ...errors import ConfigError, DatasetError
 from .corpora import CORPORA, ORIGINAL, PARTS, Utterance, named
 
 Protocol = Literal["corpus", "speaker", "random", "paper"]
 Fold: TypeAlias = "int | Literal['final'] | None"
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1  # of what does not test
@@ -108,12 +107,8 @@ def make_split(
 
     Raises:
         DatasetError: the corpus cannot be split so, or the split leaks.
-        ConfigError: there is no such protocol, version or fold.
+        ConfigError: there is no such fold.
     """
-    if protocol not in PROTOCOLS:
-        raise ConfigError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {quoted(protocol)}")
-    if unknown := [version for version in versions if version not in VERSIONS]:
-        raise ConfigError(f"versions must be of {', '.join(VERSIONS)}, not {', '.join(unknown)}")
     usable, left_out = _without_defects(utterances, keep=protocol == "paper")
     folds = number_of_folds(usable, protocol)
     name = " and ".join(_by_corpus(usable))
@@ -127,15 +122,12 @@ def make_split(
     if protocol == "corpus":
         split = _leave_one_corpus_out(usable, fold)
     elif protocol == "paper":
-        if any(utterance.part for utterance in usable):
-            raise ConfigError("protocol paper draws its own parts: pass another one, or leave out the column split")
         split = _paper(usable, versions, seed)
     elif fold == "final" and not any(CORPORA[corpus].test_speakers for corpus in _by_corpus(usable)):
         note = "trained on every speaker; the score is that of the cross-validation"
         split = Split(protocol=protocol, train=tuple(usable), note=note)
     else:
-        train, validation, test, note = (_by_speaker if protocol == "speaker" else _by_recording)(usable, fold, seed)
-        split = Split(protocol=protocol, train=tuple(train), validation=tuple(validation), test=tuple(test), note=note)
+        split = _by_speaker(usable, fold, seed) if protocol == "speaker" else _by_recording(usable, seed)
         if fold == "final":
             split = without_validation(split)
     split = replace(split, fold=fold, left_out=left_out, labels=split.labels or _labels_of(usable))
@@ -260,8 +252,8 @@ def check_leaks(split: Split) -> None:
 
 
 def _require_apart(protocol: str, what: str, sides: Mapping[str, set[str]]) -> None:
-    for one, other in (("train", "test"), ("validation", "test"), ("train", "validation")):
-        if one in sides and other in sides and (shared := sorted(sides[one] & sides[other])):
+    for one, other in combinations(sides, 2):
+        if shared := sorted(sides[one] & sides[other]):
             raise DatasetError(
                 f"the {protocol} split leaks: {len(shared)} {what} are in {one} and in {other}: "
                 f"{named(shared)}: move each to one part"
@@ -289,9 +281,6 @@ def _without_defects(utterances: Iterable[Utterance], *, keep: bool) -> tuple[li
 
 def _altered(utterances: Iterable[Utterance], versions: Sequence[str]) -> Utterances:
     return tuple(utterance.altered(version) for utterance in utterances for version in versions)
-
-
-Division = tuple[list[Utterance], list[Utterance], list[Utterance], str]
 
 
 def _leave_one_corpus_out(utterances: list[Utterance], fold: Fold) -> Split:
@@ -343,23 +332,23 @@ def _between_corpora(utterances: Sequence[Utterance], train: Sequence[str], test
     )
 
 
-def _named_parts(utterances: list[Utterance]) -> Division:
-    parts: dict[str, list[Utterance]] = {part: [] for part in PARTS}
-    for utterance in utterances:
-        parts[utterance.part].append(utterance)
+def _named_parts(protocol: Protocol, utterances: list[Utterance]) -> Split:
+    """Return the split that a table names."""
+    parts: dict[str, Any] = {part: tuple(u for u in utterances if u.part == part) for part in PARTS}
     for part in ("train", "validation"):
         if not parts[part]:
             raise DatasetError(f"no clip's split is {part}: some must train, and others choose epoch and temperature")
-    return parts["train"], parts["validation"], parts["test"], "the parts are those of the table"
+    return Split(protocol=protocol, note="the parts are those of the table", **parts)
 
 
-def _by_speaker(utterances: list[Utterance], fold: Fold, seed: int) -> Division:
+def _by_speaker(utterances: list[Utterance], fold: Fold, seed: int) -> Split:
     if any(utterance.part for utterance in utterances):
         _require_speakers(utterances)
-        return _named_parts(utterances)
+        return _named_parts("speaker", utterances)
     corpora = _by_corpus(utterances)
     official = any(CORPORA[name].validation_speakers for name in corpora)
-    parts: Division = ([], [], [], "")
+    testing: set[str] = set()
+    validating: set[str] = set()
     notes = []
     for name, clips in corpora.items():
         test, validation, note = _speakers(name, clips, fold, seed)
@@ -367,11 +356,17 @@ def _by_speaker(utterances: list[Utterance], fold: Fold, seed: int) -> Division:
             validation = set()
         elif validation and CORPORA[name].leave_one_out:
             note += f", {', '.join(sorted(validation))} validates"
-        parts[0].extend(u for u in clips if u.speaker not in test | validation)
-        parts[1].extend(u for u in clips if u.speaker in validation)
-        parts[2].extend(u for u in clips if u.speaker in test)
+        testing |= test
+        validating |= validation
         notes.append(f"{name}: {note}" if len(corpora) > 1 else note)
-    return (*parts[:3], "; ".join(notes))
+    ordered = [utterance for clips in corpora.values() for utterance in clips]
+    return Split(
+        protocol="speaker",
+        train=tuple(u for u in ordered if u.speaker not in testing | validating),
+        validation=tuple(u for u in ordered if u.speaker in validating),
+        test=tuple(u for u in ordered if u.speaker in testing),
+        note="; ".join(notes),
+    )
 
 
 def _speakers(name: str, utterances: list[Utterance], fold: Fold, seed: int) -> tuple[set[str], set[str], str]:
@@ -406,21 +401,24 @@ def _require_speakers(utterances: list[Utterance]) -> None:
         )
 
 
-def _by_recording(utterances: list[Utterance], fold: Fold, seed: int) -> Division:
+def _by_recording(utterances: list[Utterance], seed: int) -> Split:
     rng = np.random.default_rng(seed)
+    if any(utterance.part == "validation" for utterance in utterances):
+        return _named_parts("random", utterances)
     if any(utterance.part for utterance in utterances):
-        if any(utterance.part == "validation" for utterance in utterances):
-            return _named_parts(utterances)
-        train, validation = _stratified([u for u in utterances if u.part == "train"], VALIDATION_SHARE, rng)
+        _, validation = _stratified([u for u in utterances if u.part == "train"], VALIDATION_SHARE, rng)
         chosen = {utterance.id for utterance in validation}
-        named_so = _named_parts([replace(u, part="validation") if u.id in chosen else u for u in utterances])
-        return (*named_so[:3], f"{named_so[3]}, validation drawn from training with seed {seed}")
-    rest, test = _stratified(utterances, TEST_SHARE, rng)
-    train, validation = _stratified(rest, VALIDATION_SHARE, rng)
-    return train, validation, test, f"speakers are shared between training and test; drawn with seed {seed}"
+        split = _named_parts("random", [replace(u, part="validation") if u.id in chosen else u for u in utterances])
+        return replace(split, note=f"{split.note}, validation drawn from training with seed {seed}")
+    others, test = _stratified(utterances, TEST_SHARE, rng)
+    train, validation = _stratified(others, VALIDATION_SHARE, rng)
+    note = f"speakers are shared between training and test; drawn with seed {seed}"
+    return Split(protocol="random", train=tuple(train), validation=tuple(validation), test=tuple(test), note=note)
 
 
 def _paper(utterances: list[Utterance], versions: Sequence[str], seed: int) -> Split:
+    if any(utterance.part for utterance in utterances):
+        raise ConfigError("protocol paper draws its own parts: pass another one, or leave out the column split")
     pool = _altered(utterances, versions)
     train, test = _stratified(pool, TEST_SHARE, np.random.default_rng(seed))
     split = Split(protocol="paper", train=tuple(train), test=tuple(test))
