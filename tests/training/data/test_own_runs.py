@@ -43,7 +43,7 @@ def test_a_folder_of_ones_own_trains_under_random(place: Path, tmp_path: Path) -
     result = succeed(*arguments, "--protocol", "random", "--set", "student.epochs=12")
     assert [json.loads(line)["clips"] for line in result.stdout.splitlines()] == [2, 4]
     card = (tmp_path / "run" / "README.md").read_text()
-    assert "known voices, new clips" in card
+    assert "known speakers, new clips" in card
     assert "| student, test | 4 | ? |" in card
 
 
