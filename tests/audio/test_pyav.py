@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from audio_files import encode, flipped
-from helpers import speech, tone
+from helpers import encoded, speech, tone
 from speech_emotion_vit import AudioError, ConfigError, EmotionClassifier
 from speech_emotion_vit.audio.reader import AudioReader
 
@@ -73,6 +73,25 @@ def test_a_long_damaged_stretch_of_a_flac_is_passed() -> None:
     samples, reader = read(bytes(data))
     assert np.abs(samples - read(whole("flac"))[0])[-2 * 16_000 :].max() < 0.02
     assert any(warning.startswith("damaged: ") for warning in reader.warnings)
+
+
+def test_a_damaged_mp3_is_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(SPEECH, 48_000, format="MP3", subtype="MPEG_LAYER_III")
+    good, reader = read(data)
+    assert remarks(reader) == []
+    headers = [found.start() for found in re.finditer(rb"\xff\xfb", data)]
+    header = headers[len(headers) // 2]
+    for damaged in (
+        data[:header] + b"\0" + data[header + 1 :],
+        data[:header] + bytes(2000) + data[header + 2000 :],
+        data[: header + 100] + data[header + 400 :],
+    ):
+        samples, reader = read(damaged)
+        assert len(samples) == pytest.approx(len(good), abs=0.3 * 16_000)
+        assert "damaged: 1 place is no MP3, and passed over" in remarks(reader)
+        assert np.abs(samples[: 2 * 16_000] - good[: 2 * 16_000]).max() < 0.02
+    monkeypatch.setattr("speech_emotion_vit.audio.decode.EncodedAudio._open_with_av", lambda _: None)
+    assert any(said.startswith("truncated") for said in remarks(read(data[:header] + b"\0" + data[header + 1 :])[1]))
 
 
 def test_a_wrong_size_in_the_index_of_an_m4a_is_corrected() -> None:

@@ -260,6 +260,7 @@ def joined(form: str, subtype: str) -> bytes:
 @pytest.mark.parametrize(
     "data",
     [
+        joined("WAV", "PCM_16"),
         joined("MP3", "MPEG_LAYER_III"),
         joined("MP3", "MPEG_LAYER_III") + b"TAG" + bytes(125),
         mp3(SPEECH, 128_000) + mp3(np.tile(SPEECH, 5), 24_000),
@@ -271,7 +272,19 @@ def joined(form: str, subtype: str) -> bytes:
         stale("WAVEX", 32_000),
         stale("WAV", 32_000) + chunk(b"LIST", b"INFO" + NOISE),
     ],
-    ids=["mp3", "mp3 tag", "vbr", "vorbis", "opus", "flac", "stale flac", "stale wav", "stale wavex", "stale wav tag"],
+    ids=[
+        "wav",
+        "mp3",
+        "mp3 tag",
+        "vbr",
+        "vorbis",
+        "opus",
+        "flac",
+        "stale flac",
+        "stale wav",
+        "stale wavex",
+        "stale wav tag",
+    ],
 )
 def test_audio_beyond_what_the_header_announces_has_a_warning(data: bytes) -> None:
     for source in (data, Pipe(data)):

@@ -20,6 +20,12 @@ _MOST_CHUNKS = 1000  # that are looked through for the one of the samples
 _STREAMED = (range(0x7EFF_0000, 0x7F01_0000), range(0x7FFF_0000, 0x8001_0000), range(0xFFFF_0000, 1 << 32))
 _OF_FRAMES = re.compile(rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f]|VBRI", re.DOTALL)  # how many follow
 _MPEG_FRAME = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")  # the start of one, layer III
+_MPEG_KBITS = (
+    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),  # of MPEG 1, layer III
+    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),  # of MPEG 2 and 2.5
+)
+_MPEG_RATES = (44_100, 48_000, 32_000)  # Hz, of MPEG 1; of MPEG 2 half, of 2.5 a quarter
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS", b"3DI")  # what may stand between or behind the frames of an MP3
 _MANY_FRAMES = 20  # in a piece: 22 of the longest fit in, a random one has 3 that look like it
 _PIECE = 1 << 15  # bytes
 _MOST_PIECES = 32  # of what follows the announced end are looked through
@@ -142,6 +148,8 @@ class Container:
             header = self._read_at(place, 9)
             if header[:1] == b"\0":  # after an odd number of bytes
                 place, header = place + 1, header[1:]
+            if header[:4] in (b"RIFF", b"RF64"):
+                return True
             if not all(0x20 <= byte < 0x7F for byte in header[:3]):
                 return self._file.seek(0, os.SEEK_END) - place > _TRAILER and any(map(any, self._pieces(place)))
             if len(header) < 8:
@@ -248,6 +256,54 @@ def _is_chunk(file: SeekableFile, place: int, end: int, order: Literal["little",
     header = file.read(8)
     printable = all(0x20 <= byte < 0x7F for byte in header[:4])
     return len(header) == 8 and printable and place + 8 + int.from_bytes(header[4:], order) <= end
+
+
+def damaged_frames(file: SeekableFile) -> int:
+    """Return how many places of an MP3 are no frame where one must be, 0 of other files, by going from frame to frame.
+
+    libsndfile reads nothing behind such a place.
+    """
+    place, damaged = _after_id3(file), 0
+    while True:
+        file.seek(place)
+        head = file.read(10)
+        if size := _mpeg_frame_size(head):
+            place += size
+            continue
+        if not damaged and place == _after_id3(file):
+            return 0
+        file.seek(place)
+        piece = file.read(_PIECE)
+        following = _next_mpeg_frame(piece)
+        if head.startswith(_TAGS) or following is None:  # what is behind a tag is for the decoder
+            return damaged
+        place += following
+        damaged += 1
+
+
+def _mpeg_frame_size(head: bytes) -> int:
+    """Return how many bytes a frame of MPEG audio, layer III, has by its header; 0 if it is none."""
+    if len(head) < 4 or not _MPEG_FRAME.match(head):
+        return 0
+    old, kbits, rate, padding = not head[1] & 8, head[2] >> 4, head[2] >> 2 & 3, head[2] >> 1 & 1
+    if kbits in (0, 15) or rate == 3:
+        return 0
+    hertz = _MPEG_RATES[rate] >> (old + (not head[1] & 16))
+    return (72_000 if old else 144_000) * _MPEG_KBITS[old][kbits] // hertz + padding
+
+
+def _next_mpeg_frame(piece: bytes) -> int | None:
+    """Return where in a piece of a file the next frame begins that two more follow; None if there is none."""
+    for found in _MPEG_FRAME.finditer(piece, 1):
+        place = found.start()
+        for _ in range(3):
+            size = _mpeg_frame_size(piece[place : place + 4])
+            if not size:
+                break
+            place += size
+        else:
+            return found.start()
+    return None
 
 
 def damaged_size(file: SeekableFile) -> dict[int, bytes]:

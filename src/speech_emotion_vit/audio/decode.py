@@ -23,7 +23,7 @@ import soundfile
 
 from ..errors import AudioError, one_line
 from ..files import open_regular
-from .containers import damaged_size, ogg_pages, unwritten_sizes
+from .containers import damaged_frames, damaged_size, ogg_pages, unwritten_sizes
 from .inputs import ENCODED, missing
 from .kinds import HEAD, is_base64, what_it_is, what_it_may_be
 from .sndfile import BLOCK_VALUES, SndAudio
@@ -149,8 +149,12 @@ class EncodedAudio:
         damaged = damaged_size(self._file)
         self._file.corrections = damaged or unwritten_sizes(self._file)
         pages = ogg_pages(self._file)
-        with_av = pages is not None and (pages.damaged or pages.streams > 1)
+        lost = damaged_frames(self._file)
+        with_av = lost > 0 or (pages is not None and (pages.damaged or pages.streams > 1))
         if with_av and (audio := self._open_with_av()) is not None:
+            if lost:
+                places = "1 place is" if lost == 1 else f"{lost} places are"
+                audio.remarks.append(f"damaged: {places} no MP3, and passed over")
             return audio
         self._file.seek(0)
         try:
