@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -47,24 +47,6 @@ SAVE_EVERY = 300  # steps between two states of an epoch: minutes of work
 Tensors = dict[str, Tensor]
 
 logger = logging.getLogger(__name__)
-
-
-class TrainableStage(Protocol):
-    """A module that makes batches of its training rows and maps a batch to its losses."""
-
-    network: nn.Module
-    """Whose weights are kept when the stage is over."""
-    piece: int
-    """Rows whose gradient is computed at once. The gradients of the pieces add up to that of the batch."""
-
-    def batches(self, size: int, rng: np.random.Generator) -> list[Indices]:
-        """Return the rows of every batch of an epoch."""
-
-    def batch(self, rows: Indices, seed: int) -> Any:
-        """Return the argument of `forward` for some rows; all randomness comes from `seed`."""
-
-    def __call__(self, batch: Any) -> dict[str, Tensor]:
-        """Return the losses, means over the rows of `batch`, whose sum is minimised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +102,9 @@ def fit(stage: nn.Module, job: Job, accelerator: Accelerator) -> list[Record]:
     """Run a stage, or the rest of it, and leave the kept weights in ``stage.network``.
 
     Args:
-        stage: a module that is a `TrainableStage`.
+        stage: a module that maps a batch to its losses: means over the rows, whose sum is minimised. Its ``network`` is
+            trained, ``batches(size, rng)`` returns the rows of each batch of an epoch, and ``batch(rows, seed)`` makes
+            a batch of them. The gradient of ``piece`` rows is computed at once; those of the pieces add up.
         job: how it is run; its folder holds the state that a stopped stage goes on from.
         accelerator: device, precision and processes.
 

@@ -193,19 +193,17 @@ def calibrate(logits: Mapping[str, Floats], rows: Mapping[str, Rows], temperatur
         rows: the parts.
         temperature: the default.
     """
-    for part in ("test", "validation"):
-        if part not in logits:
-            continue
-        each = rows[part]
-        corpora = np.array([clip.corpus for clip in each.utterances])
-        names = sorted(set(corpora))
-        if part == "test" and "speaker" in rows and len(names) > 1:
-            held_out, found = cross_fitted(logits[part], each.owners, each.clip_targets, corpora)
+    if "test" in logits and "speaker" in rows:  # the test clips are of other corpora
+        test = rows["test"]
+        corpora = np.array([clip.corpus for clip in test.utterances])
+        if len(names := sorted(set(corpora))) > 1:
+            held_out, found = cross_fitted(logits["test"], test.owners, test.clip_targets, corpora)
             note = f"{len(corpora)} clips of corpora that it has not learnt from: {', '.join(names)}"
-            return Calibration(found, note, part, held_out)
-        if part == "validation":
-            found = fit_temperature(logits[part], each.owners, each.clip_targets)
-            return Calibration(found, f"the {len(corpora)} validation clips")
+            return Calibration(found, note, "test", held_out)
+    if "validation" in logits:
+        each = rows["validation"]
+        found = fit_temperature(logits["validation"], each.owners, each.clip_targets)
+        return Calibration(found, f"the {len(each.utterances)} validation clips")
     if temperature is not None:
         return Calibration(temperature, "the runs that held clips out")
     return Calibration(1.0, "")
