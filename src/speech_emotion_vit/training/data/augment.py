@@ -24,7 +24,7 @@ from ...model.config import FrontendConfig
 from .corpora import ORIGINAL, Utterance
 
 RATE = 16_000  # Hz
-PEAK = 0.9  # of what `degrade` returns: the level says nothing and must not clip
+PEAK = 0.9  # of what `degrade` returns
 FLOOR = 1e-6  # of an amplitude that is divided by
 ROOM_SAMPLES = 8_000  # of a room's reverberation: half a second
 SPEED_TAPS = 15  # of the low-pass in front of a faster clip

@@ -286,7 +286,7 @@ def _build(
 
 
 def _remove_abandoned(cache: Path) -> None:
-    """Remove what interrupted processes left behind; nobody writes a store for a day."""
+    """Remove what interrupted processes left behind; no store takes a day to write."""
     for part in cache.glob(".part-*"):
         with contextlib.suppress(OSError):  # it may have its name by now, or be gone
             if time.time() - part.stat().st_mtime > 86_400:

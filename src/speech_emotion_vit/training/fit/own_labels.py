@@ -101,7 +101,7 @@ def fit_head(
 
     The network of `base` stays as it is. Its head is replaced by ridge regression on the embeddings, in which all
     labels have the same weight. Penalty and temperature are chosen on speakers who are left out in turn. If speakers
-    are unknown, or fewer than three, clips are left out instead; `evaluation.left_out` tells which.
+    are unknown, or fewer than three, clips are left out instead; see `evaluation.left_out`.
 
     >>> model = fit_head(clips, labels, speakers)
     >>> print(model.evaluation)
@@ -279,7 +279,7 @@ def _groups(
             if unknown
             else f"there are {len(known)} speakers"
         )
-        note = f"{why}, so clips are left out, not speakers: expect less of new voices than the scores say"
+        note = f"{why}, so clips are left out, not speakers: expect lower scores for new speakers"
         # The same file twice is one clip.
         groups = [
             os.path.realpath(audio) if isinstance(audio, (str, os.PathLike)) else f"{index}:"

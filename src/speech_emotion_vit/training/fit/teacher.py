@@ -33,7 +33,7 @@ ORIGIN = {
     "citation": "Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022",
     "license": "MIT (github.com/openai/whisper), Apache-2.0 (huggingface.co/openai/whisper-base)",
 }
-"""What the record of a run says of the encoder."""
+"""The encoder in the record of a run."""
 
 PREFIX = "model.encoder."
 MELS, DIM, HEADS, MLP_DIM, DEPTH, POSITIONS = 80, 512, 8, 2048, 6, 1500

@@ -124,9 +124,9 @@ def _facts(run: Mapping[str, Any], results: Mapping[str, Any], corpus: Corpus) -
 
 def _what(run: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     final = results["model"]
-    text = f"The {final} ({results['parameters'][final]:,} parameters) tells {', '.join(run['labels'])} from speech."
+    text = f"The {final} ({results['parameters'][final]:,} parameters) recognises {', '.join(run['labels'])} in speech."
     if run["learnt_from"]:
-        text += f" It stands on {', '.join(run['learnt_from'])}, named below with its licence."
+        text += f" It builds on {', '.join(run['learnt_from'])}, named below with its licence."
     return text
 
 
@@ -219,5 +219,5 @@ def _data(run: Mapping[str, Any], corpus: Corpus) -> str:
     for name in run["learnt_from"]:
         entry = models.get(name.split("@")[0])
         licence = f"licence: {entry.license}" if entry else "its own card names its data and licence"
-        lines.append(f"- It stands on {name}; {licence}.")
+        lines.append(f"- It builds on {name}; {licence}.")
     return "\n".join(lines)

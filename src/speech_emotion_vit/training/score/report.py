@@ -304,7 +304,7 @@ def pool_folds(output: Path, data: Dataset, folds: int) -> dict[str, Any]:
     }
     description = read_json(output / "fold-0" / RUN_FILE) | {"fold": "all"}
     description["split"] = {
-        "note": f"{folds} folds, every clip tested by the folds that never heard its "
+        "note": f"{folds} folds, every clip tested by folds without training clips of its "
         + ("corpus" if protocol == "corpus" else "speaker"),
         "leakage": max(read_json(output / f"fold-{index}" / RUN_FILE)["split"]["leakage"] for index in range(folds)),
     }

@@ -182,7 +182,7 @@ def remarks(corpus: Corpus, folder: Path, utterances: Sequence[Utterance]) -> li
     if extra:
         found.append(f"{len(extra)} utterances are not in the published corpus: {named(extra)}")
     read = {utterance.path for utterance in utterances}
-    strangers = [path.name for path in audio_files(folder) if path not in read]
-    if strangers:
-        found.append(f"{len(strangers)} audio files are not named like {corpus.title}'s: {named(strangers)}")
+    others = [path.name for path in audio_files(folder) if path not in read]
+    if others:
+        found.append(f"{len(others)} audio files are not named like {corpus.title}'s: {named(others)}")
     return found

@@ -1,4 +1,4 @@
-"""SAVEE: four British men, seven emotions, sentences that mostly tell the emotion."""
+"""SAVEE: four British men, seven emotions, sentences of which most belong to one emotion."""
 
 from __future__ import annotations
 

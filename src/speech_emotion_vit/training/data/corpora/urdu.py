@@ -11,7 +11,7 @@ CODES = {"A": "anger", "H": "happiness", "N": "neutral", "S": "sadness"}
 NAME = "urdu"
 
 _FILE = re.compile(r"(S[FM]\d{1,2})_F\d{1,2}_([AHNS])0\d{1,3}")
-# Clips by speaker, in the order they are numbered in: most people are heard in one emotion only.
+# Clips by emotion and speaker, in the order of their numbers. Most speakers have one emotion only.
 _CLIPS = {
     "A": {"SM1": 22, "SM2": 28, "SM3": 2, "SM4": 48},
     "H": {
