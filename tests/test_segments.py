@@ -216,8 +216,8 @@ def test_every_segment_gets_the_answer_of_its_samples(light: EmotionClassifier, 
         else:
             assert (segment.label, segment.speech) == (None, 0.0)
     assert timeline.warnings[:4] == (
-        f"segments that begin behind the end of the recording: 1 of {len(given)}",
-        f"segments that end behind the end of the recording: 1 of {len(given)}",
+        f"segments that begin after the end of the recording: 1 of {len(given)}",
+        f"segments that end after the end of the recording: 1 of {len(given)}",
         f"segments that are empty: 1 of {len(given)}",
         f"segments that are shorter than 0.3 s: 1 of {len(given)}",
     )

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from .model.frame_vit import FrameViT
     from .model.frontend import LogMel
     from .model.vit import SpectrogramViT
-    from .prediction import Prediction
+    from .prediction import Prediction, Segment
     from .stream import EmotionStream
-    from .timeline import Segment, Timeline
+    from .timeline import Timeline
     from .training.fit.own_labels import HeadEvaluation, fit_head
 
 __all__ = [
@@ -76,7 +76,7 @@ _LAZY = {
     "LogMel": ".model.frontend",
     "ModelConfig": ".model.config",
     "Prediction": ".prediction",
-    "Segment": ".timeline",
+    "Segment": ".prediction",
     "SpectrogramViT": ".model.vit",
     "Timeline": ".timeline",
     "fit_head": ".training.fit.own_labels",

@@ -344,8 +344,7 @@ class EmotionClassifier:
             )
         elif (hop, window, smoothing) != (TIMELINE_HOP, None, 0.0):
             raise ConfigError("hop, window and smoothing are for windows: leave them out, or segments")
-        rate = self.config.frontend.sampling_rate
-        reader = AudioReader(audio, sampling_rate=sampling_rate, target_rate=rate, channel=channel, track=track)
+        reader = self._reader(audio, sampling_rate, channel, track)
         notes: tuple[str, ...] = ()
         if segments is None:
             found, fault = segmenter.run(reader, progress)
@@ -437,16 +436,8 @@ class EmotionClassifier:
             AudioError: the audio cannot be read, or ends before `start`.
             ConfigError: `start` is out of range, or the backend is not torch.
         """
-        return explain(
-            self.backend,
-            audio,
-            sampling_rate=sampling_rate,
-            channel=channel,
-            track=track,
-            start=start,
-            model=self.name,
-            vad_filter=self.vad_filter,
-        )
+        reader = self._reader(audio, sampling_rate, channel, track)
+        return explain(self.backend, reader, start, model=self.name, vad_filter=self.vad_filter)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the model to a folder, from which `EmotionClassifier(folder)` loads it, and return the folder.
@@ -523,6 +514,10 @@ class EmotionClassifier:
                 message=message or MESSAGE,
                 dry_run=dry_run,
             )
+
+    def _reader(self, audio: AudioInput, sampling_rate: int | None, channel: Channel, track: int | None) -> AudioReader:
+        rate = self.config.frontend.sampling_rate
+        return AudioReader(audio, sampling_rate=sampling_rate, target_rate=rate, channel=channel, track=track)
 
     def _one(self, audio: AudioInput, sampling_rate: int | None, channel: Channel, track: int | None) -> Clip:
         batcher = Batcher(

@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .audio.reader import AudioInput, AudioReader, Channel, Samples, windows, without_offset
+from .audio.reader import AudioReader, Samples, windows, without_offset
 from .audio.speech import find_speech
 from .backends.base import Backend, Floats
 from .errors import AudioError
-from .pictures import draw_explanation, save_picture
+from .extras import require
+from .pictures import minutes, save_picture, time_axis, title
 from .prediction import Prediction
 from .windows import NOBODY, SILENT_WEIGHT, cut_pauses, padded, seconds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_IMAGE_RANGE = 80.0  # dB from the darkest to the brightest of a picture
+_MEL_TICKS = (250, 500, 1000, 2000, 4000, 8000)  # Hz
 _AT_ONCE = 8  # windows of a long recording that go through the network at once
 
 
@@ -68,7 +71,39 @@ class Explanation:
         Raises:
             ConfigError: matplotlib is not installed.
         """
-        return draw_explanation(self)
+        figure: Figure = require("matplotlib.figure", "plot").Figure(figsize=(10, 6), layout="constrained")
+        wave, image, attention = figure.subplots(3, 1, sharex=True, height_ratios=[2, 4, 2])
+        times, bands = self.times, self.frequencies
+        step = times[1] - times[0] if len(times) > 1 else self.end - self.start
+        moments = self.start + np.arange(len(self.waveform)) / self.sampling_rate
+        wave.plot(moments, self.waveform, color="0.3", linewidth=0.5)
+        limit = 1.05 * max(float(np.abs(self.waveform).max()), 1e-6)
+        wave.set(ylabel="waveform", ylim=(-limit, limit))
+
+        extent = (times[0] - step / 2, times[-1] + step / 2, -0.5, len(bands) - 0.5)
+        decibels = _IMAGE_RANGE * (self.spectrogram - 1)
+        seen = image.imshow(
+            decibels, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-_IMAGE_RANGE, vmax=0
+        )
+        figure.colorbar(seen, ax=image, pad=0.01, label="dB below the loudest")
+        ticks = [tick for tick in _MEL_TICKS if bands[0] <= tick <= bands[-1]]
+        image.set_yticks(np.interp(ticks, bands, np.arange(len(bands))), [f"{t:g}" for t in ticks])
+        image.set(ylabel="Mel band, Hz")
+
+        covered = self.covered
+        # In units of even attention over all columns, so that pictures of different clips can be compared.
+        level = self.attention * len(self.attention)
+        edges = np.append(times[covered] - step / 2, times[covered][-1] + step / 2)
+        attention.stairs(level[covered], edges, fill=True, color="C1", alpha=0.8)
+        attention.axhline(1, color="0.5", linewidth=0.8, linestyle="--")
+        attention.set_ylabel("attention\n(1 = even)")
+        time_axis(attention, self.start, self.end)
+        attention.set_ylim(0, max(1.5, 1.1 * float(level[covered].max())))
+        ranking = ", ".join(f"{label} {probability:.0%}" for label, probability in self.prediction.top(3))
+        where = f"{minutes(self.start)} to {minutes(self.end)}"
+        above = f"{ranking or 'nobody speaks'}\n{title(self.file, self.prediction.model)}, {where}"
+        figure.suptitle(above, fontsize="medium", parse_math=False)
+        return figure
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `plot` to a file, whole or not at all: PNG, SVG or PDF by its suffix.
@@ -83,22 +118,9 @@ class Explanation:
         return f"<Explanation {self.start:.2f}-{self.end:.2f} s, most attention at {peak:.2f} s, {self.prediction!r}>"
 
 
-def explain(
-    backend: Backend,
-    audio: AudioInput,
-    *,
-    sampling_rate: int | None,
-    channel: Channel,
-    track: int | None,
-    start: float | None,
-    model: str,
-    vad_filter: bool,
-) -> Explanation:
+def explain(backend: Backend, reader: AudioReader, start: float | None, *, model: str, vad_filter: bool) -> Explanation:
     """Return the explanation of one window; see `EmotionClassifier.explain`."""
     frontend = backend.config.frontend
-    reader = AudioReader(
-        audio, sampling_rate=sampling_rate, target_rate=frontend.sampling_rate, channel=channel, track=track
-    )
     if start is None:
         begin, window = _decisive_window(backend, reader, vad_filter=vad_filter)
     else:
@@ -111,8 +133,8 @@ def explain(
             begin, window = begin + low, window[low:high]
         spoken = found.seconds
     window = without_offset(window)
-    seen = backend.attention(window)
-    row = seen.probabilities if spoken else np.zeros_like(seen.probabilities)
+    attention = backend.attention(window)
+    row = attention.probabilities if spoken else np.zeros_like(attention.probabilities)
     begin_seconds = begin / frontend.sampling_rate
     duration = len(window) / frontend.sampling_rate
     labels = backend.config.labels
@@ -126,10 +148,10 @@ def explain(
         ),
         start=begin_seconds,
         end=begin_seconds + duration,
-        times=(seen.times.astype(np.float64) + begin_seconds).astype(np.float32),
-        attention=seen.weights,
-        spectrogram=seen.image,
-        frequencies=seen.frequencies,
+        times=(attention.times.astype(np.float64) + begin_seconds).astype(np.float32),
+        attention=attention.weights,
+        spectrogram=attention.image,
+        frequencies=attention.frequencies,
         waveform=window,
         sampling_rate=frontend.sampling_rate,
         file=reader.file,

@@ -147,7 +147,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def saved_text(text: str, path: str | os.PathLike[str] | None, end: str = "") -> str:
-    """Return `text`, after writing it with `end` behind it to `path`, if there is one.
+    """Return `text`, and write it with `end` after it to `path`, if that is given.
 
     Raises:
         ConfigError: nothing can be written there.

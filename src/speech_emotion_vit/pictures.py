@@ -1,21 +1,19 @@
-"""The pictures: a timeline and an explanation, in the same colours and on the same axis of time."""
+"""Pictures of timelines, and what all pictures share: a colour per emotion, the axis of time, titles, files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, printable
 from .extras import require
 from .files import whole_file
+from .prediction import Segment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from .explain import Explanation
-    from .timeline import Timeline
 
 # Found by a random search within each hue for the largest least distance (CIE 1976) of any two, as they are and as seen
 # without red or green cones (Machado et al. 2009): 34.
@@ -32,8 +30,6 @@ COLOURS = {
 }
 NOBODY = "#f0f0f0"
 CURVE_POINTS = 150  # of a curve at most; more are averaged
-IMAGE_RANGE = 80.0  # dB from the darkest to the brightest
-MEL_TICKS = (250, 500, 1000, 2000, 4000, 8000)  # Hz
 _SAME = {
     "angry": "anger",
     "disgusted": "disgust",
@@ -106,94 +102,62 @@ def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
         figure.savefig(temporary, format=suffix, dpi=150)
 
 
-def draw_timeline(timeline: Timeline) -> Figure:
-    """Return the figure of `Timeline.plot`."""
-    figures = require("matplotlib.figure", "plot")
-    tints = colours(timeline.segments[0].probabilities)
-    end = max(timeline.duration, *(segment.end for segment in timeline.segments))
-    figure: Figure
-    if timeline.given:
-        names = [speaker.speaker for speaker in timeline.speakers()]
-        figure = figures.Figure(figsize=(12, 1.6 + 0.5 * len(names)), layout="constrained")
-        strip = figure.subplots()
-        rows = {name: row for row, name in enumerate(names)}
-        for segment in timeline.segments:
-            colour = NOBODY if segment.label is None else tints[segment.label]
-            strip.broken_barh(
-                [(segment.start, segment.end - segment.start)], (rows[segment.speaker] - 0.4, 0.8), color=colour
-            )
-        strip.set_yticks(range(len(names)), [(name or "-")[:30] for name in names])
-        plain(strip.get_yticklabels())
-        strip.invert_yaxis()
-        top = strip
-    else:
-        figure = figures.Figure(figsize=(12, 5), layout="constrained")
-        top, strip = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
-        _draw_probabilities(top, timeline, tints)
-        for stretch in timeline.stretches():
-            colour = NOBODY if stretch.label is None else tints[stretch.label]
-            strip.axvspan(stretch.start, stretch.end, color=colour, linewidth=0)
-            if stretch.label is None:
-                top.axvspan(stretch.start, stretch.end, color=NOBODY, linewidth=0, zorder=0)
-        strip.set_yticks([])
-    patch = require("matplotlib.patches", "plot").Patch
-    handles = [patch(color=colour, label=label) for label, colour in tints.items()]
-    unsure = ", or unsure" if timeline.segments[0].threshold else ""
-    handles.append(patch(facecolor=NOBODY, edgecolor="0.7", label=f"nobody speaks{unsure}"))
-    plain(top.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), frameon=False).get_texts())
-    time_axis(strip, 0.0, end)
-    figure.suptitle(title(timeline.file, timeline.model), fontsize="medium", parse_math=False)
+def draw_speakers(segments: Sequence[Segment], names: Sequence[str | None], end: float, above: str) -> Figure:
+    """Return a figure with a row for each of the speakers `names`, and the label of every segment in it."""
+    figure: Figure = require("matplotlib.figure", "plot").Figure(
+        figsize=(12, 1.6 + 0.5 * len(names)), layout="constrained"
+    )
+    axes = figure.subplots()
+    tints = colours(segments[0].probabilities)
+    rows = {name: row for row, name in enumerate(names)}
+    for segment in segments:
+        colour = NOBODY if segment.label is None else tints[segment.label]
+        axes.broken_barh(
+            [(segment.start, segment.end - segment.start)], (rows[segment.speaker] - 0.4, 0.8), color=colour
+        )
+    axes.set_yticks(range(len(names)), [(name or "-")[:30] for name in names])
+    plain(axes.get_yticklabels())
+    axes.invert_yaxis()
+    _add_legend(axes, tints, unsure=bool(segments[0].threshold))
+    time_axis(axes, 0.0, end)
+    figure.suptitle(above, fontsize="medium", parse_math=False)
     return figure
 
 
-def _draw_probabilities(axes: Axes, timeline: Timeline, tints: dict[str, str]) -> None:
-    step = -(-len(timeline.segments) // CURVE_POINTS)
-    groups = [timeline.segments[first : first + step] for first in range(0, len(timeline.segments), step)]
+def draw_probabilities(
+    segments: Sequence[Segment], stretches: Sequence[tuple[float, float, str | None]], end: float, above: str
+) -> Figure:
+    """Return a figure of every probability over time, above the label of every stretch `(start, end, label)`."""
+    figure: Figure = require("matplotlib.figure", "plot").Figure(figsize=(12, 5), layout="constrained")
+    top, strip = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
+    tints = colours(segments[0].probabilities)
+    step = -(-len(segments) // CURVE_POINTS)
+    groups = [segments[first : first + step] for first in range(0, len(segments), step)]
     middles = [sum(s.start + s.end for s in group) / (2 * len(group)) for group in groups]
     spoken = [[segment for segment in group if segment.speech] for group in groups]
     rows = [[sum(s.probabilities[label] for s in g) / len(g) if g else float("nan") for g in spoken] for label in tints]
-    if step > 1:  # curves of an hour cross each other everywhere
-        axes.stackplot(middles, rows, colors=list(tints.values()), linewidth=0)
+    if step > 1:  # the curves of an hour would cross each other everywhere
+        top.stackplot(middles, rows, colors=list(tints.values()), linewidth=0)
     else:
+        marker = "o" if len(middles) < 40 else ""
         for (label, colour), values in zip(tints.items(), rows, strict=True):
-            marker = "o" if len(values) < 40 else ""
-            axes.plot(middles, values, color=colour, label=label, marker=marker, markersize=3, linewidth=1.5)
-    axes.set(ylim=(0, 1), ylabel="probability")
-    axes.grid(alpha=0.3)
-
-
-def draw_explanation(explanation: Explanation) -> Figure:
-    """Return the figure of `Explanation.plot`."""
-    import numpy as np
-
-    figure: Figure = require("matplotlib.figure", "plot").Figure(figsize=(10, 6), layout="constrained")
-    wave, image, attention = figure.subplots(3, 1, sharex=True, height_ratios=[2, 4, 2])
-    times, bands = explanation.times, explanation.frequencies
-    step = times[1] - times[0] if len(times) > 1 else explanation.end - explanation.start
-    moments = explanation.start + np.arange(len(explanation.waveform)) / explanation.sampling_rate
-    wave.plot(moments, explanation.waveform, color="0.3", linewidth=0.5)
-    limit = 1.05 * max(float(np.abs(explanation.waveform).max()), 1e-6)
-    wave.set(ylabel="waveform", ylim=(-limit, limit))
-
-    extent = (times[0] - step / 2, times[-1] + step / 2, -0.5, len(bands) - 0.5)
-    decibels = IMAGE_RANGE * (explanation.spectrogram - 1)
-    seen = image.imshow(decibels, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-IMAGE_RANGE, vmax=0)
-    figure.colorbar(seen, ax=image, pad=0.01, label="dB below the loudest")
-    ticks = [tick for tick in MEL_TICKS if bands[0] <= tick <= bands[-1]]
-    image.set_yticks(np.interp(ticks, bands, np.arange(len(bands))), [f"{t:g}" for t in ticks])
-    image.set(ylabel="Mel band, Hz")
-
-    covered = explanation.covered
-    # In units of even attention over all columns, so that pictures of different clips can be compared.
-    level = explanation.attention * len(explanation.attention)
-    edges = np.append(times[covered] - step / 2, times[covered][-1] + step / 2)
-    attention.stairs(level[covered], edges, fill=True, color="C1", alpha=0.8)
-    attention.axhline(1, color="0.5", linewidth=0.8, linestyle="--")
-    attention.set_ylabel("attention\n(1 = even)")
-    time_axis(attention, explanation.start, explanation.end)
-    attention.set_ylim(0, max(1.5, 1.1 * float(level[covered].max())))
-    ranking = ", ".join(f"{label} {probability:.0%}" for label, probability in explanation.prediction.top(3))
-    where = f"{minutes(explanation.start)} to {minutes(explanation.end)}"
-    above = f"{ranking or 'nobody speaks'}\n{title(explanation.file, explanation.prediction.model)}, {where}"
+            top.plot(middles, values, color=colour, label=label, marker=marker, markersize=3, linewidth=1.5)
+    top.set(ylim=(0, 1), ylabel="probability")
+    top.grid(alpha=0.3)
+    for start, stop, winner in stretches:
+        strip.axvspan(start, stop, color=NOBODY if winner is None else tints[winner], linewidth=0)
+        if winner is None:
+            top.axvspan(start, stop, color=NOBODY, linewidth=0, zorder=0)
+    strip.set_yticks([])
+    _add_legend(top, tints, unsure=bool(segments[0].threshold))
+    time_axis(strip, 0.0, end)
     figure.suptitle(above, fontsize="medium", parse_math=False)
     return figure
+
+
+def _add_legend(axes: Axes, tints: dict[str, str], *, unsure: bool) -> None:
+    patch = require("matplotlib.patches", "plot").Patch
+    handles = [patch(color=colour, label=label) for label, colour in tints.items()]
+    grey = f"nobody speaks{', or unsure' * unsure}"
+    handles.append(patch(facecolor=NOBODY, edgecolor="0.7", label=grey))
+    plain(axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), frameon=False).get_texts())

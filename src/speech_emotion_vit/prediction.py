@@ -1,4 +1,4 @@
-"""What `EmotionClassifier.predict` returns: plain Python, without torch, ready to print, store and send."""
+"""The answers for a clip and for a segment of a recording: plain Python, ready to print, store and send."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from .errors import ConfigError, quoted
 from .files import saved_text
-
-if TYPE_CHECKING:
-    from .timeline import Segment
 
 
 class RankedLabels:
@@ -87,7 +84,45 @@ class Prediction(RankedLabels):
         return f"<Prediction {ranking} ({self.duration:.2f} s, {self.model}{notes})>"
 
 
-A = TypeVar("A", Prediction, "Segment")
+@dataclass(frozen=True)
+class Segment(RankedLabels):
+    """Emotion probabilities of one window of a longer recording."""
+
+    start: float
+    """Beginning in seconds from the start of the recording."""
+    end: float
+    """End in seconds; segments overlap if the hop is shorter than the window."""
+    probabilities: dict[str, float]
+    """Probability of every label, in the model's label order; they sum to 1, or are all 0 if there is no speech."""
+    speech: float
+    """Seconds of speech in the segment, from which the answer comes."""
+    speaker: str | None = None
+    """Name of the speaker, if a diarisation gave one."""
+    text: str | None = None
+    """The words, if a transcript gave them."""
+    threshold: float = 0.0
+    """Least probability of a label."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready types, with speaker and text if there are any."""
+        others = {"speaker": self.speaker, "text": self.text}
+        return {
+            "start": self.start,
+            "end": self.end,
+            **{name: value for name, value in others.items() if value is not None},
+            "label": self.label,
+            "score": self.score,
+            "probabilities": dict(self.probabilities),
+            "speech": self.speech,
+        }
+
+    def __repr__(self) -> str:
+        who = f"{self.speaker}: " if self.speaker else ""
+        what = f"{self.label or 'unsure'} {self.score:.2f}" if self.speech else "nobody speaks"
+        return f"<Segment {self.start:.2f}-{self.end:.2f} s {who}{what}>"
+
+
+A = TypeVar("A", Prediction, Segment)
 
 
 class Choice:

@@ -155,7 +155,7 @@ def _turn_of(item: Any) -> Turn:
     elif hasattr(item, "start") and hasattr(item, "end"):  # faster-whisper's, pyannote's; some of them are tuples
         values = [getattr(item, name, None) for name in Turn._fields]
     elif isinstance(item, (str, bytes)) or not hasattr(item, "__len__") or not 2 <= len(item) <= 4:
-        raise ValueError(f"is {quoted(item)}, not (start, end), with a speaker and a text behind them if you like")
+        raise ValueError(f"is {quoted(item)}, not (start, end), (start, end, speaker) or (start, end, speaker, text)")
     else:
         values = list(item)
     start, end, *more = values
@@ -223,11 +223,11 @@ def _cues(text: str, recording: str) -> Parts:
                 raise ValueError(f"{quoted(lines[number - 1])} is no pair of times", number)
             continue
         at = number
-        said = []
+        cue = []
         while number < len(lines) and lines[number].strip() and not _ARROW.match(lines[number]):
-            said.append(lines[number].strip())
+            cue.append(lines[number].strip())
             number += 1
-        words = " ".join(said)
+        words = " ".join(cue)
         voice = _VOICE.search(words)
         words = _NAMED.sub("", words) if (named := _NAMED.match(words)) and voice is None else words
         speaker = voice[1] if voice else named[1] if named else None

@@ -14,8 +14,7 @@ from .audio.reader import Channel, Intake, check_rate, pcm_blocks
 from .backends.base import Backend
 from .errors import AudioError, ConfigError, quoted
 from .model.config import TIMELINE_HOP
-from .prediction import Choice
-from .timeline import Segment
+from .prediction import Choice, Segment
 from .windows import NOBODY, Segmenter, seconds
 
 if TYPE_CHECKING:
@@ -174,7 +173,7 @@ class EmotionStream:
             frames = array[:, None]
         else:
             rows, columns = array.shape
-            # sounddevice gives [samples, channels]. The first chunk that can only be so, or the layout so far, tells.
+            # sounddevice gives [samples, channels]. A first chunk of few columns, or the layout so far, shows that.
             turned = rows > MAX_CHANNELS >= columns if self._channels is None else rows != self._channels == columns
             frames = array if turned else array.T
         channels = frames.shape[1]

@@ -1,4 +1,4 @@
-"""Emotion along a recording: segments, speakers, stretches, and their tables and subtitles."""
+"""Emotion along a recording: its segments, speakers and stretches, as tables, subtitles and pictures."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from .extras import require
 from .files import saved_text
-from .pictures import draw_timeline, save_picture
-from .prediction import RankedLabels
+from .pictures import draw_probabilities, draw_speakers, save_picture, title
+from .prediction import RankedLabels, Segment
 
 if TYPE_CHECKING:
     import pandas
@@ -23,44 +23,6 @@ if TYPE_CHECKING:
 
 _FORMULA = frozenset("=+-@\t\r")  # begins a formula of a spreadsheet; a quote before it makes it a text
 _TOUCHING = 1e-6  # seconds; rounding between the end of one window and the start of the next
-
-
-@dataclass(frozen=True)
-class Segment(RankedLabels):
-    """Emotion probabilities of one window of a longer recording."""
-
-    start: float
-    """Beginning in seconds from the start of the recording."""
-    end: float
-    """End in seconds; segments overlap if the hop is shorter than the window."""
-    probabilities: dict[str, float]
-    """Probability of every label, in the model's label order; they sum to 1, or are all 0 if there is no speech."""
-    speech: float
-    """Seconds of speech in the segment, from which the answer comes."""
-    speaker: str | None = None
-    """Name of the speaker, if a diarisation gave one."""
-    text: str | None = None
-    """The words, if a transcript gave them."""
-    threshold: float = 0.0
-    """Least probability of a label."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-ready types, with speaker and text if there are any."""
-        others = {"speaker": self.speaker, "text": self.text}
-        return {
-            "start": self.start,
-            "end": self.end,
-            **{name: value for name, value in others.items() if value is not None},
-            "label": self.label,
-            "score": self.score,
-            "probabilities": dict(self.probabilities),
-            "speech": self.speech,
-        }
-
-    def __repr__(self) -> str:
-        who = f"{self.speaker}: " if self.speaker else ""
-        what = f"{self.label or 'unsure'} {self.score:.2f}" if self.speech else "nobody speaks"
-        return f"<Segment {self.start:.2f}-{self.end:.2f} s {who}{what}>"
 
 
 @dataclass(frozen=True)
@@ -257,7 +219,13 @@ class Timeline:
         Raises:
             ConfigError: matplotlib is not installed, or nothing can be written there.
         """
-        figure = draw_timeline(self)
+        end = max(self.duration, *(segment.end for segment in self.segments))
+        if self.given:
+            names = [speaker.speaker for speaker in self.speakers()]
+            figure = draw_speakers(self.segments, names, end, title(self.file, self.model))
+        else:
+            stretches = [(stretch.start, stretch.end, stretch.label) for stretch in self.stretches()]
+            figure = draw_probabilities(self.segments, stretches, end, title(self.file, self.model))
         if path is not None:
             save_picture(figure, path)
         return figure
@@ -294,8 +262,8 @@ def csv_rows(timeline: Timeline, name: str) -> list[list[object]]:
 
 def _cue(segment: Segment) -> str:
     """Return a segment of a diarisation or a transcript as WebVTT."""
-    said = " ".join((segment.text or "").split())
-    parts = [f"[{segment.label} {segment.score:.0%}]" if segment.label is not None else "", said]
+    text = " ".join((segment.text or "").split())
+    parts = [f"[{segment.label} {segment.score:.0%}]" if segment.label is not None else "", text]
     words = html.escape(" ".join(filter(None, parts)), quote=False) or "[-]"
     who = f"<v {html.escape(segment.speaker, quote=False)}>" if segment.speaker else ""
     return f"{_clock(segment.start)} --> {_clock(max(segment.end, segment.start + 0.001))}\n{who}{words}\n"

@@ -10,8 +10,8 @@ from .audio.reader import SHORT_SECONDS, AudioReader, Samples
 from .backends.base import Backend
 from .batch import Batcher
 from .errors import AudioError
+from .prediction import Segment
 from .segments import Turn
-from .timeline import Segment
 from .windows import require_batch_size
 
 _LONGEST = 300.0  # seconds of one segment that are held at once; a longer one is answered in parts
@@ -97,8 +97,8 @@ def remarks(turns: list[Turn], duration: float) -> Iterator[str]:
     """Yield warnings about segments that do not fit a recording of `duration` seconds."""
     tenth = 0.1  # transcripts round, and their last segment may end a little late
     counts = {
-        "begin behind the end of the recording": sum(turn.start >= duration for turn in turns),
-        "end behind the end of the recording": sum(turn.start < duration < turn.end - tenth for turn in turns),
+        "begin after the end of the recording": sum(turn.start >= duration for turn in turns),
+        "end after the end of the recording": sum(turn.start < duration < turn.end - tenth for turn in turns),
         "are empty": sum(turn.start == turn.end for turn in turns),
         f"are shorter than {SHORT_SECONDS} s": sum(0 < turn.end - turn.start < SHORT_SECONDS for turn in turns),
     }

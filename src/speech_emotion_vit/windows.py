@@ -15,7 +15,7 @@ from .audio.speech import keep_speech, spoken_blocks
 from .backends.base import Backend, Floats
 from .errors import AudioError, ConfigError, quoted
 from .model.config import TIMELINE_HOP, FrontendConfig
-from .timeline import Segment
+from .prediction import Segment
 
 MAX_SECONDS = 1e9  # 31 years
 NOBODY = "no speech"  # the warning
@@ -147,7 +147,7 @@ class Segmenter:
         self._smoothing = seconds("smoothing", smoothing)
         self._batch_size = require_batch_size(batch_size)
         self._buffer = np.zeros(0, np.float32)
-        self._arrived: list[Samples] = []  # behind the buffer, not yet joined to it
+        self._arrived: list[Samples] = []  # after the buffer, not yet joined to it
         self._held = 0  # samples in both
         self._total = 0  # samples so far
         self._next = 0  # start of the next window, in samples from the start of the flow
@@ -230,7 +230,7 @@ class Segmenter:
 
     @property
     def _wanted(self) -> int:
-        """Samples that a window may still need; the last one is aligned to the end, wherever that will be."""
+        """Samples that a later window may need: the last one is aligned to the end, which is not known yet."""
         return max(self._size, self._total - self._next)
 
     def _forget(self) -> None:
@@ -281,7 +281,7 @@ class Segmenter:
 
 
 def padded(pieces: Sequence[Samples]) -> Samples:
-    """Return pieces `[samples]` as one batch, zeros behind the shorter ones."""
+    """Return pieces `[samples]` as one batch, the shorter ones padded with zeros."""
     batch = np.zeros((len(pieces), max(map(len, pieces))), np.float32)
     for row, piece in zip(batch, pieces, strict=True):
         row[: len(piece)] = piece

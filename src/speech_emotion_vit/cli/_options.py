@@ -10,8 +10,6 @@ import click
 C = TypeVar("C", bound=Callable[..., Any])
 Option = Callable[[C], C]
 
-PROTOCOL_NAMES = ("corpus", "speaker", "random", "paper")
-
 model_option = click.option(
     "--model", "-m", metavar="M", help="Model name, Hub repository, folder or file.  [default: bundled]"
 )
@@ -75,8 +73,8 @@ def corpus_options(command: C) -> C:
             click.option(
                 "--dataset",
                 metavar="NAME",
-                help="crema-d, emodb, savee, emovo, casia or urdu; several joined by +; or folder, recordings of your "
-                "own: a sub-folder per label, or a CSV file path,label,speaker,split.",
+                help="crema-d, emodb, savee, emovo, casia or urdu; several joined by +; or folder, your own "
+                "recordings: a sub-folder per label, or a CSV file path,label,speaker,split.",
             ),
             click.option(
                 "--data-dir",
@@ -86,9 +84,9 @@ def corpus_options(command: C) -> C:
             ),
             click.option(
                 "--protocol",
-                type=click.Choice(PROTOCOL_NAMES),
+                type=click.Choice(["corpus", "speaker", "random", "paper"]),
                 help="corpus: new voices in new rooms; speaker: new voices; random: known voices, new clips; paper: as "
-                "published, with its leak.  [default: speaker; corpus where no --dataset is named]",
+                "published, with its leak.  [default: speaker, or corpus without --dataset]",
             ),
             click.option(
                 "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of everything random."

@@ -11,8 +11,8 @@ from ._tables import clock, columns_of, cut, json_line, padded, table_width, wra
 
 if TYPE_CHECKING:
     from ..audio.reader import Channel
-    from ..prediction import Prediction
-    from ..timeline import Segment, Speaker, Timeline
+    from ..prediction import Prediction, Segment
+    from ..timeline import Speaker, Timeline
 
 
 class _Rows:
@@ -33,7 +33,7 @@ class _Rows:
         self._emotion = min(max(map(columns_of, (*labels, "emotion", "(nobody)"))), 12)  # width of its column
 
     def _csv(self, rows: Iterable[list[object]], channel: Channel | str) -> str:
-        """Return rows as CSV, with the channel behind the name of the file where each row is about one."""
+        """Return rows as CSV; if each is about one channel, it stands after the name of the file."""
         selected = [channel] if self._channels else []
         return csv_lines([name, *selected, *cells] for name, *cells in rows)
 
@@ -97,7 +97,7 @@ class Clips(_Rows):
 class Segments(_Rows):
     """Rows for timelines; JSON keeps the segments of a recording together.
 
-    `given` says that others cut the segments, which then have speakers and texts.
+    `given` is true for segments of a diarisation or a transcript, which have speakers and texts.
     """
 
     def __init__(self, form: str, labels: tuple[str, ...], top_k: int | None, *, channels: bool, given: bool) -> None:

@@ -54,7 +54,7 @@ def echo_record(record: Row, form: str | None) -> None:
     if not form_is_table(form):
         click.echo(json_line(record))
         return
-    indent = min(max(map(len, record)) + 2, 16)  # a SHA-256 fits behind it
+    indent = min(max(map(len, record)) + 2, 16)  # so that a SHA-256 fits
     for key, value in record.items():
         each = value if isinstance(value, (list, tuple)) and value and isinstance(value[0], Mapping) else [value]
         for number, part in enumerate(each):
@@ -109,7 +109,7 @@ def cut(text: str, width: int, *, end: bool = False) -> str:
 
 
 def padded(text: str, width: int) -> str:
-    """Return a text with spaces behind it."""
+    """Return a text filled with spaces to `width` columns."""
     return text + " " * (width - columns_of(text))
 
 

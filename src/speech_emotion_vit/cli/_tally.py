@@ -33,7 +33,8 @@ class Tally:
         self.answered = 0
         self.failed = 0
         self._speechless = 0
-        self._long: list[tuple[float, str]] = []  # seconds and name, of the longest only
+        self._long = 0  # files that are long
+        self._longest = 0.0, ""  # seconds and name
         self._begin = time.monotonic()
 
     def add(self, name: str, result: Prediction | Timeline | AudioError) -> None:
@@ -45,7 +46,8 @@ class Tally:
             self.answered += 1
             self._speechless += not result.speech
             if result.duration > LONG_SECONDS:
-                self._long = [*self._long, (result.duration, name)]
+                self._long += 1
+                self._longest = max(self._longest, (result.duration, name))
         else:
             self.failed += 1
 
@@ -57,16 +59,16 @@ class Tally:
             job: whether to print the summary even if nothing failed.
         """
         if self._long:
-            seconds, name = max(self._long)
+            seconds, name = self._longest
             which = printable(name)
-            if len(self._long) > 1:
-                which = f"{len(self._long)} files are longer than {LONG_SECONDS:g} s; {which}"
+            if self._long > 1:
+                which = f"{self._long} files are longer than {LONG_SECONDS:g} s; {which}"
             if frontend.long_clips == "truncate":
-                said = f"this model hears the first {frontend.window_seconds:g} s of {clock(seconds)}"
+                what = f"this model hears the first {frontend.window_seconds:g} s of {clock(seconds)}"
             else:
                 count = math.ceil((seconds - frontend.window_seconds) / frontend.window_hop_seconds) + 1
-                said = f"one answer for {clock(seconds)}, the mean over {count} windows"
-            yield f"Note: {which}: {said}; --timeline has an answer for every moment"
+                what = f"one answer for {clock(seconds)}, the mean over {count} windows"
+            yield f"Note: {which}: {what}; --timeline has an answer for every moment"
         if self.files > 1 and (job or self.failed):
             kept = f", {self.before} done before" if self.before else ""
             yield (

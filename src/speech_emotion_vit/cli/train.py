@@ -77,7 +77,7 @@ def command(
     \b
     Examples:
       speech-emotion-vit train --dataset savee --data-dir SAVEE
-      speech-emotion-vit train --recipe large --data-dir CORPORA --teacher WHISPER
+      speech-emotion-vit train --recipe research --data-dir CORPORA --teacher WHISPER
       speech-emotion-vit train --recipe base --data-dir CORPORA --protocol speaker --stages frames,head
       speech-emotion-vit train --dataset crema-d --set student.epochs=30 --set student.alpha=5
       speech-emotion-vit train --dataset folder --data-dir my.csv --protocol random
