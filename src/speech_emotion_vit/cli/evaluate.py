@@ -59,7 +59,6 @@ def command(
     from ..training.score.card import confusion_table, scores_table
     from ..training.score.evaluate import evaluate_model, unknown_corpora
     from ..training.score.report import write_evaluation
-    from ..weights.checkpoint import load_network
     from ..weights.resolve import resolve_model
     from ._tables import json_line
 
@@ -70,14 +69,11 @@ def command(
     names = [dataset] if dataset else unknown_corpora(resolved, place)
     chosen = protocol or ("speaker" if dataset else "corpus")
     where = find_device(device)
-    network, config = load_network(resolved, where)
     name = f"{resolved.name}@{resolved.revision}"
     found = {}
     for each in names:
         corpus, folder = find_corpus(each, place if dataset or place is None else place / each)
         result = evaluate_model(
-            network,
-            config,
             resolved,
             corpus=corpus,
             data_dir=folder,

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ...errors import DatasetError
 from ...model.build import Network
-from ...model.config import ClassifierConfig
+from ...weights.checkpoint import load_network
 from ...weights.resolve import ResolvedModel
 from ..data.augment import VERSIONS
 from ..data.corpora import LABELLED, ORIGINAL, Corpus, Utterance, find_corpus, named, remarks
@@ -100,8 +100,6 @@ class Evaluation:
 
 
 def evaluate_model(
-    network: Network,
-    config: ClassifierConfig,
     model: ResolvedModel,
     *,
     corpus: Corpus,
@@ -114,29 +112,29 @@ def evaluate_model(
     strict: bool = False,
     cache: Path | None = None,
 ) -> Evaluation:
-    """Score a network on the clips of one part of a split.
+    """Score a model on the clips of one part of a split.
 
     Labels are matched by `map_labels`. Clips whose label the model does not know are left out. Probabilities are those
     of the corpus's labels and sum to 1: the question is which of the corpus's emotions it is.
 
     Args:
-        network: the model, in eval mode.
-        config: its labels, front-end and temperature.
-        model: where it is from, which tells what it was trained on.
+        model: the model.
         corpus: which corpus.
         data_dir: its folder.
         protocol: how it is split; ``paper`` cuts long clips to the first window, as published.
         fold: of a cross-validation; None scores all of its folds' test clips, so all clips.
         seed: of the split.
         part: ``test``, ``validation`` or ``train``.
-        device: where the network is.
+        device: where the network runs.
         strict: refuse a corpus with anything missing, extra or unreadable.
         cache: folder of the features.
 
     Raises:
+        WeightsError: the model cannot be read.
         DatasetError: the corpus is not there, is not as published with `strict`, or shares fewer than two labels with
             the model.
     """
+    network, config = load_network(model, device)
     utterances, renamed = _with_labels_of_model(corpus.read(data_dir), config.labels)
     split = _split(utterances, protocol, fold, seed)
     clips = split.parts[part]
