@@ -35,7 +35,7 @@ def command(source: str, output: str, base: str | None, device: str, skip: bool)
     from tqdm import tqdm
 
     from ..errors import AudioError
-    from ..training.data.corpora import CORPORA, read_folder, remarks
+    from ..training.data.corpora import CORPORA, read_folder
     from ..training.fit.own_labels import fit_head
     from ..training.folder import write_json
     from ._tables import json_line
@@ -44,7 +44,7 @@ def command(source: str, output: str, base: str | None, device: str, skip: bool)
     if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{folder}: is not empty: choose another --output")
     utterances = read_folder(Path(source))
-    for remark in remarks(CORPORA["folder"], Path(source), utterances):
+    for remark in CORPORA["folder"].remarks(Path(source), utterances):
         click.echo(f"Note: {printable(remark)}", err=True)
     counts = Counter(each.label for each in utterances)
     click.echo(printable("labels: " + ", ".join(f"{label} {counts[label]}" for label in sorted(counts))), err=True)

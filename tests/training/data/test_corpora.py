@@ -12,7 +12,7 @@ import pytest
 
 from corpus_factory import labelled_csv, labelled_folder, write_clip
 from speech_emotion_vit.errors import ConfigError, DatasetError
-from speech_emotion_vit.training.data.corpora import CORPORA, Utterance, combine, find_corpus, read_folder, remarks
+from speech_emotion_vit.training.data.corpora import CORPORA, Utterance, combine, find_corpus, read_folder
 from speech_emotion_vit.training.data.features import load_data
 from speech_emotion_vit.training.recipes import RECIPES, Recipe
 
@@ -155,7 +155,7 @@ def test_a_whole_corpus_has_the_published_composition_and_no_remarks(
     assert Counter(utterance.label for utterance in utterances) == labels
     assert len({utterance.speaker for utterance in utterances}) == speakers
     assert [utterance.id for utterance in utterances] == sorted(utterance.id for utterance in utterances)
-    assert remarks(corpus, tmp_path, utterances) == []
+    assert corpus.remarks(tmp_path, utterances) == []
     assert corpus.labels == tuple(sorted(labels))
     assert all(utterance.id.startswith(f"{name}/") for utterance in utterances)
     assert all(utterance.speaker.startswith(f"{name}/") for utterance in utterances)
@@ -175,7 +175,7 @@ def test_missing_and_extra_files_are_named(tmp_path: Path, name: str, gone: str,
     whole_corpus(tmp_path, name)
     (tmp_path / gone).unlink()
     touch(tmp_path, added, stranger)
-    missing, extra, unknown = remarks(corpus, tmp_path, corpus.read(tmp_path))
+    missing, extra, unknown = corpus.remarks(tmp_path, corpus.read(tmp_path))
     prefix = f"{name}/" + ("DC_" if name == "savee" else "")
     assert missing.endswith(f"missing: {prefix}{Path(gone).stem}")
     assert missing.startswith(f"1 of {len(corpus.published)} ")
@@ -185,7 +185,7 @@ def test_missing_and_extra_files_are_named(tmp_path: Path, name: str, gone: str,
 
 def test_many_missing_files_are_counted(tmp_path: Path) -> None:
     touch(tmp_path, "03a01Fa.wav")
-    (remark,) = remarks(CORPORA["emodb"], tmp_path, read("emodb", tmp_path))
+    (remark,) = CORPORA["emodb"].remarks(tmp_path, read("emodb", tmp_path))
     assert remark.startswith("534 of 535 utterances are missing: emodb/03a01Nc, ")
     assert remark.endswith(" and 526 more")
 
@@ -199,7 +199,7 @@ def test_several_corpora_are_read_from_a_folder_each(tmp_path: Path, monkeypatch
     utterances = corpus.read(folder)
     assert Counter(utterance.corpus for utterance in utterances) == {"crema-d": 7442, "emodb": 535, "savee": 480}
     assert len({utterance.id for utterance in utterances}) == len(utterances)
-    assert remarks(corpus, folder, utterances) == []
+    assert corpus.remarks(folder, utterances) == []
     assert corpus.defects == CORPORA["crema-d"].defects
     assert (corpus.free, combine(["crema-d", "emodb"]).free) == (False, True)
 
@@ -303,7 +303,7 @@ def test_what_a_folder_holds_and_nobody_reads_is_said(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "listdir", refuse)
     assert [u.id for u in read_folder(tmp_path)] == ["anger/a", "joy/b"]
-    assert remarks(CORPORA["folder"], tmp_path, read_folder(tmp_path)) == [
+    assert CORPORA["folder"].remarks(tmp_path, read_folder(tmp_path)) == [
         "1 folders cannot be read and are left out: sad",
         "1 names of audio lead to no file and are left out: joy/gone.wav",
         "1 clips beside the folders of labels have none and are left out: top.wav",
@@ -434,6 +434,6 @@ def test_own_clips_are_what_a_search_of_a_folder_finds_and_the_rest_is_counted(t
     (tmp_path / "anger" / "d.ts").write_bytes((b"G" + bytes(187)) * 3)
     utterances = read_folder(tmp_path)
     assert [u.path.name for u in utterances] == ["c.WAVE", "d.ts", "a.mov", "b.mpga"]
-    assert remarks(CORPORA["folder"], tmp_path, utterances) == [
+    assert CORPORA["folder"].remarks(tmp_path, utterances) == [
         "2 files are passed over, not named like audio: 1 .pdf, 1 .txt"
     ]

@@ -37,7 +37,7 @@ from ...files import open_regular
 from ...model.config import ClassifierConfig, FrameViTConfig, FrontendConfig, ModelConfig
 from ...model.frontend import LogMel
 from .augment import VERSIONS, alter
-from .corpora import CORPORA, ORIGINAL, Corpus, Utterance, audio_files, find_corpus, named, remarks
+from .corpora import CORPORA, ORIGINAL, Corpus, Utterance, audio_files, find_corpus, named
 
 FORMAT = 2  # raise it when what a store holds changes for the same key
 BLOCK = 64  # utterances handed to the threads at a time
@@ -364,7 +364,7 @@ def load_data(
         DatasetError: the corpus is not there, `strict` and not as published, or has labels that no model can have.
     """
     utterances = tuple(corpus.read(folder))
-    found = remarks(corpus, folder, utterances)
+    found = corpus.remarks(folder, utterances)
     if only:
         utterances = tuple(utterance for utterance in utterances if utterance.label in only)
     _check_labels(folder, utterances, frontend, network)

@@ -18,7 +18,7 @@ from ...model.build import Network
 from ...weights.checkpoint import load_network
 from ...weights.resolve import ResolvedModel
 from ..data.augment import VERSIONS
-from ..data.corpora import LABELLED, ORIGINAL, Corpus, Utterance, find_corpus, named, remarks
+from ..data.corpora import LABELLED, ORIGINAL, Corpus, Utterance, find_corpus, named
 from ..data.features import describe_faults, load_inputs
 from ..data.labels import map_labels
 from ..data.protocols import (
@@ -147,7 +147,7 @@ def evaluate_model(
     frontend = replace(config.frontend, long_clips="truncate") if protocol == "paper" else config.frontend
     by_id = {utterance.id: utterance for utterance in (*utterances, *clips)}
     features = load_inputs(list(by_id.values()), frontend, cache=cache, title=corpus.title)
-    wrong = remarks(corpus, data_dir, utterances) + describe_faults(features)
+    wrong = corpus.remarks(data_dir, utterances) + describe_faults(features)
     if strict and wrong:
         raise DatasetError(f"{data_dir}: {'; '.join(wrong)}: repair it, or leave out --strict")
     notes += wrong

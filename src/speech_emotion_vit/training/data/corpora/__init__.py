@@ -37,16 +37,25 @@ __all__ = [
     "find_corpus",
     "named",
     "read_folder",
-    "remarks",
     "user_data_folder",
 ]
 
 
 class _Own(Corpus):
-    """The user's own recordings."""
+    """The user's own recordings, in folders or a table."""
 
     def read(self, folder: Path) -> list[Utterance]:
         return read_folder(folder)
+
+    def remarks(self, folder: Path, utterances: Sequence[Utterance]) -> list[str]:
+        if folder.is_file():
+            return []
+        found = search_remarks(folder, others=True)
+        if beside := [path.name for path in audio_files(folder) if path.parent == folder]:
+            found.append(
+                f"{len(beside)} clips beside the folders of labels have none and are left out: {named(beside)}"
+            )
+        return found
 
 
 CORPORA: Mapping[str, Corpus] = MappingProxyType(
@@ -162,27 +171,3 @@ def describe_missing(corpus: Corpus) -> str:
         f"{corpus.title} is obtained from {corpus.source} ({corpus.license}); expected is {corpus.layout}: "
         f"pass the folder with --data-dir, or put it where $SPEECH_EMOTION_VIT_DATA{place} is"
     )
-
-
-def remarks(corpus: Corpus, folder: Path, utterances: Sequence[Utterance]) -> list[str]:
-    """Return how `folder` differs from the published corpus, given the utterances that `Corpus.read` found in it."""
-    own = corpus.name == "folder"
-    found = [] if folder.is_file() else search_remarks(folder, others=own)
-    if own:
-        if folder.is_dir() and (beside := [path.name for path in audio_files(folder) if path.parent == folder]):
-            found.append(
-                f"{len(beside)} clips beside the folders of labels have none and are left out: {named(beside)}"
-            )
-        return found
-    there = {utterance.id for utterance in utterances}
-    missing = sorted(corpus.published - there)
-    extra = sorted(there - corpus.published) if corpus.published else []
-    if missing:
-        found.append(f"{len(missing)} of {len(corpus.published)} utterances are missing: {named(missing)}")
-    if extra:
-        found.append(f"{len(extra)} utterances are not in the published corpus: {named(extra)}")
-    read = {utterance.path for utterance in utterances}
-    others = [path.name for path in audio_files(folder) if path not in read]
-    if others:
-        found.append(f"{len(others)} audio files are not named like {corpus.title}'s: {named(others)}")
-    return found

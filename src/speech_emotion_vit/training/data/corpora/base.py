@@ -125,6 +125,19 @@ class Corpus:
                 )
         return checked(found, folder, self.layout)
 
+    def remarks(self, folder: Path, utterances: Sequence[Utterance]) -> list[str]:
+        """Return how `folder` differs from the published corpus, given the utterances that `read` found in it."""
+        found = search_remarks(folder, others=False)
+        present = {utterance.id for utterance in utterances}
+        if missing := sorted(self.published - present):
+            found.append(f"{len(missing)} of {len(self.published)} utterances are missing: {named(missing)}")
+        if self.published and (extra := sorted(present - self.published)):
+            found.append(f"{len(extra)} utterances are not in the published corpus: {named(extra)}")
+        read = {utterance.path for utterance in utterances}
+        if others := [path.name for path in audio_files(folder) if path not in read]:
+            found.append(f"{len(others)} audio files are not named like {self.title}'s: {named(others)}")
+        return found
+
 
 def qualified(name: str, ids: Sequence[str] | frozenset[str]) -> frozenset[str]:
     """Return ids or speakers of the corpus `name` as they are among all corpora."""
