@@ -148,8 +148,6 @@ class Container:
             header = self._read_at(place, 9)
             if header[:1] == b"\0":  # after an odd number of bytes
                 place, header = place + 1, header[1:]
-            if header[:4] in (b"RIFF", b"RF64"):
-                return True
             if not all(0x20 <= byte < 0x7F for byte in header[:3]):
                 return self._file.seek(0, os.SEEK_END) - place > _TRAILER and any(map(any, self._pieces(place)))
             if len(header) < 8:
