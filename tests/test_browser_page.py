@@ -40,7 +40,8 @@ def test_what_the_page_runs_is_said_beside_it(tmp_path: Path) -> None:
     assert (facts["model"], facts["sampling_rate"]) == ("crema-d-paper", 16_000)
 
 
-RATES = {"telephone": 8_000, "studio": 48_000, "music": 44_100}  # Hz; the others have 16,000
+RATES = {"telephone": 8_000, "studio": 48_000, "music": 44_100, "vorbis": 44_100}  # Hz; the others have 16,000
+FORMATS = {"music": "mp3", "podcast": "mp3", "vorbis": "ogg"}
 
 
 @pytest.fixture(scope="module")
@@ -92,30 +93,32 @@ def answer_of(page: Any, name: str) -> dict[str, Any]:
 
 
 def clip_of(name: str, folder: Path) -> Path:
-    path = folder / f"{name}.{'mp3' if name == 'music' else 'wav'}"
+    path = folder / f"{name}.{FORMATS.get(name, 'wav')}"
+    quieter = 0.7  # what lossy formats lift above full scale is cut off by browsers, and not by Python's decoders
     sounds = {
         "second": lambda: speech(1.0),
         "long": lambda: speech(10.0),
         "pauses": lambda: np.concatenate([np.zeros(40_000), speech(4.0), np.zeros(80_000), speech(3.0)]),
         "stereo": lambda: np.stack((speech(3.0), 0.2 * speech(3.0)[::-1]), axis=1),
         "nobody": lambda: nothings(4.0)["room"],
-        "telephone": lambda: soxr.resample(speech(5.0), 16_000, 8_000),
-        "studio": lambda: soxr.resample(speech(5.0), 16_000, 48_000),
-        "music": lambda: soxr.resample(speech(5.0), 16_000, 44_100),
+        "podcast": lambda: quieter * speech(5.0),
+    }
+    sounds |= {
+        each: lambda rate=rate: soxr.resample(quieter * speech(5.0), 16_000, rate) for each, rate in RATES.items()
     }
     soundfile.write(path, sounds[name](), RATES.get(name, 16_000), format=path.suffix[1:])
     return path
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["clip", "second", "long", "pauses", "stereo", "nobody", *RATES])
+@pytest.mark.parametrize("name", ["clip", "second", "long", "pauses", "stereo", "nobody", "podcast", *RATES])
 def test_the_answer_is_that_of_python(name: str, opened: Watched, tmp_path: Path) -> None:
     clip = CLIPS[0] if name == "clip" else clip_of(name, tmp_path)
     found = answer_to(opened.page, clip)
     expected = EmotionClassifier(browser_page.MODEL).predict(clip)
     assert found["labels"] == list(expected.probabilities)
     assert found["probabilities"] == pytest.approx(
-        list(expected.probabilities.values()), abs=1e-2 if name in RATES else 1e-3
+        list(expected.probabilities.values()), abs=2e-3 if name in RATES else 1e-3
     )
     assert found["speech"] == pytest.approx(expected.speech, abs=1e-3)
     assert opened.page.inner_text(".try-label") == (expected.label or "nobody speaks")

@@ -47,13 +47,22 @@ async function loadModel() {
   return { runtime, model: await runtime.InferenceSession.create(model, options) };
 }
 
-// Hz in the header of WAV and FLAC; other formats are decoded at 48 kHz, which loses nothing that the model hears.
+// Hz in the header of WAV, FLAC, MP3 and Ogg Vorbis. Others are decoded at 48 kHz, which loses nothing that the model uses.
 function rateOf(bytes) {
-  const header = new Uint8Array(bytes, 0, Math.min(bytes.byteLength, 32));
-  const text = (first, end) => String.fromCharCode(...header.subarray(first, end));
+  const view = new DataView(bytes.slice(0, 64), 0);
+  const size = view.byteLength;
+  const text = (first, end) => String.fromCharCode(...new Uint8Array(view.buffer).subarray(first, end));
+  const byte = (place) => (place < size ? view.getUint8(place) : 0);
   let rate = 0;
-  if (text(0, 4) === "RIFF" && text(8, 16) === "WAVEfmt ") rate = new DataView(bytes).getUint32(24, true);
-  if (text(0, 4) === "fLaC") rate = (header[18] << 12) | (header[19] << 4) | (header[20] >> 4);
+  if (text(0, 4) === "RIFF" && text(8, 16) === "WAVEfmt " && size >= 28) rate = view.getUint32(24, true);
+  else if (text(0, 4) === "fLaC") rate = (byte(18) << 12) | (byte(19) << 4) | (byte(20) >> 4);
+  else if (text(0, 4) === "OggS" && text(29, 35) === "vorbis" && size >= 44) rate = view.getUint32(40, true);
+  else if (text(0, 3) === "ID3") { // tags before an MP3; their size has seven bits in a byte
+    const tags = 10 + [6, 7, 8, 9].reduce((sum, place) => (sum << 7) | byte(place), 0);
+    return bytes.byteLength > tags ? rateOf(bytes.slice(tags)) : 48000;
+  } else if (byte(0) === 0xff && byte(1) >= 0xe0 && byte(1) & 0x06) { // a frame of MP3: layer 0 would be AAC
+    rate = [44100, 48000, 32000, 0][(byte(2) >> 2) & 3] / [4, 1, 2, 1][(byte(1) >> 3) & 3];
+  }
   return rate >= 8000 && rate <= 96000 ? rate : 48000;
 }
 

@@ -157,6 +157,7 @@ def predict_on_ray(
     ray, data = require("ray", "ray"), require("ray.data", "ray")
     if not ray.is_initialized():
         _connect(ray, address)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # `Progress` says how far it is
     context = data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     keys = ray.put(before)
@@ -212,7 +213,7 @@ def predict_on_ray(
 def _connect(ray: Any, address: str | None) -> None:
     """Connect to a cluster, or start one on this machine where no address is known.
 
-    Ray asks an address that does not answer for minutes. So the door is tried first.
+    Ray waits minutes for an address that does not answer. So a plain connection is tried first.
 
     Raises:
         ConfigError: there is no cluster at the address.
@@ -234,10 +235,11 @@ def _connect(ray: Any, address: str | None) -> None:
                 address = "local"  # the cluster has ended without a word
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"no Ray cluster at {printable(known or 'this machine')} ({one_line(error)}): start one with ray start, "
-            "or choose another address"
-        ) from error
+        remedy = "start one with ray start, or choose another address"
+        if isinstance(error.__cause__, getattr(ray.exceptions, "AuthenticationError", ())):
+            remedy = "the cluster asks for a token, set RAY_AUTH_MODE=token"
+        place = printable(known or "this machine")
+        raise ConfigError(f"no Ray cluster at {place} ({one_line(error)}): {remedy}") from error
 
 
 def _source(source: Any) -> tuple[list[str] | tuple[list[str]], str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -11,7 +10,6 @@ from typing import Any
 
 import click
 
-from ..extras import require
 from ._inputs import sources
 from ._signals import Stopped
 
@@ -37,8 +35,6 @@ def predict_on_cluster(
     if output is None:
         raise click.UsageError("--ray goes with --output, a folder that all machines see")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what Ray prints about its own work helps nobody here
-    require("ray.data", "ray")
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     last = Progress(0, 0, 0, 0)
     one = names[0] if len(names) == 1 else ""
     source: str | Iterable[str] = one if os.path.isdir(one) or one.endswith(".parquet") else list(_paths(names))
