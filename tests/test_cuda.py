@@ -1,7 +1,11 @@
-"""On a GPU: ``python -m pytest -n 0 -m cuda -s``. Left out elsewhere, and not run so far: no GPU was at hand."""
+"""On a GPU: ``python -m pytest -n 0 -m cuda -s``. It has not been run on one so far, because no GPU was at hand.
+
+``CUDA_TEST_DEVICE=cpu`` before that command runs the same lines on the CPU, with smaller batches.
+"""
 
 from __future__ import annotations
 
+import os
 import time
 
 import numpy as np
@@ -13,13 +17,15 @@ from speech_emotion_vit import ClassifierConfig, EmotionClassifier, FrameViT, Fr
 from speech_emotion_vit.backends.torch import TorchBackend
 
 pytestmark = pytest.mark.cuda
+DEVICE = torch.device(os.environ.get("CUDA_TEST_DEVICE", "cuda"))
+GPU = DEVICE.type == "cuda"
 
 
 @pytest.mark.parametrize("model", [None, "crema-d-paper"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 0.02), ("bfloat16", 0.05)])
 def test_the_gpu_says_what_the_cpu_says(model: str | None, dtype: str, tolerance: float) -> None:
     cpu = EmotionClassifier(model, backend="torch", device="cpu")
-    gpu = EmotionClassifier(model, backend="torch", device="cuda", dtype=dtype)
+    gpu = EmotionClassifier(model, backend="torch", device=str(DEVICE), dtype=dtype)
     for one, other in zip(gpu.predict_batch(CLIPS), cpu.predict_batch(CLIPS), strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=tolerance)
     if dtype == "float32":
@@ -34,9 +40,9 @@ def test_the_gpu_says_what_the_cpu_says(model: str | None, dtype: str, tolerance
 
 
 def test_a_tensor_on_the_gpu_is_audio_like_any_other() -> None:
-    gpu = EmotionClassifier(backend="torch", device="cuda")
+    gpu = EmotionClassifier(backend="torch", device=str(DEVICE))
     audio = torch.from_numpy(np.repeat(speech(2.0), 3))
-    on_gpu = gpu.predict(audio.cuda(), sampling_rate=48_000)
+    on_gpu = gpu.predict(audio.to(DEVICE), sampling_rate=48_000)
     assert on_gpu.probabilities == pytest.approx(gpu.predict(audio, sampling_rate=48_000).probabilities, abs=1e-4)
 
 
@@ -44,20 +50,25 @@ def test_a_tensor_on_the_gpu_is_audio_like_any_other() -> None:
 def test_clips_per_second_and_memory(dtype: str) -> None:
     shape = FrameViTConfig.base(6)
     config = ClassifierConfig(labels=tuple("abcdef"), model=shape, frontend=FrontendConfig.frames())
-    backend = TorchBackend(FrameViT(shape), config, torch.device("cuda"), getattr(torch, dtype))
-    for batch in (1, 64, 512):
-        waveform = torch.from_numpy(np.resize(speech(10.0), (batch, 40_000))).cuda()
-        torch.cuda.reset_peak_memory_stats()
-        rounds = -3  # of warming up
-        while rounds < 20:
-            if rounds == 0:
-                torch.cuda.synchronize()
-                start = time.perf_counter()
+    backend = TorchBackend(FrameViT(shape), config, DEVICE, getattr(torch, dtype))
+    rounds = 20 if GPU else 1
+    for batch in (1, 64, 512) if GPU else (1, 4):
+        waveform = torch.from_numpy(np.resize(speech(10.0), (batch, 40_000))).to(DEVICE)
+        if GPU:
+            torch.cuda.reset_peak_memory_stats()
+        for number in range(3 + rounds):
+            if number == 3:  # the first ones warm it up
+                start = finished()
             probabilities, _ = backend.forward(waveform)
-            rounds += 1
-        torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
+        seconds = finished() - start
         assert probabilities.isfinite().all()
-        assert probabilities.device.type == "cuda"
-        memory = torch.cuda.max_memory_allocated() / 1e6
-        print(f"{dtype}, {batch} clips of 2.5 s: {20 * batch / seconds:.0f} clips/s, {memory:.0f} MB")
+        assert probabilities.device.type == DEVICE.type
+        memory = f"{torch.cuda.max_memory_allocated() / 1e6:.0f} MB" if GPU else "memory is not measured here"
+        print(f"{dtype}, {batch} clips of 2.5 s: {rounds * batch / seconds:.0f} clips/s, {memory}")
+
+
+def finished() -> float:
+    """The time when everything that was asked of the device is done."""
+    if GPU:
+        torch.cuda.synchronize()
+    return time.perf_counter()
