@@ -85,7 +85,7 @@ def model_card(run: Mapping[str, Any], results: Mapping[str, Any], corpus: Corpu
     parts = [
         f"# Speech emotion, {corpus.title}, {run['protocol']} protocol, recipe `{run['recipe']['name']}`",
         f"{_what(run, results)} {_calibration(run, results)}",
-        f"## Scores\n\n{_scores(run, scores)}",
+        f"## Scores\n\n{_scores(run, scores, corpus)}",
         *_confusions(results["model"], scores),
         f"## Training\n\n{_training(run, results)}",
         f"## Use\n\n{_use(run, results)}",
@@ -143,7 +143,7 @@ def _calibration(run: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     return "Probabilities are not calibrated: no clip was held out for it."
 
 
-def _scores(run: Mapping[str, Any], scores: Mapping[str, Scores]) -> str:
+def _scores(run: Mapping[str, Any], scores: Mapping[str, Scores], corpus: Corpus) -> str:
     if not scores:
         return "No clip was held out: no score is measured on this file."
     parts = {part for name in scores for part in PART_MEANING if name.split(", ", 1)[1].startswith(part)}
@@ -159,15 +159,11 @@ def _scores(run: Mapping[str, Any], scores: Mapping[str, Scores]) -> str:
         share = percent(run["split"]["leakage"])
         lines.append(f"**Leak**: {share} % of the test clips have a version of the same recording in training.")
     if left_out := run["split"].get("left_out"):
-        reasons = ", ".join(f"`{name}` ({_defect(name)})" for name in left_out)
+        reasons = ", ".join(f"`{name}` ({corpus.defects[name]})" for name in left_out)
         lines.append(f"Known defects, neither trained nor scored on: {reasons}.")
     if run["remarks"]:
         lines.append("The corpus as found: " + "; ".join(run["remarks"]) + ".")
     return "\n\n".join(lines)
-
-
-def _defect(name: str) -> str:
-    return next((corpus.defects[name] for corpus in CORPORA.values() if name in corpus.defects), "defect")
 
 
 def _confusions(final: str, scores: Mapping[str, Scores]) -> list[str]:
