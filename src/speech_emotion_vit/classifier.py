@@ -399,16 +399,16 @@ class EmotionClassifier:
             AudioError: the rate is out of range.
             ConfigError: an option is out of range.
         """
+
+        def new_segmenter() -> Segmenter:
+            return Segmenter(self.backend, vad_filter=self.vad_filter, hop=hop, window=window, smoothing=smoothing)
+
         return EmotionStream(
-            self.backend,
-            sampling_rate,
+            new_segmenter,
+            Choice(self.labels, labels, threshold),
+            sampling_rate=sampling_rate,
+            target_rate=self.config.frontend.sampling_rate,
             channel=channel,
-            hop=hop,
-            window=window,
-            smoothing=smoothing,
-            labels=labels,
-            threshold=threshold,
-            vad_filter=self.vad_filter,
         )
 
     def explain(

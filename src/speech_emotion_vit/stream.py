@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,7 @@ import numpy.typing as npt
 
 from .audio.inputs import as_array, describe
 from .audio.reader import Channel, Intake, check_rate, pcm_blocks
-from .backends.base import Backend
 from .errors import AudioError, ConfigError, quoted
-from .model.config import TIMELINE_HOP
 from .prediction import Choice, Segment
 from .windows import NOBODY, Segmenter, seconds
 
@@ -28,56 +26,31 @@ MAX_GAP = 86_400.0  # seconds
 class EmotionStream:
     """Live audio in, segments out: those of `EmotionClassifier.timeline` for the same audio, whatever the chunks are.
 
-    `EmotionClassifier.stream` makes it, and explains the options. A segment is returned by the push that completes its
-    window; the resampler delays audio at another rate than the model's by some milliseconds. At most two windows of
-    audio are kept. Use it from one thread at a time. As a context manager it is closed at the end of the block, and
-    segments that `flush` has not returned are lost.
-
-    Args:
-        backend: the network.
-        sampling_rate: Hz, 4000 to 384000, of every chunk.
-        channel: as in `EmotionClassifier.stream`, and so are all options but the last.
-        hop: seconds between two segments.
-        window: length of a segment in seconds.
-        smoothing: time constant in seconds.
-        labels: labels that can be the answer.
-        threshold: least probability of the label.
-        vad_filter: whether parts without speech are left out.
-
-    Raises:
-        AudioError: the rate is out of range.
-        ConfigError: an option is out of range.
+    `EmotionClassifier.stream` makes it. A segment is returned by the push that completes its window; the resampler
+    delays audio at another rate than the model's by some milliseconds. At most two windows of audio are kept. Use it
+    from one thread at a time. As a context manager it is closed at the end of the block, and segments that `flush` has
+    not returned are lost.
     """
 
     def __init__(
         self,
-        backend: Backend,
-        sampling_rate: int,
+        new_segmenter: Callable[[], Segmenter],
+        choice: Choice,
         *,
-        channel: Channel = "mix",
-        hop: float = TIMELINE_HOP,
-        window: float | None = None,
-        smoothing: float = 0.0,
-        labels: Sequence[str] | None = None,
-        threshold: float = 0.0,
-        vad_filter: bool = True,
+        sampling_rate: int,
+        target_rate: int,
+        channel: Channel,
     ) -> None:
-        rate = check_rate(sampling_rate, "stream")
-        self._choice = Choice(backend.config.labels, labels, threshold)
-
-        def begin() -> tuple[Intake, Segmenter]:
-            segmenter = Segmenter(backend, vad_filter=vad_filter, hop=hop, window=window, smoothing=smoothing)
-            return Intake(rate, backend.config.frontend.sampling_rate, "stream", channel=channel), segmenter
-
-        self._begin = begin
-        self._intake, self._segmenter = begin()
-        self._channels: int | None = None
-        self._flushed = False
+        self._new_segmenter, self._choice = new_segmenter, choice
+        self._rate, self._target_rate = check_rate(sampling_rate, "stream"), target_rate
+        self._channel = channel
+        self._channels: int | None  # of the chunks, known from the first one
+        self.reset()
 
     @property
     def sampling_rate(self) -> int:
         """Hz of the chunks."""
-        return self._intake.rate
+        return self._rate
 
     @property
     def duration(self) -> float:
@@ -143,7 +116,8 @@ class EmotionStream:
 
     def reset(self) -> None:
         """Begin anew: the next chunk starts a recording at 0 s, with any number of channels."""
-        self._intake, self._segmenter = self._begin()
+        self._intake = Intake(self._rate, self._target_rate, "stream", channel=self._channel)
+        self._segmenter = self._new_segmenter()
         self._channels = None
         self._flushed = False
 
