@@ -19,7 +19,6 @@ WITH_TORCH = {
     "model/frontend.py",
     "model/layers.py",
     "model/rollout.py",
-    "model/stem.py",
     "model/vit.py",
     "training",
     "weights/convert.py",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .audio.inputs import as_array, describe
-from .audio.reader import Channel, Intake, check_rate, pcm_blocks
+from .audio.reader import Channel, MonoResampler, check_rate, pcm_blocks
 from .errors import AudioError, ConfigError, quoted
 from .prediction import Choice, Segment
 from .windows import NOBODY, Segmenter, seconds
@@ -55,13 +55,13 @@ class EmotionStream:
     @property
     def duration(self) -> float:
         """Seconds of audio so far."""
-        return self._intake.duration
+        return self._mono.duration
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons to trust the answers so far less, as in `Prediction.warnings`."""
         nobody = (NOBODY,) if self._segmenter.speechless else ()
-        return (*nobody, *self._intake.warnings()) if self._intake.frames else ()
+        return (*nobody, *self._mono.warnings()) if self._mono.frames else ()
 
     def push(self, chunk: npt.NDArray[Any] | torch.Tensor, *, sampling_rate: int | None = None) -> list[Segment]:
         """Return the segments, possibly none, that a chunk completes.
@@ -89,7 +89,7 @@ class EmotionStream:
         if not frames.size:
             return []
         chunk = np.concatenate(list(pcm_blocks(frames, "stream")))
-        samples = self._intake.push(chunk)  # whole, so that a refused one leaves no trace
+        samples = self._mono.push(chunk)  # whole, so that a refused one leaves no trace
         self._channels = frames.shape[1]
         return [*map(self._choice.apply, self._segmenter.push(samples))]
 
@@ -110,13 +110,13 @@ class EmotionStream:
         segments: list[Segment] = []
         while missing:
             step = min(missing, self.sampling_rate)
-            segments += self._segmenter.push(self._intake.push(np.zeros((step, 1), np.float32)))
+            segments += self._segmenter.push(self._mono.push(np.zeros((step, 1), np.float32)))
             missing -= step
         return [*map(self._choice.apply, segments)]
 
     def reset(self) -> None:
         """Begin anew: the next chunk starts a recording at 0 s, with any number of channels."""
-        self._intake = Intake(self._rate, self._target_rate, "stream", channel=self._channel)
+        self._mono = MonoResampler(self._rate, self._target_rate, "stream", channel=self._channel)
         self._segmenter = self._new_segmenter()
         self._channels = None
         self._flushed = False
@@ -124,7 +124,7 @@ class EmotionStream:
     def flush(self) -> list[Segment]:
         """Return the last segments; the last window ends where the audio ends. Only `reset` can follow."""
         if not self._flushed:
-            self._segmenter.take(self._intake.finish())
+            self._segmenter.take(self._mono.finish())
             self._flushed = True
         # None the second time, unless the first was interrupted.
         return [*map(self._choice.apply, self._segmenter.finish())]

@@ -60,7 +60,7 @@ class EncodedAudio:
         self._stack = contextlib.ExitStack()
         weakref.finalize(self, self._stack.close)
         try:
-            self._file = _Calm(self._binary(source))
+            self._file = _GuardedFile(self._binary(source))
             self._audio = self._open(source)
         except BaseException:
             self.close()
@@ -232,7 +232,7 @@ def _endless(piece: bytes) -> str | None:
     return what_it_may_be(piece) if len(piece) > _LONG_TEXT and b"\0" not in piece else None
 
 
-class _Calm:
+class _GuardedFile:
     """A binary file as decoders see it.
 
     They are written in C, through which no exception passes: it is kept for `check`. They also guess from names
@@ -310,7 +310,7 @@ def announced_seconds(path: str) -> float | None:
     """Return the length that a file says it has, to show how far one is; None where it does not say."""
     try:
         with open_regular(path) as file:
-            return float(soundfile.info(_Calm(file)).duration)
+            return float(soundfile.info(_GuardedFile(file)).duration)
     except (soundfile.SoundFileError, OSError, TypeError, ValueError):
         return None
 

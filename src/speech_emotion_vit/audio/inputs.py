@@ -60,7 +60,7 @@ def is_encoded(source: object) -> bool:
     return isinstance(source, (str, os.PathLike, bytes, bytearray)) or hasattr(source, "read")
 
 
-def take_apart(source: Any, name: str) -> tuple[Any, Any]:
+def unpack(source: Any, name: str) -> tuple[Any, Any]:
     """Return what `source` holds, and its rate, None of files and of what does not know it.
 
     That is a file or its content, an array, a tensor, or a file opened by soundfile.
@@ -81,13 +81,13 @@ def take_apart(source: Any, name: str) -> tuple[Any, Any]:
     if isinstance(source, Mapping):
         return _of_mapping(source, name)
     if isinstance(source, tuple) and (pair := _pair(source)) is not None:
-        samples, _ = take_apart(pair[0], name)
+        samples, _ = unpack(pair[0], name)
         return samples, pair[1]
     for words in ("sample_rate", "sampling_rate"):  # torchcodec's AudioSamples, and others of that kind
         if hasattr(source, words) and _is_array(getattr(source, "data", None)):
             return source.data, getattr(source, words)
     if callable(getattr(source, "get_all_samples", None)):  # torchcodec's AudioDecoder, which datasets gives
-        return take_apart(source.get_all_samples(), name)
+        return unpack(source.get_all_samples(), name)
     if hasattr(source, "raw_data") and hasattr(source, "frame_rate"):  # pydub
         kind = {1: np.int8, 2: np.int16, 4: np.int32}.get(source.sample_width)
         if kind is None:
@@ -184,7 +184,7 @@ def _of_mapping(source: Mapping[Any, Any], name: str) -> tuple[Any, Any]:
     for key in _SAMPLES:
         value = source.get(key)
         if value is not None and rates:
-            samples, own = take_apart(value, name)
+            samples, own = unpack(value, name)
             return samples, source[rates[0]] if own is None else own
     for key in _FILES:
         value = source.get(key)
@@ -192,7 +192,7 @@ def _of_mapping(source: Mapping[Any, Any], name: str) -> tuple[Any, Any]:
             continue
         if isinstance(value, (list, np.ndarray)) and not rates:
             raise AudioError(f"{name}: holds columns: call predict_batch(columns[{quoted(key)}])")
-        samples, own = take_apart(value, name)
+        samples, own = unpack(value, name)
         return samples, source[rates[0]] if rates and own is None and not is_encoded(samples) else own
     keys = ", ".join(quoted(key) for key in list(source)[:6]) or "no keys"
     inside = next((key for key, value in source.items() if _is_piece(value)), None)

@@ -16,7 +16,7 @@ import soxr
 
 from ..errors import AudioError, ConfigError, printable, quoted
 from .decode import EncodedAudio
-from .inputs import as_array, as_frames, describe, is_encoded, take_apart
+from .inputs import as_array, as_frames, describe, is_encoded, unpack
 from .on_device import OnDevice, on_device
 from .sndfile import BLOCK_VALUES
 from .stereo import Stereo
@@ -96,7 +96,7 @@ def check_track(track: int | None) -> int | None:
     return int(track)
 
 
-class Intake:
+class MonoResampler:
     """Blocks of any rate and channel count in, mono float32 at `target_rate` out, in the order they come.
 
     Args:
@@ -149,7 +149,7 @@ class Intake:
         Raises:
             AudioError: a value is NaN, infinite, or beyond any PCM format, or the chosen channel is not there.
         """
-        block = self._heard(block)
+        block = self._selected(block)
         highest = float(np.maximum(block.max(initial=0.0), -block.min(initial=0.0)))  # a NaN stays one
         if not highest <= MAX_VALUE:  # also true for NaN
             self._refuse_value(block)
@@ -188,10 +188,10 @@ class Intake:
 
     def first_refused(self, block: Samples) -> int:
         """Return the first frame of a block `[frames, channels]` with a value that `push` refuses."""
-        return int(np.argmin((np.abs(self._heard(block)) <= MAX_VALUE).all(axis=1)))
+        return int(np.argmin((np.abs(self._selected(block)) <= MAX_VALUE).all(axis=1)))
 
-    def _heard(self, block: Samples) -> Samples:
-        """Return what is heard of a block: all of it, or one channel `[frames, 1]`."""
+    def _selected(self, block: Samples) -> Samples:
+        """Return the channels of a block that are used: all of them, or one `[frames, 1]`."""
         if self._channel == "mix":
             return block
         _require_channel(self._channel, block.shape[1], self.name)
@@ -244,7 +244,7 @@ class AudioReader:
 
     Args:
         source: a path, encoded bytes, a binary file object, an array or a tensor `[samples]` or `[channels, samples]`,
-            and what `inputs.take_apart` knows besides.
+            and what `inputs.unpack` knows besides.
         sampling_rate: Hz; needed for arrays and tensors, refused for everything that carries its own.
         target_rate: Hz of the blocks.
         channel: ``mix``, or the number of the channel to hear.
@@ -268,7 +268,7 @@ class AudioReader:
     ) -> None:
         self.name = describe(source)
         self._channel, track = check_channel(channel), check_track(track)
-        given, own = take_apart(source, self.name)
+        given, own = unpack(source, self.name)
         own = own.item() if isinstance(own, np.generic) else own
         if own is not None or (skip_rate and is_encoded(given)):
             if sampling_rate not in (None, own) and not skip_rate:
@@ -329,17 +329,17 @@ class AudioReader:
         channel = None if self._channel == "mix" else self._channel
         resampler = on_device(self._array, channel, self.rate, self.target_rate)
         self._array = None
-        intake = Intake(self.rate, self.target_rate, self.name, self._full_scale, self._channel, floats, resampler)
+        mono = MonoResampler(self.rate, self.target_rate, self.name, self._full_scale, self._channel, floats, resampler)
         given = 0
         try:
             for block in self._raw:
                 refused = None
                 try:
-                    samples = intake.push(block)
+                    samples = mono.push(block)
                 except AudioError as error:
                     refused = error
-                    samples = intake.push(block[: intake.first_refused(block)])  # what came before it is good
-                self.duration = intake.duration
+                    samples = mono.push(block[: mono.first_refused(block)])  # what came before it is good
+                self.duration = mono.duration
                 given += len(samples)
                 if len(samples):
                     yield samples
@@ -348,12 +348,12 @@ class AudioReader:
         finally:
             self.close()
             remarks = () if self._encoded is None else self._encoded.remarks
-            if self._encoded is not None and self._encoded.holds_32_bits and (small := _small_scale(intake.highest)):
+            if self._encoded is not None and self._encoded.holds_32_bits and (small := _small_scale(mono.highest)):
                 remarks += (small,)
-            self.warnings = (*remarks, *intake.warnings())  # of a part, too, if it breaks off
-        if not intake.frames:
+            self.warnings = (*remarks, *mono.warnings())  # of a part, too, if it breaks off
+        if not mono.frames:
             raise AudioError(f"{self.name}: no samples{f' ({remarks[0]})' if remarks else ''}")
-        samples = intake.finish()
+        samples = mono.finish()
         if not given + len(samples):
             raise AudioError(f"{self.name}: shorter than one sample at {self.target_rate} Hz")
         if len(samples):
