@@ -261,14 +261,15 @@ def damaged_frames(file: SeekableFile) -> int:
 
     libsndfile reads nothing behind such a place.
     """
-    place, damaged = _after_id3(file), 0
+    place = start = _after_id3(file)
+    damaged = 0
     while True:
         file.seek(place)
         head = file.read(10)
         if size := _mpeg_frame_size(head):
             place += size
             continue
-        if not damaged and place == _after_id3(file):
+        if place == start:  # no MP3
             return 0
         file.seek(place)
         piece = file.read(_PIECE)
