@@ -19,10 +19,10 @@ SECONDS = 6
 RATE = 16_000  # Hz
 
 
-def changed(folder: Path, clips: int, level: float, model: str) -> int:
+def changed(folder: Path, clips: int, level: float, model: str, seed: int) -> int:
     """Return how many of the clips get another label with noise of `level` dB below full scale behind them."""
     classifier = EmotionClassifier(model)
-    paths = random.Random(28).sample(find_audio(folder).paths, clips)
+    paths = random.Random(seed).sample(find_audio(folder).paths, clips)
     count = 0
     for number, path in enumerate(paths):
         samples = np.concatenate(list(AudioReader(path, target_rate=RATE)))
@@ -38,7 +38,8 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clips", type=int, default=150)
     parser.add_argument("--level", type=float, default=-60.0, help="of the noise, in dB below full scale")
+    parser.add_argument("--seed", type=int, default=28, help="of the choice of clips")
     parser.add_argument("--model", default="base")
     options = parser.parse_args()
-    number = changed(options.folder, options.clips, options.level, options.model)
+    number = changed(options.folder, options.clips, options.level, options.model, options.seed)
     print(f"{number} of {options.clips} answers of {options.model} change ({number / options.clips:.1%})")
