@@ -49,7 +49,7 @@ def test_label_timeline_and_explanation_come_one_after_the_other(classifier: Emo
     first, second, third = shown(CLIPS[0], classifier)
     expected = classifier.predict(CLIPS[0])
     assert [each[0] for each in (first, second, third)] == [expected.probabilities] * 3
-    assert f"{expected.speech:.1f} s of speech in {expected.duration:.1f} s, heard by {MODEL}@" in first[1]
+    assert f"{expected.speech:.1f} s of speech in {expected.duration:.1f} s, answered by {MODEL}@" in first[1]
     assert first[2:] == (None, None)
     assert (second[2] is not None, second[3]) == (True, None)
     assert len(third[2].axes) == 2
@@ -149,7 +149,7 @@ def test_an_uploaded_clip_gets_an_answer_with_pictures(opened: Watched) -> None:
     lines = opened.page.inner_text("#emotion").split()
     assert lines[1] == expected.label
     assert f"{expected.score:.0%}" in lines
-    assert f"heard by {expected.model}" in opened.page.inner_text("#remarks")
+    assert f"answered by {expected.model}" in opened.page.inner_text("#remarks")
     assert opened.page.is_visible("#over-time img")
     assert opened.errors == []
     assert opened.page.evaluate("document.documentElement.scrollWidth") == 390  # nothing sticks out on a phone

@@ -142,7 +142,7 @@ function show(name, { probabilities, speech }, seconds, took) {
     value.textContent = `${Math.round(100 * probability)} %`;
     answer.append(row);
   }
-  say(`${name}: ${speech.toFixed(1)} s of speech in ${seconds.toFixed(1)} s, heard by ${facts.model} in ${took.toFixed(1)} s.`);
+  say(`${name}: ${speech.toFixed(1)} s of speech in ${seconds.toFixed(1)} s, answered by ${facts.model} in ${took.toFixed(1)} s.`);
   // For tests and the curious: the numbers themselves.
   answer.dataset.answer = JSON.stringify({ probabilities: Array.from(probabilities), labels: facts.labels, speech });
 }

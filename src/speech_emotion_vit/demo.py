@@ -1,7 +1,7 @@
 """A page to try it: a microphone or a file in, probabilities, a timeline and an explanation out, by Gradio.
 
-It listens on this machine alone, and nothing that it hears goes anywhere: Gradio's analytics are off, and its temporary
-files are deleted when it ends. A Space of the Hugging Face Hub serves the same page, see ``examples/space``.
+The page is served on this machine only, and no recording leaves it: Gradio's analytics are off, and its temporary files
+are deleted at the end. A Space of the Hugging Face Hub serves the same page, see ``examples/space``.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 LARGEST = "200mb"  # of a file: longer recordings are for the command line
 _SHORT = 12.0  # seconds; the timeline of less has shorter windows, or it would be a point or two
-_PICTURE = (7.5, 4.6)  # inches: legible on a telephone, too, where it is shrunk to its width
+_PICTURE = (7.5, 4.6)  # inches: also legible on a phone, where it shrinks to the width of the screen
 _DPI = 120  # to be as wide as the page on a desk
 _TITLE = "What emotion does a voice express?"
 _INTRODUCTION = f"""# {_TITLE}
 Record yourself, or give a recording. It stays on the machine that runs this page.
 """
-_LIMITS = """The models learnt from actors who speak set sentences: a probability says how a clip sounds beside those
-recordings, not what a person feels. Do not use it to judge people."""
+_LIMITS = """The models learnt from actors who speak set sentences. A probability says how a clip sounds compared with
+those recordings, not what a person feels. Do not use it to judge people."""
 _STYLE = """
 footer { display: none !important; }
 .gradio-container { margin: auto; max-width: min(60rem, 100vw) !important; }
@@ -68,7 +68,7 @@ def build(model: str | None = None, *, device: str = "auto") -> Any:
     def load(name: str) -> EmotionClassifier:
         return EmotionClassifier(name, device=device)
 
-    load(first)  # else the first visitor waits, and finds out what is wrong
+    load(first)  # so that a fault shows now, not to the first visitor
     with gr.Blocks(title=_TITLE, analytics_enabled=False) as page:
         gr.Markdown(_INTRODUCTION)
         with gr.Row(equal_height=False):
@@ -154,17 +154,17 @@ def launch(
         model: as in `build`.
         device: as in `build`.
         host: address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 is all networks that it is in.
-        port: to listen on; None is the first free one from 7860 on.
-        share: let Gradio's servers pass the page on to anybody who knows its address there. What is recorded goes
-            through them.
+        port: to listen on; None is the first free port from 7860 on.
+        share: let Gradio's servers forward the page to anybody who knows its address there. Recordings pass through
+            them.
         browser: open a browser.
         ready: called with the page's address.
 
     Raises:
-        ConfigError: Gradio is not installed, or the address is not to be had.
+        ConfigError: Gradio is not installed, or the address is not available.
         WeightsError: the model cannot be loaded.
     """
-    _require_address(host, port)  # for Gradio would try a hundred ports, and say what to do in its own words
+    _require_address(host, port)  # first, because Gradio would try a hundred ports
     with tempfile.TemporaryDirectory(prefix="speech-emotion-vit-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # of this process: recordings do not outlive it
         page = build(model, device=device)
@@ -184,7 +184,7 @@ def launch(
         if share and not public:
             page.close()
             raise ConfigError(
-                "Gradio's servers do not pass the page on: see if they can be reached, or leave out --share"
+                "Gradio's servers do not forward the page: check whether they can be reached, or leave out --share"
             )
         try:
             ready(public or local)
@@ -205,7 +205,7 @@ def _require_address(host: str, port: int | None) -> None:
 
 
 def _gradio() -> Any:
-    # Before it is imported, for it looks up its newest version then.
+    # Before the import, because Gradio then looks up its newest version.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     return require("gradio", "demo")
 
@@ -221,5 +221,5 @@ def _sized(picture: Figure) -> Figure:
 
 
 def _remarks(prediction: Prediction) -> str:
-    lines = [f"{prediction.speech:.1f} s of speech in {prediction.duration:.1f} s, heard by {prediction.model}"]
+    lines = [f"{prediction.speech:.1f} s of speech in {prediction.duration:.1f} s, answered by {prediction.model}"]
     return "".join(f'<p class="remark">{html.escape(line)}</p>' for line in (*lines, *prediction.warnings))
