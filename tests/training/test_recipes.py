@@ -37,7 +37,8 @@ def test_what_ships_is_what_the_recipes_say() -> None:
     base, small, research = (RECIPES[name] for name in ("base", "small", "research"))
     assert base.network(6) == FrameViTConfig.base(6)
     assert small.network(6) == FrameViTConfig.small(6)
-    assert [stage.name for stage in base.stages] == [stage.name for stage in small.stages] == ["frames", "head"]
+    assert [stage.name for stage in base.stages] == ["frames", "head"]
+    assert ([stage.name for stage in small.stages], small.start) == (["narrow", "head"], "base")
     assert base.corpora == small.corpora == ("crema-d", "emodb")  # free for everybody
     assert (research.model, research.stages) == (base.model, base.stages)
     assert research.corpora == ("crema-d", "emodb", "savee", "emovo", "casia", "urdu")
@@ -77,7 +78,7 @@ def test_values_are_changed_by_name() -> None:
     assert recipe.frontend.mel_scale == "htk"
     without = RECIPES["paper"].with_values({"teacher.stem": "false", "teacher.coordinates": "false"})
     assert without.teacher(6) == dataclasses.replace(ModelConfig.student(6), depth=6)
-    head = RECIPES["base"].with_values({"head.penalties": "[3, 0.3]", "model.taps": "1", "frames.targets": "[[1, 2]]"})
+    head = RECIPES["base"].with_values({"head.penalties": "[3, 0.3]", "model.taps": "1", "frames.epochs": "2"})
     assert head.stage(HeadStage).penalties == (3.0, 0.3)
     assert head.network(6).taps == 1  # type: ignore[union-attr]
 

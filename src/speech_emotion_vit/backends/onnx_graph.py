@@ -71,10 +71,17 @@ def answer(graph: Graph, config: ClassifierConfig, weights: Weights, waveform: s
     else:
         network = _Network(graph, config.model, weights)
         embedding = network.embedding(_image(graph, config.frontend, mel_power, n_frames))
-    head = (weights["head.weight"].T / config.temperature, weights["head.bias"] / config.temperature)
-    # In float32 with int8 too: what it reads has many scales, so its weights have, and it is small.
-    logits = graph("Add", graph("MatMul", embedding, head[0]), head[1])
+    # The head is in float32 with int8 too: what it reads has many scales, so its weights have, and it is small.
+    values, last = embedding, "head"
+    if "head.2.weight" in weights:
+        values, last = graph("Gelu", _product(graph, values, weights, "head.0")), "head.2"
+    logits = graph("Div", _product(graph, values, weights, last), config.temperature)
     return graph("Softmax", logits, axis=-1), embedding
+
+
+def _product(graph: Graph, values: str, weights: Weights, name: str) -> str:
+    """Return what a linear layer makes of `values` `[batch, inputs]`, in float32."""
+    return graph("Add", graph("MatMul", values, weights[f"{name}.weight"].T), weights[f"{name}.bias"])
 
 
 class Graph:

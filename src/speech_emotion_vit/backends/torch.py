@@ -156,7 +156,7 @@ class TorchBackend(Backend):
 
     @property
     def _dtype(self) -> torch.dtype:
-        return self.network.head.weight.dtype
+        return next(self.network.head.parameters()).dtype
 
     def _classify(self, image: Tensor, frames: Tensor | None) -> tuple[Tensor, Tensor]:
         embedding = self.network.embed(image.to(self._dtype), frames)

@@ -259,7 +259,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameViTConfig:
-    """Shape of a `FrameViT`. The defaults are those of the model ``base``.
+    """Shape of a `FrameViT`. The defaults are those of the model ``base`` with a linear head.
 
     Raises:
         ConfigError: a value is out of range or two values contradict each other.
@@ -285,6 +285,8 @@ class FrameViTConfig:
     """Tokens that the convolution of a block sees, an odd number: 15 are 0.3 s; 0: the blocks have none."""
     pooled: tuple[int, ...] = (2, 3)
     """Blocks whose mean and deviation over time the head reads, counted from 1."""
+    head_hidden: Annotated[int, Meta(ge=0, le=8192)] = 0
+    """Hidden width of the classification head; 0: the head is one linear layer."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -298,13 +300,13 @@ class FrameViTConfig:
 
     @classmethod
     def base(cls, num_classes: int) -> FrameViTConfig:
-        """Return the shape of the model ``base``: 10 million parameters."""
-        return cls(num_classes=num_classes)
+        """Return the shape of the model ``base``: 11 million parameters."""
+        return cls(num_classes=num_classes, head_hidden=512)
 
     @classmethod
     def small(cls, num_classes: int) -> FrameViTConfig:
         """Return the shape of the model ``small``: 1.5 million parameters."""
-        return cls(num_classes=num_classes, stem=128, dim=192, heads=3, mlp_dim=768)
+        return cls(num_classes=num_classes, stem=128, dim=192, heads=3, mlp_dim=768, head_hidden=48)
 
     @property
     def embedding_dim(self) -> int:

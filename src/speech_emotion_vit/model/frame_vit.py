@@ -75,7 +75,11 @@ class FrameViT(nn.Module):
             )
         )
         self.blocks = nn.ModuleList(FrameBlock(c.dim, c.heads, c.mlp_dim, c.taps) for _ in range(c.depth))
-        self.head = nn.Linear(c.embedding_dim, c.num_classes)
+        self.head: nn.Module = nn.Linear(c.embedding_dim, c.num_classes)
+        if c.head_hidden:
+            self.head = nn.Sequential(
+                nn.Linear(c.embedding_dim, c.head_hidden), nn.GELU(), nn.Linear(c.head_hidden, c.num_classes)
+            )
 
     def tokenize(self, image: Tensor, frames: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the tokens `[batch, tokens, dim]` of the stem, and which of them are real, `[batch, tokens]`.

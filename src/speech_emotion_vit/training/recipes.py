@@ -100,22 +100,36 @@ class FramesStage(GradientStage):
     """As in `GradientStage`."""
     audio: tuple[str, ...] = ("crema-d", "wakewords", "voices", "synthetic")
     """Folders whose clips are heard: corpora without their official test speakers, or any folder of audio."""
-    targets: tuple[tuple[int, int], ...] = ((2, 3), (3, 4))
-    """Which block of the student matches which layer of the teacher."""
-    warm_start: tuple[Annotated[int, Meta(ge=1, le=6)], ...] = (1, 2, 3)
-    """Which block of the teacher each block starts as, behind the teacher's convolutions; none: random weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NarrowStage(GradientStage):
+    """A narrower student starts as a part of the model that the recipe starts from, and learns its frames by L1."""
+
+    name = "narrow"
+    epochs: Annotated[int, Meta(ge=1, le=100_000)] = 4
+    """Passes over the examples, which are made once."""
+    batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 16
+    """Examples per step, over all processes."""
+    learning_rate: Annotated[float, Meta(ge=1e-9, le=10)] = 8e-4
+    """Highest learning rate."""
+    schedule: Schedule = "cosine"
+    """As in `GradientStage`."""
+    audio: tuple[str, ...] = ("crema-d", "wakewords", "voices", "synthetic")
+    """As in `FramesStage`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadStage(Stage):
-    """A new head by ridge regression on the labels, in closed form; all else stays as it is."""
+    """A new head; all else stays as it is. Ridge regression fits a linear one.
+
+    One with a hidden layer is trained (`fit.perceptron`).
+    """
 
     name = "head"
     penalties: tuple[Annotated[float, Meta(ge=1e-300, le=1e6)], ...] = (1.0,)
-    """Of the squared weights, per clip, on standardised embeddings; of several the best is chosen on speakers that are
-    left out."""
-    copies: Annotated[int, Meta(ge=0, le=100)] = 0
-    """Altered copies of every clip beside it, as from other rooms and microphones."""
+    """Of the squared weights of a linear head, per clip, on standardised embeddings; of several the best is chosen on
+    speakers that are left out."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -123,9 +137,9 @@ class HeadStage(Stage):
             raise ConfigError("penalties must be at least one number")
 
 
-AnyStage: TypeAlias = TeacherStage | MatchStage | StudentStage | FramesStage | HeadStage
+AnyStage: TypeAlias = TeacherStage | MatchStage | StudentStage | FramesStage | NarrowStage | HeadStage
 PAPER_STAGES = (TeacherStage, MatchStage, StudentStage)
-FRAME_STAGES = (FramesStage,)
+FRAME_STAGES = (FramesStage, NarrowStage)
 STAGES: Mapping[str, type[AnyStage]] = MappingProxyType(
     {kind.name: kind for kind in (*PAPER_STAGES, *FRAME_STAGES, HeadStage)}
 )
@@ -153,7 +167,8 @@ class Recipe:
     stages: tuple[AnyStage, ...]
     """What is done, in this order, each stage at most once."""
     start: str = ""
-    """Model that the student starts as, except for the head, by name, folder or file; empty: random weights."""
+    """Model that the student starts as, except for the head, by name, folder or file; empty: random weights. Stage
+    ``narrow`` takes a part of it."""
     corpora: tuple[str, ...] = ()
     """What it learns labels from, in folders of these names; empty: the corpus of ``--dataset``."""
     labels: tuple[str, ...] = ()
@@ -350,10 +365,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             name="small",
             frontend=_FRAMES,
             model=FrameViTConfig.small(2),
-            stages=(
-                FramesStage(epochs=4, learning_rate=1e-3, warm_start=()),
-                HeadStage(),
-            ),
+            stages=(NarrowStage(), HeadStage()),
+            start="base",
             corpora=FREE,
             labels=SIX,
         ),

@@ -23,7 +23,11 @@ def tensor_shapes(config: ModelConfig | FrameViTConfig) -> dict[str, tuple[int, 
         _frame_vit(shapes, config)
     else:
         _spectrogram_vit(shapes, config)
-    shapes.linear("head", config.embedding_dim, config.num_classes)
+    if isinstance(config, FrameViTConfig) and config.head_hidden:
+        shapes.linear("head.0", config.embedding_dim, config.head_hidden)
+        shapes.linear("head.2", config.head_hidden, config.num_classes)
+    else:
+        shapes.linear("head", config.embedding_dim, config.num_classes)
     return shapes
 
 

@@ -16,14 +16,14 @@ from speech_emotion_vit import ConfigError, FrameViT, FrontendConfig, LogMel
 from speech_emotion_vit.model.config import FrameViTConfig
 from speech_emotion_vit.training.data.features import FULL_SCALE, Store
 from speech_emotion_vit.training.fit import frames
-from speech_emotion_vit.training.fit.frames import FrameMatching, warm_start
+from speech_emotion_vit.training.fit.frames import Examples, FrameMatching, warm_start
 from speech_emotion_vit.training.fit.loop import fit
 from speech_emotion_vit.training.fit.teacher import DEPTH, SpeechEncoder, encoder_shapes
 from speech_emotion_vit.training.recipes import FramesStage
 from tiny_networks import digest, job
 
-NARROW = FrameViTConfig(num_classes=2, stem=16, dim=32, heads=2, depth=1, mlp_dim=32, taps=3, pooled=(1,))
-SHORT = FramesStage(epochs=4, batch_size=4, learning_rate=3e-3, targets=((1, 1),), warm_start=())
+SHALLOW = FrameViTConfig(num_classes=2, stem=16, depth=1, mlp_dim=32, taps=3, pooled=(1,))
+SHORT = FramesStage(epochs=4, batch_size=4, learning_rate=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,8 @@ def tensors() -> dict[str, Tensor]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short examples, and few of them to measure the teacher by."""
-    for name, value in {"SHORTEST": 25, "LONGEST": 50, "MEASURED": 8, "AT_ONCE": 4}.items():
+    sizes = {"SHORTEST": 25, "LONGEST": 50, "MEASURED": 8, "AT_ONCE": 4}
+    for name, value in {**sizes, "TARGETS": ((1, 1),), "WARM_START": (1, 2)}.items():
         monkeypatch.setattr(frames, name, value)
 
 
@@ -48,11 +49,10 @@ def matching(tensors: dict[str, Tensor], seed: int = 0) -> FrameMatching:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return FrameMatching(
-            FrameViT(NARROW),
+            FrameViT(SHALLOW),
             SpeechEncoder(tensors, layers=1),
-            Store(samples, rows, {}, "made-up"),
+            Examples(Store(samples, rows, {}, "made-up")),
             FrontendConfig.frames(),
-            SHORT.targets,
             device=torch.device("cpu"),
         )
 
@@ -110,7 +110,7 @@ def test_examples_are_of_one_length_and_heard_by_both(tensors: dict[str, Tensor]
 def test_a_warm_start_is_the_teacher_without_its_positions(tensors: dict[str, Tensor]) -> None:
     config = FrameViTConfig(num_classes=2, depth=2, pooled=(1, 2), taps=0)
     student = FrameViT(config).eval()
-    warm_start(student, tensors, (1, 2))
+    warm_start(student, tensors)
     placeless = tensors | {"embed_positions.weight": torch.zeros_like(tensors["embed_positions.weight"])}
     teacher = SpeechEncoder(placeless, layers=2)
     clip = torch.from_numpy(speech(1.0))[None]
@@ -128,13 +128,13 @@ def test_a_warm_start_is_the_teacher_without_its_positions(tensors: dict[str, Te
 
 def test_the_mean_of_the_positions_is_in_the_first_convolution(tensors: dict[str, Tensor]) -> None:
     student = FrameViT(FrameViTConfig(num_classes=2, depth=2, pooled=(1, 2)))
-    warm_start(student, tensors, (1, 2))
+    warm_start(student, tensors)
     blocks: Any = student.blocks
     torch.testing.assert_close(
         blocks[0].convolution.bias, tensors["embed_positions.weight"][: frames.LONGEST].mean(dim=0)
     )
 
 
-def test_a_narrower_student_cannot_start_as_the_teacher(tensors: dict[str, Tensor]) -> None:
-    with pytest.raises(ConfigError, match=r"as wide as the encoder with 1 blocks, not .*: set it to \[\]"):
-        warm_start(FrameViT(NARROW), tensors, (1,))
+def test_a_student_of_another_shape_cannot_start_as_the_teacher(tensors: dict[str, Tensor]) -> None:
+    with pytest.raises(ConfigError, match=r"a student of the shape of base, not .*: set no value of model"):
+        warm_start(FrameViT(SHALLOW), tensors)

@@ -26,7 +26,7 @@ from corpus_factory import labelled_csv, write_clip
 from speech_emotion_vit.cli import main
 from speech_emotion_vit.training.data.corpora import CORPORA
 from speech_emotion_vit.training.data.corpora import savee as savee_facts
-from speech_emotion_vit.training.fit import frames, teacher
+from speech_emotion_vit.training.fit import frames, perceptron, teacher
 from speech_emotion_vit.training.fit.teacher import digest_of
 from tiny_networks import digest
 from training_runs import fail, results_of, succeed
@@ -35,10 +35,9 @@ PATIENCE = 300.0  # seconds until a run counts as hanging, on a busy machine
 SIZES = {"DIM": 32, "HEADS": 2, "MLP_DIM": 64, "DEPTH": 3, "POSITIONS": 310}
 SHAPE = {"stem": 32, "dim": 32, "heads": 2, "mlp_dim": 64, "depth": 2, "pooled": [1, 2]}
 TINY = [word for name, value in SHAPE.items() for word in ("--set", f"model.{name}={value}")]
-TINY += ["--device", "cpu", "--precision", "no"]
+TINY += ["--set", "model.head_hidden=0", "--device", "cpu", "--precision", "no"]
 MATCHING = [
-    *("--set", 'frames.audio=["crema-d"]', "--set", "frames.targets=[[2,2]]", "--set", "frames.warm_start=[1,2]"),
-    *("--set", "frames.epochs=1", "--set", "frames.batch_size=8"),
+    *("--set", 'frames.audio=["crema-d"]', "--set", "frames.epochs=1", "--set", "frames.batch_size=8"),
 ]
 
 
@@ -48,7 +47,8 @@ def encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (teacher, frames):
         for name, value in SIZES.items():
             monkeypatch.setattr(module, name, value, raising=module is teacher)
-    for name, value in {"SHORTEST": 25, "LONGEST": 50, "MEASURED": 8, "AT_ONCE": 4}.items():
+    sizes = {"SHORTEST": 25, "LONGEST": 50, "MEASURED": 8, "AT_ONCE": 4}
+    for name, value in {**sizes, "TARGETS": ((2, 2),), "WARM_START": (1, 2)}.items():
         monkeypatch.setattr(frames, name, value)
     generator = torch.Generator().manual_seed(0)
     tensors = {
@@ -123,11 +123,34 @@ def test_the_recipe_base_is_one_command(encoder: Path, strangers: Path, place: P
     assert digest(body(output / "final")) == digest(body(output))
 
 
+def test_the_recipe_small_takes_a_part_of_the_model_it_starts_from(
+    encoder: Path, strangers: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(perceptron, "STEPS", 150)
+    base, small = tmp_path / "base", tmp_path / "small"
+    data = ("--data-dir", strangers, "--cache-dir", place / "cache")
+    succeed("train", "--recipe", "base", *data, "--teacher", encoder, "--output", base, *TINY, *MATCHING)
+    shape = [word for name, value in (("stem", 16), ("dim", 16), ("heads", 1), ("mlp_dim", 32), ("head_hidden", 16))
+             for word in ("--set", f"model.{name}={value}")]  # fmt: skip
+    quick = ("--set", 'narrow.audio=["crema-d"]', "--set", "narrow.epochs=1", "--set", f"start={base}")
+    result = succeed("train", "--recipe", "small", *data, "--output", small, *TINY, *shape, *quick)
+    lines = {(line := json.loads(text))["scores"]: line for text in result.stdout.splitlines()}
+    assert lines["student, test savee"]["ua"] > 0.5
+    assert [record["epoch"] for record in history(small, "narrow")] == [1]
+    assert {"block_1", "block_2", "embedding"} <= set(history(small, "narrow")[0])
+    assert body(small)["blocks.1.mlp.hidden.weight"].shape == (32, 16)
+    run = json.loads((small / "run.json").read_text())
+    assert run["learnt_from"]
+    for name, asked in (("", "set start"), ("emodb-paper", "no FrameViT")):
+        refused = ("--set", 'narrow.audio=["crema-d"]', "--set", f"start={name}")
+        assert asked in fail("train", "--recipe", "small", *data, "--output", tmp_path / "refused", *TINY, *refused)
+
+
 def test_what_no_stage_reads_cannot_be_set(tmp_path: Path) -> None:
     for recipe, stages, name in (
         ("base", "frames,head", "versions"),
         ("base", "head", "frames.epochs"),
-        ("base", "frames", "head.copies"),
+        ("base", "frames", "head.penalties"),
         ("paper", "student", "teacher.epochs"),
         ("paper", "teacher", "model.depth"),
         ("paper", "teacher", "student.alpha"),

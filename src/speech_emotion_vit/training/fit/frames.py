@@ -28,6 +28,8 @@ from ..data.features import FULL_SCALE, Store
 from ..data.rows import Indices, images_of
 from .teacher import DIM, HEADS, LEVEL, LOUDEST, MELS, MLP_DIM, TOKEN_SAMPLES, SpeechEncoder
 
+TARGETS = ((2, 3), (3, 4))  # which block of the student matches which layer of the teacher
+WARM_START = (1, 2, 3)  # which block of the teacher each of the student starts as
 SHORTEST, LONGEST, STEP = 75, 250, 25  # tokens of an example, 20 ms each; all of a batch are of one length
 SPEED_SHARE, SLOWEST, FASTEST = 0.6, 0.87, 1.15
 BEGINNING_SHARE = 0.5  # of the clips that are longer than the example: cut behind, the others anywhere
@@ -51,93 +53,24 @@ class FrameBatch(NamedTuple):
     """What the encoder makes of it, layer by layer, `[batch, layers, tokens, 512]`, standardised."""
 
 
-class FrameMatching(nn.Module):
-    """L1 distance between the tokens behind some blocks of the student and some layers of the teacher.
-
-    Both are standardised by the teacher's deviation. A tenth of the variance of its third layer only says where in the
-    clip a token is. The student cannot know that, so the teacher's mean at every place is subtracted.
+class Examples:
+    """Unlabelled audio as the student meets it: altered anew every time.
 
     Args:
-        network: the student; its head is not trained.
-        teacher: the encoder.
-        waveforms: 16-bit samples by clip, at the encoder's rate.
-        frontend: of the student.
-        targets: which block matches which layer.
-        device: where batches are wanted.
+        waveforms: 16-bit samples by clip, at 16 kHz.
     """
 
-    def __init__(
-        self,
-        network: FrameViT,
-        teacher: SpeechEncoder,
-        waveforms: Store,
-        frontend: FrontendConfig,
-        targets: Sequence[tuple[int, int]],
-        *,
-        device: torch.device,
-    ) -> None:
-        super().__init__()
-        self.network = network.requires_grad_(True)
-        network.head.requires_grad_(False)
-        self.teacher, self.waveforms, self.device = teacher, waveforms, device
-        self.targets, self.layers = tuple(targets), sorted({layer for _, layer in targets})
+    def __init__(self, waveforms: Store) -> None:
+        self._waveforms, self.key = waveforms, waveforms.key
         self.clips = [waveforms.rows[name] for name in sorted(waveforms.rows)]
-        # What translates the language of a narrower student does not ship.
-        self.projections = nn.ModuleList(
-            nn.Identity()
-            if network.config.dim == DIM
-            else nn.Sequential(nn.LayerNorm(network.config.dim), nn.Linear(network.config.dim, DIM))
-            for _ in self.targets
-        )
-        self.frontend = LogMel(frontend)
-        self.piece = 1 << 16  # a batch is of one length, and not divided
-        self.register_buffer("mean", torch.zeros(len(self.layers), LONGEST, DIM))
-        self.register_buffer("deviation", torch.zeros(len(self.layers), 1, DIM))
+        """Where each clip begins and ends."""
 
-    mean: Tensor
-    deviation: Tensor
-
-    def batches(self, size: int, rng: np.random.Generator) -> list[Indices]:
-        """Return batches of clips, each clip once as the first of an example; what does not fill a batch rests."""
-        order = rng.permutation(len(self.clips))
-        size = min(size, len(order))
-        return [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
-
-    def batch(self, rows: Indices, seed: int) -> FrameBatch:
-        """Return examples that begin with some clips, all of one random length, and what the teacher makes of them."""
-        if not bool(self.deviation.any()):
-            self._measure()
-        rng = np.random.default_rng((seed, *map(int, rows[:2])))
+    def batch(self, rows: Indices, rng: np.random.Generator) -> list[npt.NDArray[np.float32]]:
+        """Return examples that begin with some clips, `[samples]` each, all of one random length."""
         tokens = int(rng.integers(SHORTEST, LONGEST + 1)) // STEP * STEP  # kernels are made, and kept, for each length
-        waveforms = [self._example(int(row), tokens * TOKEN_SAMPLES, rng) for row in rows]
-        outputs = self._heard(waveforms)
-        images, frames = images_of(waveforms, self.frontend, self.device)
-        return FrameBatch(images, frames, (outputs - self.mean[:, :tokens]) / self.deviation)
+        return [self.example(int(row), tokens * TOKEN_SAMPLES, rng) for row in rows]
 
-    def _measure(self) -> None:
-        """Find the teacher's mean at every place and its deviation from it."""
-        rng = np.random.default_rng(0)
-        outputs = []
-        for _ in range(0, MEASURED, AT_ONCE):
-            rows = rng.integers(len(self.clips), size=AT_ONCE)
-            outputs.append(self._heard([self._example(int(row), LONGEST * TOKEN_SAMPLES, rng) for row in rows]))
-        values = torch.cat(outputs)  # [examples, layers, tokens, 512]
-        mean = values.mean(dim=0).transpose(1, 2)
-        usual = nn.functional.avg_pool1d(
-            nn.functional.pad(mean, (SMOOTH // 2, SMOOTH // 2), mode="replicate"), SMOOTH, stride=1
-        ).transpose(1, 2)
-        self.mean.copy_(usual)
-        self.deviation.copy_((values - usual).square().mean(dim=(0, 2)).sqrt()[:, None] + 1e-3)
-        share = 1 - (self.deviation.squeeze(1).square() / values.var(dim=(0, 2))).mean(dim=1)
-        logger.info(
-            "of what the teacher says, the place says %s", ", ".join(f"{value:.1%}" for value in share.tolist())
-        )
-
-    def _heard(self, waveforms: Sequence[npt.NDArray[np.float32]]) -> Tensor:
-        """Return the teacher's tokens `[batch, layers, tokens, 512]`."""
-        return self.teacher.listen(torch.from_numpy(np.stack(waveforms)).to(self.device), self.layers)
-
-    def _example(self, row: int, samples: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    def example(self, row: int, samples: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """Return `[samples]` that begin with a clip, with others behind it where it is too short."""
         parts: list[npt.NDArray[np.float32]] = []
         missing = samples
@@ -165,26 +98,100 @@ class FrameMatching(nn.Module):
         """Return a clip, most often at another speed, `[samples]`."""
         first, last = self.clips[row]
         last = min(last, first + LONGEST * TOKEN_SAMPLES * 3 // 2)
-        samples = np.asarray(self.waveforms.values[first:last] / np.float32(FULL_SCALE), np.float32)
+        samples = np.asarray(self._waveforms.values[first:last] / np.float32(FULL_SCALE), np.float32)
         if rng.random() >= SPEED_SHARE:
             return samples
         return change_speed(samples, float(np.exp(rng.uniform(np.log(SLOWEST), np.log(FASTEST)))))
+
+
+class FrameMatching(nn.Module):
+    """L1 distance between the tokens behind some blocks of the student and some layers of the teacher.
+
+    Both are standardised by the teacher's deviation. A tenth of the variance of its third layer only says where in the
+    clip a token is. The student cannot know that, so the teacher's mean at every place is subtracted.
+
+    Args:
+        network: the student; its head is not trained.
+        teacher: the encoder.
+        examples: what both hear.
+        frontend: of the student.
+        device: where batches are wanted.
+    """
+
+    def __init__(
+        self,
+        network: FrameViT,
+        teacher: SpeechEncoder,
+        examples: Examples,
+        frontend: FrontendConfig,
+        *,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(True)
+        network.head.requires_grad_(False)
+        self.teacher, self.examples, self.device = teacher, examples, device
+        self.layers = [layer for _, layer in TARGETS]
+        self.frontend = LogMel(frontend)
+        self.piece = 1 << 16  # a batch is of one length, and not divided
+        self.register_buffer("mean", torch.zeros(len(self.layers), LONGEST, DIM))
+        self.register_buffer("deviation", torch.zeros(len(self.layers), 1, DIM))
+
+    mean: Tensor
+    deviation: Tensor
+
+    def batches(self, size: int, rng: np.random.Generator) -> list[Indices]:
+        """Return batches of clips, each clip once as the first of an example; what does not fill a batch rests."""
+        order = rng.permutation(len(self.examples.clips))
+        size = min(size, len(order))
+        return [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
+
+    def batch(self, rows: Indices, seed: int) -> FrameBatch:
+        """Return examples that begin with some clips, all of one random length, and what the teacher makes of them."""
+        if not bool(self.deviation.any()):
+            self._measure()
+        rng = np.random.default_rng((seed, *map(int, rows[:2])))
+        waveforms = self.examples.batch(rows, rng)
+        outputs = self._heard(waveforms)
+        images, frames = images_of(waveforms, self.frontend, self.device)
+        return FrameBatch(images, frames, (outputs - self.mean[:, : outputs.shape[2]]) / self.deviation)
+
+    def _measure(self) -> None:
+        """Find the teacher's mean at every place and its deviation from it."""
+        rng = np.random.default_rng(0)
+        outputs = []
+        for _ in range(0, MEASURED, AT_ONCE):
+            rows = rng.integers(len(self.examples.clips), size=AT_ONCE)
+            outputs.append(self._heard([self.examples.example(int(row), LONGEST * TOKEN_SAMPLES, rng) for row in rows]))
+        values = torch.cat(outputs)  # [examples, layers, tokens, 512]
+        mean = values.mean(dim=0).transpose(1, 2)
+        usual = nn.functional.avg_pool1d(
+            nn.functional.pad(mean, (SMOOTH // 2, SMOOTH // 2), mode="replicate"), SMOOTH, stride=1
+        ).transpose(1, 2)
+        self.mean.copy_(usual)
+        self.deviation.copy_((values - usual).square().mean(dim=(0, 2)).sqrt()[:, None] + 1e-3)
+        share = 1 - (self.deviation.squeeze(1).square() / values.var(dim=(0, 2))).mean(dim=1)
+        logger.info(
+            "of what the teacher says, the place says %s", ", ".join(f"{value:.1%}" for value in share.tolist())
+        )
+
+    def _heard(self, waveforms: Sequence[npt.NDArray[np.float32]]) -> Tensor:
+        """Return the teacher's tokens `[batch, layers, tokens, 512]`."""
+        return self.teacher.listen(torch.from_numpy(np.stack(waveforms)).to(self.device), self.layers)
 
     def forward(self, batch: FrameBatch) -> dict[str, Tensor]:
         """Return the losses of `batch`."""
         count = batch.targets.shape[2]
         outputs = self.network.forward_features(batch.images, batch.frames).tokens
         losses = {}
-        for (block, layer), projection in zip(self.targets, self.projections, strict=True):
-            place = self.layers.index(layer)
-            tokens = projection(outputs[block][:, :count]).float()
-            if isinstance(projection, nn.Identity):
-                tokens = (tokens - self.mean[place].mean(dim=0)) / self.deviation[place]
+        for place, (block, layer) in enumerate(TARGETS):
+            tokens = outputs[block][:, :count].float()
+            tokens = (tokens - self.mean[place].mean(dim=0)) / self.deviation[place]
             losses[f"layer_{layer}"] = (tokens - batch.targets[:, place]).abs().mean()
         return losses
 
 
-def warm_start(network: FrameViT, tensors: Mapping[str, Tensor], layers: Sequence[int]) -> None:
+def warm_start(network: FrameViT, tensors: Mapping[str, Tensor]) -> None:
     """Give convolutions and blocks the values of the encoder's; the student is as wide.
 
     Its input is twice the image and a constant, which the first convolution takes in. In the place of its positions
@@ -193,16 +200,13 @@ def warm_start(network: FrameViT, tensors: Mapping[str, Tensor], layers: Sequenc
     Args:
         network: the student.
         tensors: what `read_teacher` returns.
-        layers: numbers of the encoder's blocks, from 1, one for each of the student's.
 
     Raises:
         ConfigError: the student has another shape.
     """
     c = network.config
-    if (c.n_mels, c.stem, c.dim, c.heads, c.mlp_dim, c.depth) != (MELS, DIM, DIM, HEADS, MLP_DIM, len(layers)):
-        raise ConfigError(
-            f"warm_start is for a student as wide as the encoder with {len(layers)} blocks, not {c}: set it to []"
-        )
+    if (c.n_mels, c.stem, c.dim, c.heads, c.mlp_dim, c.depth) != (MELS, DIM, DIM, HEADS, MLP_DIM, len(WARM_START)):
+        raise ConfigError(f"stage frames is for a student of the shape of base, not {c}: set no value of model")
     first, second = network.stem
     blocks: list[Any] = list(network.blocks)
     scale, offset = 2.0, (LOUDEST - 4.0) / 4.0
@@ -211,7 +215,7 @@ def warm_start(network: FrameViT, tensors: Mapping[str, Tensor], layers: Sequenc
         (first, {"weight": scale * weight, "bias": tensors["conv1.bias"] + offset * weight.sum(dim=(1, 2))}),
         (second, {name: tensors[f"conv2.{name}"] for name in ("weight", "bias")}),
     ]
-    for number, block in zip(layers, blocks, strict=True):
+    for number, block in zip(WARM_START, blocks, strict=True):
         name = f"layers.{number - 1}"
         parts = [f"{name}.self_attn.{part}_proj" for part in "qkv"]
         bias = [tensors.get(f"{part}.bias", torch.zeros(DIM)) for part in parts]

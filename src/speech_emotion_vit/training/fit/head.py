@@ -1,4 +1,4 @@
-"""A new head for a network that stays as it is: ridge regression on the labels, in closed form.
+"""A new head for a network that stays as it is, fitted to embeddings: ridge regression, or a hidden layer.
 
 A few hundred clips of a few speakers are too little to move millions of weights, but enough for a plane between them.
 """
@@ -11,12 +11,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ...errors import DatasetError
@@ -26,6 +26,7 @@ from ..recipes import HeadStage
 from ..score.evaluate import SCORE_BATCH, Record, validation_record
 from ..score.metrics import fit_temperature
 from .loop import seed_of
+from .perceptron import train_perceptron
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -39,21 +40,18 @@ logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def embed_rows(
-    network: Network, rows: Rows, seed: int | None = None, *, accelerator: Accelerator | None = None
-) -> Tensor:
+def embed_rows(network: Network, rows: Rows, *, accelerator: Accelerator | None = None) -> Tensor:
     """Return the embeddings `[rows, embedding_dim]` of all rows by a network in eval mode, on the CPU.
 
     Args:
         network: on the device of `rows`.
         rows: what to embed.
-        seed: of the alterations; None: the clips as they are.
         accelerator: whose processes share the work; None: this one does it all.
     """
     found = torch.zeros((len(rows), network.config.embedding_dim), device=rows.device)
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     for batch in tqdm(rows.by_length(SCORE_BATCH)[rank::world], desc="embeddings", leave=False, disable=None):
-        found[torch.from_numpy(batch).to(rows.device)] = network.embed(*rows.inputs(batch, seed)).float()
+        found[torch.from_numpy(batch).to(rows.device)] = network.embed(*rows.inputs(batch)).float()
     if accelerator is not None and world > 1:
         found = accelerator.reduce(found, reduction="sum")
     return found.cpu()
@@ -67,6 +65,7 @@ def fit_head(
     seed: int,
     *,
     embeddings: Tensor | None = None,
+    fewest: int = FEWEST_CLIPS,
 ) -> Record:
     """Fit the head of `network` in place, all else as it is, and return the record of what was done.
 
@@ -78,8 +77,9 @@ def fit_head(
         train: what the head is fitted to.
         left_out: names of what is left out together, of the clips of `train` `[clips]`: their speakers, for new voices.
         settings: how it is fitted.
-        seed: of the copies.
+        seed: of a hidden layer.
         embeddings: of `train` by `network` `[rows, embedding_dim]`; None: they are computed.
+        fewest: names that can be left out in turn; of fewer single clips are.
 
     Raises:
         DatasetError: a class has no training clip, or too few clips are there to leave some out.
@@ -97,34 +97,54 @@ def fit_head(
     spread, centre = plain.std(dim=0, correction=0), (weights[:, None] * plain).mean(dim=0)
     spread[spread < 1e-6] = 1.0  # what never changes tells nothing
     plain = (plain - centre) / spread
-    targets = torch.nn.functional.one_hot(torch.from_numpy(train.targets), classes).float()
-    folds = inner_folds(train, np.asarray(left_out))
-    sums = [RidgeSums(plain.shape[1], classes) for _ in range(folds.max() + 1)]
-    for copy in range(settings.copies + 1):
-        heard = plain
-        if copy:
-            heard = (embed_rows(network, train, seed_of(seed, "head", copy)) - centre) / spread
-        for fold, part in enumerate(sums):
-            share = weights[folds == fold] / (1 + settings.copies)
-            part.add(heard[folds == fold], targets[folds == fold], share)
+    folds = inner_folds(train, np.asarray(left_out), fewest)
     logger.info(
         "head: %d clips, %d of them left out in turn %d times", len(train.clip_targets), *_left_out(train, folds)
     )
-    penalty, temperature, record = best_penalty(sums, folds, plain, train, settings.penalties)
-    ((_, (weight, bias)),) = ridge_heads(sums, [penalty])
-    weight = weight / spread
-    bias = bias - weight @ centre.double()
+    fit = _fit_ridge if isinstance(network.head, nn.Linear) else _fit_perceptron
+    record = fit(network.head, plain, train, weights, folds, settings, seed)
+    layers: list[Any] = [each for each in network.head.modules() if isinstance(each, nn.Linear)]
     with torch.no_grad():
-        network.head.weight.copy_(weight / temperature)
-        network.head.bias.copy_(bias / temperature)
-    return {
-        "clips": len(train.clip_targets),
-        "penalty": penalty,
-        "temperature": temperature,
-        "left_out_ua": record["validation_ua"],
-        "left_out_nll": record["validation_nll"],
-        "seconds": time.monotonic() - started,
-    }
+        weight = layers[0].weight.double() / spread
+        layers[0].weight.copy_(weight)
+        layers[0].bias.sub_((weight @ centre.double()).float())
+        for values in (layers[-1].weight, layers[-1].bias):
+            values.div_(record["temperature"])
+    return {"clips": len(train.clip_targets), **record, "seconds": time.monotonic() - started}
+
+
+def _fit_ridge(
+    head: Any, plain: Tensor, train: Rows, weights: Tensor, folds: Indices, settings: HeadStage, seed: int
+) -> Record:
+    targets = nn.functional.one_hot(torch.from_numpy(train.targets), head.out_features).float()
+    sums = [RidgeSums(plain.shape[1], head.out_features) for _ in range(folds.max() + 1)]
+    for fold, part in enumerate(sums):
+        part.add(plain[folds == fold], targets[folds == fold], weights[folds == fold])
+    penalty, record = best_penalty(sums, folds, plain, train, settings.penalties)
+    ((_, (weight, bias)),) = ridge_heads(sums, [penalty])
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
+    return {"penalty": penalty, **record}
+
+
+def _fit_perceptron(
+    head: Any, plain: Tensor, train: Rows, weights: Tensor, folds: Indices, settings: HeadStage, seed: int
+) -> Record:
+    targets, mask = torch.from_numpy(train.targets), train.mask(np.arange(len(train)))
+    mask = None if mask is None else mask.cpu()
+
+    def fit(rows: Indices, name: str) -> None:
+        known = None if mask is None else mask[rows]
+        train_perceptron(head, plain[rows], targets[rows], weights[rows], known, seed_of(seed, "head", name))
+
+    answers = np.zeros((len(train), head[2].out_features))
+    for fold in range(folds.max() + 1):
+        fit(np.flatnonzero(folds != fold), f"fold {fold}")
+        with torch.no_grad():
+            answers[folds == fold] = head(plain[folds == fold]).numpy()
+    fit(np.arange(len(train)), "all")
+    return calibrated(answers, train)
 
 
 def _left_out(train: Rows, folds: Indices) -> tuple[int, int]:
@@ -133,21 +153,40 @@ def _left_out(train: Rows, folds: Indices) -> tuple[int, int]:
 
 def best_penalty(
     sums: Sequence[RidgeSums], folds: Indices, plain: Tensor, train: Rows, penalties: Sequence[float]
-) -> tuple[float, float, Record]:
-    """Return the penalty of the likeliest answers to what is left out in turn, their temperature, and their scores."""
+) -> tuple[float, Record]:
+    """Return the penalty of the likeliest answers to what is left out in turn, with what `calibrated` says of them."""
     answers = {penalty: np.zeros((len(train), sums[0].classes)) for penalty in penalties}
     for fold in tqdm(range(len(sums)), desc="clips left out", leave=False, disable=None):
         unseen = folds == fold
         for penalty, (weight, bias) in ridge_heads([part for part in sums if part is not sums[fold]], penalties):
             answers[penalty][unseen] = (plain[unseen].double() @ weight.T + bias).numpy()
-    mask = train.mask(np.arange(len(train)))
-    found = []
-    for penalty, values in answers.items():
-        values = restrict(torch.from_numpy(values), None if mask is None else mask.cpu()).numpy()
-        temperature = fit_temperature(values, train.owners, train.clip_targets)
-        found.append((penalty, temperature, validation_record(values / temperature, train)))
     # By likelihood, because the recall of a few hundred clips jumps about from one penalty to the next.
-    return min(found, key=lambda each: each[2]["validation_nll"])
+    found = [(penalty, calibrated(values, train)) for penalty, values in answers.items()]
+    return min(found, key=lambda each: each[1]["left_out_nll"])
+
+
+def calibrated(answers: npt.NDArray[np.float64], train: Rows) -> Record:
+    """Return the temperature of answers to clips that were left out, logits `[rows, classes]`, and their scores."""
+    mask = train.mask(np.arange(len(train)))
+    values = restrict(torch.from_numpy(answers), None if mask is None else mask.cpu()).numpy()
+    temperature = _temperature(values, train)
+    scores = validation_record(values / temperature, train)
+    return {
+        "temperature": temperature,
+        "left_out_ua": scores["validation_ua"],
+        "left_out_nll": scores["validation_nll"],
+    }
+
+
+def _temperature(answers: npt.NDArray[np.float64], train: Rows) -> float:
+    """Return the geometric mean of the temperatures of all corpora: the largest must not decide alone."""
+    corpora = np.array([clip.corpus for clip in train.utterances])
+    found = []
+    for corpus in np.unique(corpora):
+        rows = corpora[train.owners] == corpus
+        owners = np.unique(train.owners[rows], return_inverse=True)[1]
+        found.append(fit_temperature(answers[rows], owners, train.clip_targets[corpora == corpus]))
+    return float(np.exp(np.mean(np.log(found))))
 
 
 def balanced_weights(rows: Rows) -> Tensor:
@@ -158,12 +197,12 @@ def balanced_weights(rows: Rows) -> Tensor:
     return torch.from_numpy(weights / weights.mean()).float()
 
 
-def inner_folds(train: Rows, left_out: npt.NDArray[np.str_]) -> Indices:
+def inner_folds(train: Rows, left_out: npt.NDArray[np.str_], fewest: int = FEWEST_CLIPS) -> Indices:
     """Return which rows are left out together, by the names of their clips: numbers `[rows]` from 0."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     names = np.unique(left_out, return_inverse=True)[1]
-    if len(set(names)) < FEWEST_CLIPS:
+    if len(set(names)) < fewest:
         names = np.arange(len(names))  # too few voices to leave one out
     number = min(INNER_FOLDS, len(set(names)), int(np.bincount(train.clip_targets).max()))
     groups = names[train.owners]

@@ -28,14 +28,15 @@ from ...classifier import EmotionClassifier
 from ...errors import AudioError, ConfigError, DatasetError, quoted
 from ...extras import require
 from ...model.build import build_network
-from ...model.config import ClassifierConfig
+from ...model.config import ClassifierConfig, FrameViTConfig
 from ...weights.card import CardFacts
+from ...weights.checkpoint import HEAD
 from ...weights.manifest import Metric
 from ..data.corpora import named
 from ..score.metrics import Indices, fit_temperature, mean_probabilities, negative_log_likelihood, score_clips
 
 PENALTIES = (1.0, 10.0, 100.0, 1000.0, 10_000.0)  # of the squared weights, per clip, on standardised embeddings
-FOLDS = 5  # at most
+FOLDS = 10  # at most
 FEWEST = 3  # clips of a label, and speakers if they are left out: one to score, one to choose by, one to fit to
 THREADS = min(4, os.cpu_count() or 1)  # that decode
 
@@ -137,6 +138,8 @@ def fit_head(
     classifier = EmotionClassifier(base, device=device, backend="torch")
     kinds = tuple(sorted(set(names)))
     shape = replace(classifier.config.model, num_classes=len(kinds))
+    if isinstance(shape, FrameViTConfig):
+        shape = replace(shape, head_hidden=0)
     config = replace(classifier.config, labels=kinds, model=shape, temperature=1.0)
 
     found = _embed(classifier, audios, sampling_rate, errors, progress)
@@ -394,5 +397,6 @@ def _with_head(classifier: EmotionClassifier, config: ClassifierConfig, weight: 
     """Return the network of a classifier with another head."""
     with torch.random.fork_rng(devices=[]):  # initial values are overwritten: the caller's generator must not move
         network = build_network(config.model)
-    network.load_state_dict({**classifier.network.state_dict(), "head.weight": weight, "head.bias": bias})
+    body = {name: tensor for name, tensor in classifier.network.state_dict().items() if not name.startswith(HEAD)}
+    network.load_state_dict({**body, f"{HEAD}weight": weight, f"{HEAD}bias": bias})
     return network

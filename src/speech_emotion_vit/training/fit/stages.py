@@ -5,6 +5,7 @@
 ``match``           `FeatureMatching`                                L1 to the teacher's feature
 ``student``         `Distillation`                                   cross-entropy + alpha L1
 ``frames``          `frames.FrameMatching`                           L1 to a speech encoder's tokens
+``narrow``          `narrow.Narrowing`                               L1 to a wider network's tokens
 ``head``            `head.fit_head`                                  ridge regression, in closed form
 =================== ================================================ ==================================
 
@@ -27,12 +28,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...errors import ConfigError
+from ...errors import ConfigError, quoted
 from ...model.build import Network, build_network
 from ...model.frame_vit import FrameViT
 from ...weights.checkpoint import HEAD, load_network
 from ...weights.resolve import resolve_model
-from ..data.features import Dataset, load_waveforms, read_audio
+from ..data.features import Dataset, default_cache, load_waveforms, read_audio
 from ..data.protocols import Fold, Protocol
 from ..data.rows import Indices, Rows, make_rows, restrict
 from ..recipes import (
@@ -40,14 +41,17 @@ from ..recipes import (
     GradientStage,
     HeadStage,
     MatchStage,
+    NarrowStage,
     Recipe,
     StudentStage,
     TeacherStage,
 )
 from ..score.evaluate import Record, score_rows, validation_record
-from .frames import FrameMatching, warm_start
-from .head import embed_rows, fit_head
+from . import frames
+from .frames import Examples, FrameMatching, warm_start
+from .head import FEWEST_CLIPS, embed_rows, fit_head
 from .loop import Job, fit, load_state, restoring, save_state, seed_of
+from .narrow import Narrowing
 from .teacher import SpeechEncoder, digest_of, read_teacher
 
 if TYPE_CHECKING:
@@ -209,6 +213,7 @@ class Stages:
             MatchStage: self._match,
             StudentStage: self._distil,
             FramesStage: self._frames,
+            NarrowStage: self._narrow,
             HeadStage: self._head,
         }
         folder = str(self._run.folder / "tensorboard")
@@ -244,31 +249,64 @@ class Stages:
     def _frames(self, settings: FramesStage) -> None:
         run, network = self._run, self._student()
         assert isinstance(network, FrameViT)
+        if self._complete(settings.name):
+            return
         folder = run.shared / "state"
-        path = folder / f"{settings.name}.state.safetensors"
-        if path.is_file():
-            groups, progress = load_state(path)
-            if progress.get("done"):
-                with restoring(path):
-                    # The head is not trained, and may be for other labels.
-                    head = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(HEAD)}
-                    network.load_state_dict(groups["kept"] | head)
-                    self.history[settings.name] = list(progress["history"])
-                logger.info("%s: is complete", settings.name)
-                return
-        layers = sorted({layer for _, layer in settings.targets})
         tensors = read_teacher(run.teacher)
         dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
-        encoder = SpeechEncoder(tensors, layers=max(layers), device=self.accelerator.device, dtype=dtype)
-        if settings.warm_start:
-            warm_start(network, tensors, settings.warm_start)
+        encoder = SpeechEncoder(
+            tensors, layers=max(layer for _, layer in frames.TARGETS), device=self.accelerator.device, dtype=dtype
+        )
+        warm_start(network, tensors)
+        examples = self._examples(settings.audio)
+        stage = FrameMatching(network, encoder, examples, run.recipe.frontend, device=self.accelerator.device)
+        self._fit(stage, settings, folder=folder)
+
+    def _narrow(self, settings: NarrowStage) -> None:
+        if self._complete(settings.name):
+            return
+        run, device = self._run, self.accelerator.device
+        if not run.recipe.start:
+            raise ConfigError(f"stage {settings.name} needs a model to take a part of: set start")
+        wide, _ = load_network(resolve_model(run.recipe.start))
+        if not isinstance(wide, FrameViT):
+            raise ConfigError(f"start {quoted(run.recipe.start)} is no FrameViT: name one, such as base")
+        network = self._student()
+        assert isinstance(network, FrameViT)
+        stage = Narrowing(
+            network,
+            wide.to(device),
+            self._examples(settings.audio),
+            run.recipe.frontend,
+            size=settings.batch_size,
+            seed=run.seed,
+            cache=run.cache or default_cache(),
+            device=device,
+        )
+        self._fit(stage, settings, folder=run.shared / "state")
+
+    def _examples(self, audio: tuple[str, ...]) -> Examples:
+        run = self._run
         with self.accelerator.main_process_first():
             rate = run.recipe.frontend.sampling_rate
-            waveforms = load_waveforms(read_audio(settings.audio, run.data_dir), rate, cache=run.cache, title="audio")
-        stage = FrameMatching(
-            network, encoder, waveforms, run.recipe.frontend, settings.targets, device=self.accelerator.device
-        )
-        self._fit(stage, settings, folder=folder)
+            return Examples(load_waveforms(read_audio(audio, run.data_dir), rate, cache=run.cache, title="audio"))
+
+    def _complete(self, name: str) -> bool:
+        """Load what a stage left in an earlier run or fold, where it came to its end."""
+        path = self._run.shared / "state" / f"{name}.state.safetensors"
+        if not path.is_file():
+            return False
+        groups, progress = load_state(path)
+        if not progress.get("done"):
+            return False
+        network = self._student()
+        with restoring(path):
+            # The head has learnt nothing, and may be for other labels.
+            body = {key: tensor for key, tensor in groups["kept"].items() if not key.startswith(HEAD)}
+            network.load_state_dict(network.state_dict() | body)
+            self.history[name] = list(progress["history"])
+        logger.info("%s: is complete", name)
+        return True
 
     def _head(self, settings: HeadStage) -> None:
         run, network = self._run, self._student()
@@ -282,10 +320,22 @@ class Stages:
                 if record["clips"] != len(self.rows["train"].clip_targets):
                     raise ValueError(f"it was fitted to {record['clips']} clips")
         else:
-            # Left out in turn is what the score will be about: speakers, or clips of known speakers.
+            clips = self.rows["train"].utterances
+            # Left out in turn is what the score will be about: corpora, speakers, or clips of known speakers.
             known = run.protocol not in ("speaker", "corpus")
-            left_out = [clip.recording if known else clip.speaker for clip in self.rows["train"].utterances]
-            record = fit_head(network, self.rows["train"], left_out, settings, run.seed, embeddings=self._embeddings())
+            left_out = [clip.recording if known else clip.speaker for clip in clips]
+            strange = run.protocol == "corpus" and len({clip.corpus for clip in clips}) > 1
+            if strange:
+                left_out = [clip.corpus for clip in clips]
+            record = fit_head(
+                network,
+                self.rows["train"],
+                left_out,
+                settings,
+                run.seed,
+                embeddings=self._embeddings(),
+                fewest=2 if strange else FEWEST_CLIPS,
+            )
             if self.accelerator.is_main_process:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 save_state(path, {"head": network.head.state_dict()}, record)
@@ -338,7 +388,7 @@ class Stages:
         if "student" not in self.networks:
             recipe = self._run.recipe
             network = self._initial(recipe.network(self.classes), "student")
-            if recipe.start:
+            if recipe.start and recipe.stage(NarrowStage) is None:
                 start_from(network, recipe.start)
             self.networks["student"] = network
         return self.networks["student"]
@@ -365,9 +415,13 @@ def start_from(network: Network, model: str) -> None:
         ConfigError: it has another shape.
     """
     source, config = load_network(resolve_model(model))
-    if {**config.model.to_dict(), "num_classes": 0} != {**network.config.to_dict(), "num_classes": 0}:
+    if _without_head(config.model) != _without_head(network.config):
         raise ConfigError(
             f"{model}: its network is {config.model}, that of the recipe {network.config}: set start anew"
         )
     tensors = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith(HEAD)}
     network.load_state_dict(network.state_dict() | tensors)
+
+
+def _without_head(config: Any) -> dict[str, Any]:
+    return {name: value for name, value in config.to_dict().items() if name not in ("num_classes", "head_hidden")}
