@@ -78,7 +78,9 @@ def test_values_are_changed_by_name() -> None:
     assert recipe.frontend.mel_scale == "htk"
     without = RECIPES["paper"].with_values({"teacher.stem": "false", "teacher.coordinates": "false"})
     assert without.teacher(6) == dataclasses.replace(ModelConfig.student(6), depth=6)
-    head = RECIPES["base"].with_values({"head.penalties": "[3, 0.3]", "model.taps": "1", "frames.epochs": "2"})
+    head = RECIPES["base"].with_values(
+        {"head.penalties": "[3, 0.3]", "model.head_hidden": "0", "model.taps": "1", "frames.epochs": "2"}
+    )
     assert head.stage(HeadStage).penalties == (3.0, 0.3)
     assert head.network(6).taps == 1  # type: ignore[union-attr]
 

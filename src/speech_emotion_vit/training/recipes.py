@@ -131,6 +131,9 @@ class HeadStage(Stage):
     """Of the squared weights of a linear head, per clip, on standardised embeddings; of several the best is chosen on
     speakers that are left out."""
 
+    dropout: Annotated[float, Meta(ge=0, le=0.95)] = 0.5
+    """Share of the inputs, and of the hidden values, of a head with a hidden layer that are dropped in each step."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.penalties:
@@ -287,32 +290,37 @@ class Recipe:
         values = self.to_dict()
         places = self._places(values)
         for name, text in assignments.items():
-            if name not in places:
-                raise ConfigError(f"recipe {self.name} reads no value {name!r}: it reads {', '.join(places)}")
-            target, key = places[name]
+            target, key = places.get(name, ({}, ""))  # an unknown name is refused below
             try:
                 target[key] = json.loads(text)
             except (ValueError, RecursionError):
                 target[key] = text
-        return self.from_dict(values)
+        changed = self.from_dict(values)
+        known = changed.value_names()  # one value can decide whether another is read
+        if unread := [name for name in assignments if name not in known]:
+            raise ConfigError(f"recipe {self.name} reads no value {unread[0]!r}: it reads {', '.join(known)}")
+        return changed
 
     def value_names(self) -> list[str]:
-        """Return the dotted names of all values."""
-        return list(self._places(self.to_dict()))
+        """Return the dotted names of all values that something reads."""
+        unread: set[str] = set()
+        if isinstance(self.model, FrameViTConfig):
+            unread |= {"versions", "frontend.interpolation"}  # of images of one width
+            unread |= {"head.penalties"} if self.model.head_hidden else {"head.dropout"}
+        else:
+            unread |= {"head.dropout"}
+        if all(isinstance(stage, TeacherStage) for stage in self.stages):
+            unread |= {"start", "model.depth", "model.stem", "model.coordinates"}  # the student's own
+        return [name for name in self._places(self.to_dict()) if name not in unread]
 
     def _places(self, values: dict[str, Any]) -> dict[str, tuple[dict[str, Any], str]]:
-        """Return where in the recipe's `to_dict` every value is that something reads."""
+        """Return where in the recipe's `to_dict` every value is."""
         found = {key: (values, key) for key in ("start", "corpora", "labels", "versions")}
         for part in ("frontend", "model"):
             found |= {f"{part}.{key}": (values[part], key) for key in values[part] if key not in _DECIDED[part]}
         for stage in values["stages"]:
             found |= {f"{stage['stage']}.{key}": (stage, key) for key in stage if key != "stage"}
-        unread: set[str] = set()
-        if isinstance(self.model, FrameViTConfig):
-            unread |= {"versions", "frontend.interpolation"}  # of images of one width
-        if all(isinstance(stage, TeacherStage) for stage in self.stages):
-            unread |= {"start", "model.depth", "model.stem", "model.coordinates"}  # the student's own
-        return {name: place for name, place in found.items() if name not in unread}
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,7 +373,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             name="small",
             frontend=_FRAMES,
             model=FrameViTConfig.small(2),
-            stages=(NarrowStage(), HeadStage()),
+            stages=(NarrowStage(), HeadStage(dropout=0.2)),
             start="base",
             corpora=FREE,
             labels=SIX,

@@ -19,7 +19,7 @@ def test_it_tells_what_no_plane_does() -> None:
     values = signs.repeat_interleave(20, dim=1) + 0.5 * torch.randn(2000, 40, generator=generator)
     targets = (signs[:, 0] == signs[:, 1]).long()
     trained = head(40, 2)
-    train_perceptron(trained, values, targets, torch.ones(2000), None, seed=0)
+    train_perceptron(trained, values, targets, torch.ones(2000), None, 0.5, seed=0)
     with torch.no_grad():
         assert float((trained(values).argmax(dim=1) == targets).float().mean()) > 0.9
 
@@ -32,7 +32,7 @@ def test_a_label_that_was_not_asked_for_is_not_learnt_as_absent() -> None:
     values = 2 * values + 0.3 * torch.randn(values.shape, generator=generator)
     mask = torch.tensor([[True, True, False]] * 600 + [[False, True, True]] * 600)
     trained = head(12, 3)
-    train_perceptron(trained, values, targets, torch.ones(1200), mask, seed=0)
+    train_perceptron(trained, values, targets, torch.ones(1200), mask, 0.5, seed=0)
     with torch.no_grad():
         logits = trained(values)
     assert float((logits.argmax(dim=1) == targets).float().mean()) > 0.95
@@ -43,7 +43,7 @@ def test_weights_say_how_often_a_row_is_seen() -> None:
     values = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([0, 1] * 200)  # nothing to tell: only how often each is seen
     trained = head(8, 2)
-    train_perceptron(trained, values, targets, torch.tensor([9.0, 1.0] * 200), None, seed=0)
+    train_perceptron(trained, values, targets, torch.tensor([9.0, 1.0] * 200), None, 0.5, seed=0)
     with torch.no_grad():
         assert float((trained(values).argmax(dim=1) == 0).float().mean()) > 0.9
 
@@ -53,5 +53,5 @@ def test_the_same_seed_gives_the_same_head() -> None:
     targets = torch.tensor([0, 1] * 50)
     found = [head(8, 2) for _ in range(2)]
     for each in found:
-        train_perceptron(each, values, targets, torch.ones(100), None, seed=3)
+        train_perceptron(each, values, targets, torch.ones(100), None, 0.5, seed=3)
     assert all(torch.equal(a, b) for a, b in zip(*(each.state_dict().values() for each in found), strict=True))

@@ -143,7 +143,9 @@ def test_the_recipe_small_takes_a_part_of_the_model_it_starts_from(
     assert run["learnt_from"]
     for name, asked in (("", "set start"), ("emodb-paper", "no FrameViT")):
         refused = ("--set", 'narrow.audio=["crema-d"]', "--set", f"start={name}")
-        assert asked in fail("train", "--recipe", "small", *data, "--output", tmp_path / f"refused{name}", *TINY, *refused)
+        assert asked in fail(
+            "train", "--recipe", "small", *data, "--output", tmp_path / f"refused{name}", *TINY, *refused
+        )
 
 
 def test_what_no_stage_reads_cannot_be_set(tmp_path: Path) -> None:

@@ -136,7 +136,9 @@ def _fit_perceptron(
 
     def fit(rows: Indices, name: str) -> None:
         known = None if mask is None else mask[rows]
-        train_perceptron(head, plain[rows], targets[rows], weights[rows], known, seed_of(seed, "head", name))
+        train_perceptron(
+            head, plain[rows], targets[rows], weights[rows], known, settings.dropout, seed_of(seed, "head", name)
+        )
 
     answers = np.zeros((len(train), head[2].out_features))
     for fold in range(folds.max() + 1):

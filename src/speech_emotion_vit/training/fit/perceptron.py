@@ -15,15 +15,20 @@ from tqdm import tqdm
 
 from ..data.rows import restrict
 
-MEMBERS = 4  # heads that are averaged
+MEMBER_WIDTH = 128  # hidden values of each of the heads that are averaged
 STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 1500, 64, 1e-3, 0.01
-INPUT_DROPOUT, HIDDEN_DROPOUT = 0.5, 0.5  # shares of values
 MIXUP = 0.4  # both parameters of the beta distribution of the share of a second clip (Zhang et al. 2018)
 SMOOTHING = 0.1  # share of a target that all labels have alike
 
 
 def train_perceptron(
-    head: nn.Sequential, embeddings: Tensor, targets: Tensor, weights: Tensor, mask: Tensor | None, seed: int
+    head: nn.Sequential,
+    embeddings: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    mask: Tensor | None,
+    dropout: float,
+    seed: int,
 ) -> None:
     """Train a head in place.
 
@@ -33,26 +38,27 @@ def train_perceptron(
         targets: the class of each row `[rows]`.
         weights: how often each row is drawn, relative to the others `[rows]`.
         mask: which labels each row can have `[rows, classes]`; None: all.
+        dropout: share of inputs and of hidden values that are dropped in each step.
         seed: of everything random.
     """
     hidden, activation, output = cast("tuple[nn.Linear, nn.GELU, nn.Linear]", tuple(head))
-    classes, width = output.out_features, hidden.out_features // MEMBERS
+    members = max(1, hidden.out_features // MEMBER_WIDTH)
+    members = next(number for number in range(members, 0, -1) if hidden.out_features % number == 0)
+    classes, width = output.out_features, hidden.out_features // members
     smoothed = _smoothed(targets, classes, mask)
     inputs: list[nn.Linear] = []
     outputs: list[nn.Linear] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for number in range(MEMBERS):
+        for number in range(members):
             inputs.append(nn.Linear(hidden.in_features, width))
             outputs.append(nn.Linear(width, classes))
-            member = nn.Sequential(
-                nn.Dropout(INPUT_DROPOUT), inputs[-1], activation, nn.Dropout(HIDDEN_DROPOUT), outputs[-1]
-            )
-            _train(member, embeddings, smoothed, weights, mask, f"head {number + 1}/{MEMBERS}")
+            member = nn.Sequential(nn.Dropout(dropout), inputs[-1], activation, nn.Dropout(dropout), outputs[-1])
+            _train(member, embeddings, smoothed, weights, mask, f"head {number + 1}/{members}")
     with torch.no_grad():
         hidden.weight.copy_(torch.cat([layer.weight for layer in inputs]))
         hidden.bias.copy_(torch.cat([layer.bias for layer in inputs]))
-        output.weight.copy_(torch.cat([layer.weight for layer in outputs], dim=1) / MEMBERS)
+        output.weight.copy_(torch.cat([layer.weight for layer in outputs], dim=1) / members)
         output.bias.copy_(torch.stack([layer.bias for layer in outputs]).mean(dim=0))
 
 
