@@ -65,7 +65,6 @@ def fit_head(
     seed: int,
     *,
     embeddings: Tensor | None = None,
-    fewest: int = FEWEST_CLIPS,
 ) -> Record:
     """Fit the head of `network` in place, all else as it is, and return the record of what was done.
 
@@ -79,7 +78,6 @@ def fit_head(
         settings: how it is fitted.
         seed: of a hidden layer.
         embeddings: of `train` by `network` `[rows, embedding_dim]`; None: they are computed.
-        fewest: names that can be left out in turn; of fewer single clips are.
 
     Raises:
         DatasetError: a class has no training clip, or too few clips are there to leave some out.
@@ -97,7 +95,7 @@ def fit_head(
     spread, centre = plain.std(dim=0, correction=0), (weights[:, None] * plain).mean(dim=0)
     spread[spread < 1e-6] = 1.0  # what never changes tells nothing
     plain = (plain - centre) / spread
-    folds = inner_folds(train, np.asarray(left_out), fewest)
+    folds = inner_folds(train, np.asarray(left_out))
     logger.info(
         "head: %d clips, %d of them left out in turn %d times", len(train.clip_targets), *_left_out(train, folds)
     )
@@ -171,24 +169,13 @@ def calibrated(answers: npt.NDArray[np.float64], train: Rows) -> Record:
     """Return the temperature of answers to clips that were left out, logits `[rows, classes]`, and their scores."""
     mask = train.mask(np.arange(len(train)))
     values = restrict(torch.from_numpy(answers), None if mask is None else mask.cpu()).numpy()
-    temperature = _temperature(values, train)
+    temperature = fit_temperature(values, train.owners, train.clip_targets)
     scores = validation_record(values / temperature, train)
     return {
         "temperature": temperature,
         "left_out_ua": scores["validation_ua"],
         "left_out_nll": scores["validation_nll"],
     }
-
-
-def _temperature(answers: npt.NDArray[np.float64], train: Rows) -> float:
-    """Return the geometric mean of the temperatures of all corpora: the largest must not decide alone."""
-    corpora = np.array([clip.corpus for clip in train.utterances])
-    found = []
-    for corpus in np.unique(corpora):
-        rows = corpora[train.owners] == corpus
-        owners = np.unique(train.owners[rows], return_inverse=True)[1]
-        found.append(fit_temperature(answers[rows], owners, train.clip_targets[corpora == corpus]))
-    return float(np.exp(np.mean(np.log(found))))
 
 
 def balanced_weights(rows: Rows) -> Tensor:
@@ -199,12 +186,12 @@ def balanced_weights(rows: Rows) -> Tensor:
     return torch.from_numpy(weights / weights.mean()).float()
 
 
-def inner_folds(train: Rows, left_out: npt.NDArray[np.str_], fewest: int = FEWEST_CLIPS) -> Indices:
+def inner_folds(train: Rows, left_out: npt.NDArray[np.str_]) -> Indices:
     """Return which rows are left out together, by the names of their clips: numbers `[rows]` from 0."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     names = np.unique(left_out, return_inverse=True)[1]
-    if len(set(names)) < fewest:
+    if len(set(names)) < FEWEST_CLIPS:
         names = np.arange(len(names))  # too few voices to leave one out
     number = min(INNER_FOLDS, len(set(names)), int(np.bincount(train.clip_targets).max()))
     groups = names[train.owners]

@@ -49,7 +49,7 @@ from ..recipes import (
 from ..score.evaluate import Record, score_rows, validation_record
 from . import frames
 from .frames import Examples, FrameMatching, warm_start
-from .head import FEWEST_CLIPS, embed_rows, fit_head
+from .head import embed_rows, fit_head
 from .loop import Job, fit, load_state, restoring, save_state, seed_of
 from .narrow import Narrowing
 from .teacher import SpeechEncoder, digest_of, read_teacher
@@ -320,22 +320,10 @@ class Stages:
                 if record["clips"] != len(self.rows["train"].clip_targets):
                     raise ValueError(f"it was fitted to {record['clips']} clips")
         else:
-            clips = self.rows["train"].utterances
-            # Left out in turn is what the score will be about: corpora, speakers, or clips of known speakers.
+            # Left out in turn is what the score will be about: speakers, or clips of known speakers.
             known = run.protocol not in ("speaker", "corpus")
-            left_out = [clip.recording if known else clip.speaker for clip in clips]
-            strange = run.protocol == "corpus" and len({clip.corpus for clip in clips}) > 1
-            if strange:
-                left_out = [clip.corpus for clip in clips]
-            record = fit_head(
-                network,
-                self.rows["train"],
-                left_out,
-                settings,
-                run.seed,
-                embeddings=self._embeddings(),
-                fewest=2 if strange else FEWEST_CLIPS,
-            )
+            left_out = [clip.recording if known else clip.speaker for clip in self.rows["train"].utterances]
+            record = fit_head(network, self.rows["train"], left_out, settings, run.seed, embeddings=self._embeddings())
             if self.accelerator.is_main_process:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 save_state(path, {"head": network.head.state_dict()}, record)
