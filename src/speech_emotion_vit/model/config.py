@@ -306,7 +306,7 @@ class FrameViTConfig:
     @classmethod
     def small(cls, num_classes: int) -> FrameViTConfig:
         """Return the shape of the model ``small``: 1.5 million parameters."""
-        return cls(num_classes=num_classes, stem=128, dim=192, heads=3, mlp_dim=768, head_hidden=64)
+        return cls(num_classes=num_classes, stem=128, dim=192, heads=3, mlp_dim=768, head_hidden=60)
 
     @property
     def embedding_dim(self) -> int:

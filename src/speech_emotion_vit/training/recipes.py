@@ -381,7 +381,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "research": Recipe(
             name="research",
             frontend=_FRAMES,
-            model=FrameViTConfig.base(2),
+            model=dataclasses.replace(FrameViTConfig.base(2), head_hidden=0),
             stages=(FramesStage(), HeadStage()),
             corpora=LABELLED,
         ),
