@@ -24,6 +24,7 @@ import torch
 from speech_emotion_vit.errors import WeightsError
 from speech_emotion_vit.model.config import WEIGHTS_FILE
 from speech_emotion_vit.training.data.corpora import CORPORA, combine
+from speech_emotion_vit.training.fit.teacher import ORIGIN
 from speech_emotion_vit.training.folder import RESULTS_FILE, RUN_FILE, read_json
 from speech_emotion_vit.training.recipes import RECIPES, Recipe
 from speech_emotion_vit.training.score.provenance import training_record
@@ -135,6 +136,10 @@ def main(folder: Path, name: str, role: str | None = None, backbone: str | None 
     if teacher:
         taught = f"; frames matched to those of {teacher['credit']}"
     licence = "MIT" if learnt.free else "for research only"
+    start = manifest.models.get(run["learnt_from"][0].split("@")[0]) if run["learnt_from"] else None
+    if start and start.teacher and not teacher:  # what it stands on is named with it
+        teacher = ORIGIN
+        taught = f"; a part of {start.name}, matched to it, whose frames are matched to those of {ORIGIN['credit']}"
     entry = WeightEntry(
         name=name,
         file=target.name,
