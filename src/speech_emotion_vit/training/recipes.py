@@ -289,14 +289,20 @@ class Recipe:
         """
         values = self.to_dict()
         places = self._places(values)
+        # Whether a head has a hidden layer decides which of its values are read: that is known when all are replaced.
+        possible = {*self.value_names(), "head.penalties", "head.dropout"}
         for name, text in assignments.items():
-            target, key = places.get(name, ({}, ""))  # an unknown name is refused below
+            if name not in possible & set(places):
+                raise ConfigError(
+                    f"recipe {self.name} reads no value {name!r}: it reads {', '.join(self.value_names())}"
+                )
+            target, key = places[name]
             try:
                 target[key] = json.loads(text)
             except (ValueError, RecursionError):
                 target[key] = text
         changed = self.from_dict(values)
-        known = changed.value_names()  # one value can decide whether another is read
+        known = changed.value_names()
         if unread := [name for name in assignments if name not in known]:
             raise ConfigError(f"recipe {self.name} reads no value {unread[0]!r}: it reads {', '.join(known)}")
         return changed

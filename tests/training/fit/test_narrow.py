@@ -117,10 +117,10 @@ def test_examples_are_made_once_and_are_what_the_wide_network_answers(tmp_path: 
     stage = narrowing(tmp_path)
     batches = stage.batches(4, np.random.default_rng(0))
     assert sorted(np.concatenate(batches).tolist()) == list(range(narrow.PASSES * 8))
-    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")}
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     assert len(files) == narrow.PASSES * 2
     batch = narrowing(tmp_path).batch(batches[0][1:3], 0)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")} == files
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == files
     with torch.no_grad():
         outputs = network(WIDE).forward_features(batch.images).tokens
     torch.testing.assert_close(batch.tokens, torch.stack(outputs[1:], dim=1), atol=0.1, rtol=0.1)  # made in bfloat16

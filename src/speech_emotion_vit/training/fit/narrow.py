@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -127,7 +128,7 @@ class Narrowing(nn.Module):
 
     def _kept(self, number: int) -> WideBatch:
         """Return a batch from the disk, float32; it is made where it is not there."""
-        path = self._folder / f"{number:06d}.pt"
+        path = self._folder / f"{number:06d}.safetensors"
         if not path.is_file():
             rng = np.random.default_rng((self.seed, number))
             order = np.random.default_rng((self.seed, number // self._per_pass)).permutation(len(self._examples.clips))
@@ -139,10 +140,10 @@ class Narrowing(nn.Module):
                 outputs = self._wide[0].forward_features(images.to(self.device)).tokens
             tokens = torch.stack([outputs[block].half().cpu() for block in self._wide[0].config.pooled], dim=1)
             part = path.with_suffix(f".{os.getpid()}.part")
-            torch.save((images.half(), tokens), part)
+            save_file({"images": images.half().contiguous(), "tokens": tokens.contiguous()}, part)
             part.replace(path)
-        images, tokens = torch.load(path, weights_only=True)
-        return WideBatch(images.float(), tokens.float())
+        kept = load_file(path)
+        return WideBatch(kept["images"].float(), kept["tokens"].float())
 
     @torch.no_grad()
     def _begin(self, wide: FrameViT) -> None:
