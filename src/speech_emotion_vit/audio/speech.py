@@ -29,7 +29,7 @@ Flags = npt.NDArray[np.bool_]
 T = TypeVar("T", int, npt.NDArray[np.int64])
 
 WEIGHTS_FILE = Path(__file__).with_name("speech.safetensors")
-WEIGHTS_SHA256 = "9f891ca326ffcafd8ad99147675a046863b8dc29914fc908f9b3b94c6554b4c7"
+WEIGHTS_SHA256 = "d706cd136d80bdde6e8c5e5abb9e4edc16fcabdc18499ff7e7aaad5c46d87165"
 
 RATE = 16_000  # Hz, of what the detector hears
 STEP = 512  # samples per output, 32 ms
@@ -44,10 +44,10 @@ SILENCE = -18.0  # log10 of a Mel power that only digital silence is below
 DILATIONS = (1, 2, 4, 8)  # of the blocks, in outputs: half a second to either side is seen
 CONTEXT = sum(DILATIONS) + 1  # outputs to either side that an output depends on, the stem's included
 
-THRESHOLD = 0.35  # of the probability, to be sure
+THRESHOLD = 0.45  # of the probability, to be sure
 LEAST = 8  # outputs above it, 0.26 s, ...
 NEAR = 16  # ... among those so near to either side, 0.5 s, without which no output counts: a blip is nobody
-THRESHOLD_BESIDE = 0.1  # of the probability, where ...
+THRESHOLD_BESIDE = 0.15  # of the probability, where ...
 BESIDE = 32  # ... within so many outputs, 1 s, somebody speaks for sure
 MARGIN = 2  # outputs to either side of speech that stay with it, 64 ms: more of a noise changes answers
 PAUSE = 32  # outputs, 1 s: a pause of twice that, or of so many at an end, tells how loud the background is
