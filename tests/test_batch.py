@@ -170,7 +170,7 @@ def test_a_long_file_among_short_ones_is_decoded_in_portions(classifier: Emotion
     short, prediction, other = classifier.predict_batch([CLIPS[0], long, CLIPS[1]], batch_size=4)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 35e6  # its 240 windows alone are 61 MB
+    assert peak < 50e6  # its windows alone are 61 MB; to find the speech, up to a minute is kept
     assert prediction.duration == 480
     assert prediction.probabilities == pytest.approx(expected.probabilities, abs=0.1)  # much the same windows
     assert_same(short, classifier.predict(CLIPS[0]))
