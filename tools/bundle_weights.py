@@ -28,7 +28,7 @@ from speech_emotion_vit.training.fit.teacher import ORIGIN
 from speech_emotion_vit.training.folder import RESULTS_FILE, RUN_FILE, read_json
 from speech_emotion_vit.training.recipes import RECIPES, Recipe
 from speech_emotion_vit.training.score.provenance import training_record
-from speech_emotion_vit.weights.checkpoint import HEAD, load_checkpoint, save_checkpoint
+from speech_emotion_vit.weights.checkpoint import load_checkpoint, save_checkpoint, without_head
 from speech_emotion_vit.weights.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -110,7 +110,7 @@ def store(weights: Path, target: Path, backbone: WeightEntry | None) -> None:
     network, config = load_checkpoint(weights)
     below, _ = load_checkpoint(WEIGHTS_FOLDER / backbone.file)
     theirs = below.state_dict()
-    body = {key: tensor for key, tensor in network.state_dict().items() if not key.startswith(HEAD)}
+    body = without_head(network.state_dict())
     if differing := [key for key in body if key not in theirs or not torch.equal(body[key], theirs[key])]:
         sys.exit(f"{weights}: {len(differing)} tensors are not those of {backbone.name}, {differing[0]} say")
     save_checkpoint(target, network, config, backbone=backbone.name)

@@ -41,6 +41,11 @@ _CONFIG_KEY, _BACKBONE_KEY = "config", "backbone"
 _NUMPY_TYPES = ("F16", "F32", "F64")
 
 
+def without_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict's tensors except those of the head."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
+
+
 def save_checkpoint(
     path: str | os.PathLike[str],
     model: Network,

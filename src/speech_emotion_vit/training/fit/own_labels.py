@@ -30,7 +30,7 @@ from ...extras import require
 from ...model.build import build_network
 from ...model.config import ClassifierConfig, FrameViTConfig
 from ...weights.card import CardFacts
-from ...weights.checkpoint import HEAD
+from ...weights.checkpoint import HEAD, without_head
 from ...weights.manifest import Metric
 from ..data.corpora import named
 from ..score.metrics import Indices, fit_temperature, mean_probabilities, negative_log_likelihood, score_clips
@@ -397,6 +397,7 @@ def _with_head(classifier: EmotionClassifier, config: ClassifierConfig, weight: 
     """Return the network of a classifier with another head."""
     with torch.random.fork_rng(devices=[]):  # initial values are overwritten: the caller's generator must not move
         network = build_network(config.model)
-    body = {name: tensor for name, tensor in classifier.network.state_dict().items() if not name.startswith(HEAD)}
-    network.load_state_dict({**body, f"{HEAD}weight": weight, f"{HEAD}bias": bias})
+    network.load_state_dict(
+        {**without_head(classifier.network.state_dict()), f"{HEAD}weight": weight, f"{HEAD}bias": bias}
+    )
     return network

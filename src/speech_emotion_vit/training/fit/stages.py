@@ -31,7 +31,7 @@ from torch.nn import functional
 from ...errors import ConfigError, quoted
 from ...model.build import Network, build_network
 from ...model.frame_vit import FrameViT
-from ...weights.checkpoint import HEAD, load_network
+from ...weights.checkpoint import load_network, without_head
 from ...weights.resolve import resolve_model
 from ..data.features import Dataset, default_cache, load_waveforms, read_audio
 from ..data.protocols import Fold, Protocol
@@ -302,8 +302,7 @@ class Stages:
         network = self._student()
         with restoring(path):
             # The head has learnt nothing, and may be for other labels.
-            body = {key: tensor for key, tensor in groups["kept"].items() if not key.startswith(HEAD)}
-            network.load_state_dict(network.state_dict() | body)
+            network.load_state_dict(network.state_dict() | without_head(groups["kept"]))
             self.history[name] = list(progress["history"])
         logger.info("%s: is complete", name)
         return True
@@ -341,7 +340,7 @@ class Stages:
         everything = make_rows(
             clips, run.data.features, run.data.labels, run.recipe.frontend, device=self.accelerator.device
         )
-        body = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(HEAD)}
+        body = without_head(network.state_dict())
         path = run.shared / "state" / f"embeddings-{digest_of(body)[:16]}-{run.data.features.key}.safetensors"
         if path.is_file():
             groups, _ = load_state(path)
@@ -407,8 +406,7 @@ def start_from(network: Network, model: str) -> None:
         raise ConfigError(
             f"{model}: its network is {config.model}, that of the recipe {network.config}: set start anew"
         )
-    tensors = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith(HEAD)}
-    network.load_state_dict(network.state_dict() | tensors)
+    network.load_state_dict(network.state_dict() | without_head(source.state_dict()))
 
 
 def _without_head(config: Any) -> dict[str, Any]:
