@@ -235,7 +235,7 @@ def ridge_heads(sums: Sequence[RidgeSums], penalties: Sequence[float]) -> Iterat
     cross = xy / total - torch.outer(x / total, y / total)
     identity = torch.eye(len(x), dtype=x.dtype)
     for penalty in penalties:
-        # Values far larger in copies than in clips, which are all alike, would hide the penalty by rounding.
+        # Values of very different scales would hide the penalty by rounding.
         raised = (torch.linalg.cholesky_ex(covariance + penalty * 10.0**more * identity) for more in count())
         factor = next(factor for factor, failed in raised if not failed)
         weight = torch.cholesky_solve(cross, factor).T

@@ -1,7 +1,7 @@
 """A small network as a part of a wide one that is trained: it keeps the channels that tell most of the others.
 
 Of every layer some inputs and outputs are kept, and linear regression on real activations finds the weights with which
-the kept ones best do what all did. Such a network tells seven tenths of the wide one's variance before it has learnt
+the kept ones best do what all did. Such a network tells six tenths of the wide one's variance before it has learnt
 anything. Then it learns the wide one's tokens and embeddings by L1, on examples that are made once and kept on disk.
 """
 
@@ -27,6 +27,7 @@ from ...model.frame_vit import FrameViT
 from ...model.frontend import LogMel
 from ..data.rows import Indices, images_of
 from .frames import Examples
+from .head import RidgeSums, ridge_heads
 from .teacher import digest_of
 
 PASSES = 3  # examples that begin with each clip
@@ -92,9 +93,8 @@ class Narrowing(nn.Module):
         self.tokens = nn.ModuleList(nn.Linear(network.config.dim, dim) for _ in range(blocks))
         self.embedding = nn.Linear(network.config.embedding_dim, wide.config.embedding_dim)
         self.register_buffer("mean", torch.zeros(blocks, 1, dim))
-        self.register_buffer("deviation", torch.ones(blocks, 1, dim))
-        self.register_buffer("embedding_deviation", torch.ones(wide.config.embedding_dim))
-        self._begin(wide)
+        self.register_buffer("deviation", torch.zeros(blocks, 1, dim))
+        self.register_buffer("embedding_deviation", torch.zeros(wide.config.embedding_dim))
 
     mean: Tensor
     deviation: Tensor
@@ -107,6 +107,8 @@ class Narrowing(nn.Module):
 
     def batch(self, rows: Indices, seed: int) -> WideBatch:
         """Return some examples of one batch, and what the wide network makes of them."""
+        if not bool(self.deviation.any()):  # a run that goes on has begun already
+            self._begin()
         whole = self._kept(int(rows[0]) // self.size)
         chosen = torch.from_numpy(rows % self.size)
         return WideBatch(*(each[chosen].to(self.device) for each in whole))
@@ -146,12 +148,12 @@ class Narrowing(nn.Module):
         return WideBatch(kept["images"].float(), kept["tokens"].float())
 
     @torch.no_grad()
-    def _begin(self, wide: FrameViT) -> None:
+    def _begin(self) -> None:
         """Make the network a part of the wide one, and fit what translates between them."""
         count = min(MEASURED, PASSES * self._per_pass)
         batches = [self._kept(number) for number in tqdm(range(count), desc="examples", leave=False, disable=None)]
         batches = [WideBatch(*(each.to(self.device) for each in batch)) for batch in batches]
-        make_narrow(self.network, wide, [batch.images for batch in batches[:CHOSEN]])
+        make_narrow(self.network, self._wide[0], [batch.images for batch in batches[:CHOSEN]])
         wanted = torch.cat([batch.tokens.transpose(1, 2).flatten(0, 1) for batch in batches[:CHOSEN]])
         self.mean.copy_(wanted.mean(dim=0)[:, None])
         self.deviation.copy_(wanted.std(dim=0)[:, None] + DEVIATION_FLOOR)
@@ -278,15 +280,13 @@ def fit_linear(layer: nn.Linear, inputs: Tensor, outputs: Tensor) -> float:
     Returns:
         The share of the outputs' variance that it tells.
     """
-    x, y = inputs.double(), outputs.double()
-    x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
-    x, y = x - x_mean, y - y_mean
-    covariance = x.T @ x
-    covariance.diagonal().add_(RIDGE * covariance.diagonal().mean())
-    weight = torch.linalg.solve(covariance, x.T @ y).T
+    x, y = inputs.double().cpu(), outputs.double().cpu()
+    sums = RidgeSums(x.shape[1], y.shape[1])
+    sums.add(x, y, torch.ones(len(x), dtype=x.dtype))
+    ((_, (weight, bias)),) = ridge_heads([sums], [RIDGE * float(x.var(dim=0, correction=0).mean())])
     layer.weight.copy_(weight)
-    layer.bias.copy_(y_mean - weight @ x_mean)
-    return 1.0 - float((y - x @ weight.T).square().sum() / y.square().sum())
+    layer.bias.copy_(bias)
+    return 1.0 - float((y - x @ weight.T - bias).square().sum() / (y - y.mean(dim=0)).square().sum())
 
 
 def _normed(values: Tensor, channels: Tensor) -> Tensor:
