@@ -13,13 +13,11 @@ from torch import Tensor
 from ...errors import DatasetError
 from ...model.config import FrontendConfig
 from ...model.frontend import LogMel
-from .augment import change_speed, degrade
 from .corpora import Utterance
 from .features import Store
 
 BUCKET_BATCHES = 8  # batches whose rows are sorted by length together: enough to save padding, little enough to mix
 
-SPEED_SHARE, SPEEDS = 0.7, (0.85, 1.18)  # of labelled clips; other speeds might change the emotion
 WIDTH_SAMPLES = 8000  # batches of waveforms are multiples of this, half a second
 
 IMPOSSIBLE = -1e4  # a logit whose exponential is 0, and that gives no NaN in a difference or a product with 0
@@ -78,12 +76,11 @@ class Rows:
     def _lengths(self) -> Indices:
         raise NotImplementedError
 
-    def inputs(self, rows: Indices, seed: int | None = None) -> tuple[Tensor, ...]:
+    def inputs(self, rows: Indices) -> tuple[Tensor, ...]:
         """Return the arguments of a network's `embed` for some rows, on the device.
 
         Args:
             rows: their numbers.
-            seed: of augmentation; None: the rows as they are.
         """
         raise NotImplementedError
 
@@ -143,8 +140,8 @@ class ImageRows(Rows):
         parts = [self._values[rows[i : i + 256]].view(np.uint16) for i in range(0, len(rows), 256)]
         return np.concatenate([np.zeros(0), *((part != 0).any(axis=1).sum(axis=1) for part in parts)]).astype(np.int64)
 
-    def inputs(self, rows: Indices, seed: int | None = None) -> tuple[Tensor, ...]:
-        """Return images `[len(rows), 1, n_mels, columns]`, always without augmentation."""
+    def inputs(self, rows: Indices) -> tuple[Tensor, ...]:
+        """Return images `[len(rows), 1, n_mels, columns]`."""
         if self._resident is not None:
             return (self._resident[torch.from_numpy(rows).to(self.device)].float().unsqueeze(1),)
         return (torch.from_numpy(self._values[self._places[rows, 0]]).float().unsqueeze(1),)
@@ -172,25 +169,14 @@ class WaveformRows(Rows):
     def _lengths(self) -> Indices:
         return self._places[:, 1] - self._places[:, 0]
 
-    def inputs(self, rows: Indices, seed: int | None = None) -> tuple[Tensor, ...]:
+    def inputs(self, rows: Indices) -> tuple[Tensor, ...]:
         """Return images `[len(rows), 1, n_mels, frames]` and how many frames belong to each clip `[len(rows)]`."""
         waveforms = [self._waveform(row) for row in rows]
-        if seed is not None:
-            generators = [np.random.default_rng((seed, int(row))) for row in rows]
-            waveforms = [self._altered(rng, waveform) for rng, waveform in zip(generators, waveforms, strict=True)]
         return images_of(waveforms, self.frontend, self.device)
 
     def _waveform(self, row: int) -> npt.NDArray[np.float32]:
         first, last = self._places[row]
         return np.array(self._values[first:last])
-
-    def _altered(self, rng: np.random.Generator, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        if rng.random() < SPEED_SHARE:
-            waveform = change_speed(waveform, rng.uniform(*SPEEDS))[: self.frontend.config.window_samples]
-        return degrade(waveform, rng, bank=self._another)
-
-    def _another(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        return self._waveform(int(rng.integers(len(self))))
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@
 ``student``         `Distillation`                                   cross-entropy + alpha L1
 ``frames``          `frames.FrameMatching`                           L1 to a speech encoder's tokens
 ``narrow``          `narrow.Narrowing`                               L1 to a wider network's tokens
-``head``            `head.fit_head`                                  ridge regression, in closed form
+``head``            `head.fit_head`                                  ridge regression, or cross-entropy
 =================== ================================================ ==================================
 
 A stage maps a batch to a dict of losses; their sum is minimised by `loop.fit`. A teacher's features are computed before
@@ -48,7 +48,6 @@ from ..recipes import (
 )
 from ..score.evaluate import Record, score_rows, validation_record
 from . import frames
-from .frames import Examples, FrameMatching, warm_start
 from .head import embed_rows, fit_head
 from .loop import Job, fit, load_state, restoring, save_state, seed_of
 from .narrow import Narrowing
@@ -101,7 +100,7 @@ class Supervised(nn.Module):
         """Return what is learnt from some rows."""
         reference = self.reference
         return Batch(
-            inputs=self.rows.inputs(rows, seed),
+            inputs=self.rows.inputs(rows),
             targets=torch.from_numpy(self.rows.targets[rows]).to(self.rows.device),
             mask=self.rows.mask(rows),
             reference=None if reference is None else reference[torch.from_numpy(rows)].to(self.rows.device),
@@ -251,16 +250,15 @@ class Stages:
         assert isinstance(network, FrameViT)
         if self._complete(settings.name):
             return
-        folder = run.shared / "state"
         tensors = read_teacher(run.teacher)
         dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
         encoder = SpeechEncoder(
             tensors, layers=max(layer for _, layer in frames.TARGETS), device=self.accelerator.device, dtype=dtype
         )
-        warm_start(network, tensors)
+        frames.warm_start(network, tensors)
         examples = self._examples(settings.audio)
-        stage = FrameMatching(network, encoder, examples, run.recipe.frontend, device=self.accelerator.device)
-        self._fit(stage, settings, folder=folder)
+        stage = frames.FrameMatching(network, encoder, examples, run.recipe.frontend, device=self.accelerator.device)
+        self._fit(stage, settings, folder=run.shared / "state")
 
     def _narrow(self, settings: NarrowStage) -> None:
         if self._complete(settings.name):
@@ -285,11 +283,13 @@ class Stages:
         )
         self._fit(stage, settings, folder=run.shared / "state")
 
-    def _examples(self, audio: tuple[str, ...]) -> Examples:
+    def _examples(self, audio: tuple[str, ...]) -> frames.Examples:
         run = self._run
         with self.accelerator.main_process_first():
             rate = run.recipe.frontend.sampling_rate
-            return Examples(load_waveforms(read_audio(audio, run.data_dir), rate, cache=run.cache, title="audio"))
+            return frames.Examples(
+                load_waveforms(read_audio(audio, run.data_dir), rate, cache=run.cache, title="audio")
+            )
 
     def _complete(self, name: str) -> bool:
         """Load what a stage left in an earlier run or fold, where it came to its end."""
