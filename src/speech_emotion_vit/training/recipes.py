@@ -86,37 +86,37 @@ class StudentStage(GradientStage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FramesStage(GradientStage):
-    """Frame by frame towards a frozen speech encoder, by L1, on audio that needs no labels."""
+class AudioStage(GradientStage):
+    """A stage that needs audio and no labels."""
+
+    batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 16
+    """Examples per step, over all processes."""
+    schedule: Schedule = "cosine"
+    """As in `GradientStage`."""
+    audio: tuple[str, ...] = ("crema-d", "wakewords", "voices", "synthetic")
+    """Folders of the audio: corpora without their official test speakers, or any folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramesStage(AudioStage):
+    """Frame by frame towards a frozen speech encoder, by L1."""
 
     name = "frames"
     epochs: Annotated[int, Meta(ge=1, le=100_000)] = 3
     """Passes over the clips, each of which is altered anew every time."""
-    batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 16
-    """Clips per step, over all processes."""
     learning_rate: Annotated[float, Meta(ge=1e-9, le=10)] = 3e-4
     """Highest learning rate."""
-    schedule: Schedule = "cosine"
-    """As in `GradientStage`."""
-    audio: tuple[str, ...] = ("crema-d", "wakewords", "voices", "synthetic")
-    """Folders whose clips are heard: corpora without their official test speakers, or any folder of audio."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class NarrowStage(GradientStage):
+class NarrowStage(AudioStage):
     """A narrower student starts as a part of the model that the recipe starts from, and learns its frames by L1."""
 
     name = "narrow"
     epochs: Annotated[int, Meta(ge=1, le=100_000)] = 4
     """Passes over the examples, which are made once."""
-    batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 16
-    """Examples per step, over all processes."""
     learning_rate: Annotated[float, Meta(ge=1e-9, le=10)] = 8e-4
     """Highest learning rate."""
-    schedule: Schedule = "cosine"
-    """As in `GradientStage`."""
-    audio: tuple[str, ...] = ("crema-d", "wakewords", "voices", "synthetic")
-    """As in `FramesStage`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,8 +234,8 @@ class Recipe:
         return dataclasses.replace(self, stages=tuple(stage for stage in self.stages if stage.name in names))
 
     @property
-    def closed_form(self) -> bool:
-        """Whether all that is learnt is solved for, so that nothing needs validation clips: they train, too."""
+    def head_alone(self) -> bool:
+        """Whether only a head is fitted, so that no epoch is chosen by validation clips: they train, too."""
         return not any(isinstance(stage, GradientStage) for stage in self.stages)
 
     @property
@@ -246,7 +246,7 @@ class Recipe:
     @property
     def precision(self) -> Precision:
         """In which precision it trains unless told otherwise: students of frames as they were measured."""
-        return "no" if isinstance(self.model, ModelConfig) or self.closed_form else "bf16"
+        return "no" if isinstance(self.model, ModelConfig) or self.head_alone else "bf16"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values as JSON-ready types."""

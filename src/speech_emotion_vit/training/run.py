@@ -27,7 +27,7 @@ from .data.rows import make_rows
 from .fit.stages import Run, Stages
 from .fit.teacher import ORIGIN, REPOSITORY
 from .folder import SPLIT_FILE, hardware, locked, open_run, read_results, versions, write_csv
-from .recipes import FramesStage, Precision, Recipe
+from .recipes import AudioStage, Precision, Recipe
 from .score.provenance import require_unknown
 from .score.report import pool_folds, pooled_temperature, write_results
 
@@ -160,7 +160,7 @@ def _split(run: Run) -> Split:
         split = replace(split_corpora(utterances, train=recipe.corpora, test=test), fold=run.fold)
     else:
         split = make_split(utterances, protocol=run.protocol, versions=recipe.versions, fold=run.fold, seed=run.seed)
-    all_train = run.fold == "final" or (recipe.closed_form and not any(clip.part for clip in split.validation))
+    all_train = run.fold == "final" or (recipe.head_alone and not any(clip.part for clip in split.validation))
     return without_validation(split) if split.validation and all_train else split
 
 
@@ -254,7 +254,7 @@ def _write_split(run: Run, split: Split) -> None:
         for part, clips in split.parts.items()
         for clip in clips
     ]
-    if stage := run.recipe.stage(FramesStage):
+    if stage := run.recipe.stage(AudioStage):
         rows += [
             ("unlabelled", clip.id, clip.version, "", clip.speaker, "")
             for clip in read_audio(stage.audio, run.data_dir)

@@ -132,7 +132,8 @@ def test_the_recipe_small_takes_a_part_of_the_model_it_starts_from(
     succeed("train", "--recipe", "base", *data, "--teacher", encoder, "--output", base, *TINY, *MATCHING)
     shape = [word for name, value in (("stem", 16), ("dim", 16), ("heads", 1), ("mlp_dim", 32), ("head_hidden", 16))
              for word in ("--set", f"model.{name}={value}")]  # fmt: skip
-    quick = ("--set", 'narrow.audio=["crema-d"]', "--set", "narrow.epochs=1", "--set", f"start={base}")
+    write_clip(strangers / "talk" / "one.wav", "anger", seed=1)
+    quick = ("--set", 'narrow.audio=["crema-d", "talk"]', "--set", "narrow.epochs=1", "--set", f"start={base}")
     result = succeed("train", "--recipe", "small", *data, "--output", small, *TINY, *shape, *quick)
     lines = {(line := json.loads(text))["scores"]: line for text in result.stdout.splitlines()}
     assert lines["student, test savee"]["ua"] > 0.5
@@ -141,6 +142,10 @@ def test_the_recipe_small_takes_a_part_of_the_model_it_starts_from(
     assert body(small)["blocks.1.mlp.hidden.weight"].shape == (32, 16)
     run = json.loads((small / "run.json").read_text())
     assert run["learnt_from"]
+    with open(small / "split.csv", newline="") as file:
+        unlabelled = [row for row in csv.DictReader(file) if row["part"] == "unlabelled"]
+    assert {row["utterance"].split("/")[0] for row in unlabelled} == {"crema-d", "talk"}
+    assert "- talk, without labels" in (small / "README.md").read_text()
     for name, asked in (("", "set start"), ("emodb-paper", "no FrameViT")):
         refused = ("--set", 'narrow.audio=["crema-d"]', "--set", f"start={name}")
         assert asked in fail(

@@ -202,7 +202,7 @@ def _use(run: Mapping[str, Any], results: Mapping[str, Any]) -> str:
 
 def _data(run: Mapping[str, Any], corpus: Corpus) -> str:
     lines = [f"- {corpus.title}: {corpus.source}; licence: {corpus.license}. {corpus.citation}".strip()]
-    for name in run["stages"].get("frames", {}).get("audio", ()):
+    for name in (name for stage in run["stages"].values() for name in stage.get("audio", ())):
         if name in CORPORA and name not in corpus.name.split("+"):
             other = CORPORA[name]
             lines.append(f"- {other.title}, without labels: {other.source}; licence: {other.license}. {other.citation}")
