@@ -10,6 +10,8 @@ import soundfile
 import soxr
 from speech_sounds import RATE, convolve
 
+from speech_emotion_vit.training.data.augment import mu_law, quantise
+
 Floats = npt.NDArray[np.float32]
 Random = np.random.Generator
 
@@ -50,11 +52,9 @@ def distorted(random: Random, sound: Floats) -> Floats:
         limit = peak * random.uniform(0.1, 0.7)
         return np.clip(sound, -limit, limit)
     if kind == 1:
-        code = np.round(np.log1p(255 * np.abs(sound) / peak) / np.log(256) * 127) / 127
-        return np.sign(sound) * np.expm1(code * np.log(256)) / 255 * peak
+        return mu_law(sound, peak)
     if kind == 2:
-        step = peak / 2 ** random.uniform(3, 9)
-        return np.round(sound / step) * step
+        return quantise(sound, peak / 2 ** random.uniform(3, 9))
     return sound + np.float32(random.uniform(-0.5, 0.5) * peak)
 
 

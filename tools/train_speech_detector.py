@@ -46,6 +46,7 @@ from speech_sounds import RATE, convolve, made_up, random_midi
 from torch import Tensor, nn
 
 from speech_emotion_vit.audio import speech
+from speech_emotion_vit.training.data.corpora import CORPORA
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int8]  # 1 speech, 0 none, -1 not to be judged
@@ -83,11 +84,13 @@ HELD_OUT_VOICES = re.compile(
 PACKAGES = {"train": TRAINING_PACKAGES, "choice": CHOICE_PACKAGES, "held out": HELD_OUT_PACKAGES}
 MINUTES = {"train": 13, "choice": 7, "held out": 7}  # of a package at most
 
-# CREMA-D's speakers by audEERING's split 1.1.0: the test speakers are never heard, the validation speakers score.
-TEST = _words("1048 1069 1071 1074 1076 1077 1078 1079 1082 1083 1084 1086 1087 1088 1089 1090 1091")
-DEV = _words("1049 1053 1054 1055 1058 1059 1061 1062 1063 1064 1065 1066 1067 1068 1070 1075 1080 1085")
+_FACTS = CORPORA["crema-d"]
+TEST, DEV = (  # of CREMA-D: the test speakers are never heard, the validation speakers choose the threshold
+    frozenset(name.removeprefix("crema-d/") for name in names)
+    for names in (_FACTS.test_speakers, _FACTS.validation_speakers)
+)
 CHOICE_VOICES = re.compile("_ru_|_it_IT_m_|_sounds_(da|lt|uk)_")  # prompts that choose the threshold
-DEFECTS = ("1076_MTI_SAD_XX",)  # all zeros
+SILENT = "1076_MTI_SAD_XX"  # all zeros; CREMA-D's other defects are labels, which are not read here
 
 SAMPLES = 64_000  # of an example, 4 s
 OUTPUTS = SAMPLES // speech.STEP
@@ -158,7 +161,7 @@ class Detector(nn.Module):
 def recordings(corpora: Path, name: str) -> list[Path]:
     """Return the recordings of a corpus, without those that are known to be broken."""
     files = sorted(file for file in (corpora / name).rglob("*") if file.suffix in SUFFIXES)
-    return [file for file in files if file.stem not in DEFECTS]
+    return [file for file in files if file.stem != SILENT]
 
 
 def speech_files(corpora: Path, part: str) -> list[Path]:
