@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers import speech
 from speech_emotion_vit.model.config import ModelConfig
 from speech_emotion_vit.model.vit import SpectrogramViT
 from speech_emotion_vit.training.data.corpora import Utterance
-from speech_emotion_vit.training.data.features import Store
+from speech_emotion_vit.training.data.features import FULL_SCALE, Store
 from speech_emotion_vit.training.data.rows import ImageRows, Rows
 from speech_emotion_vit.training.fit.loop import Job
 from speech_emotion_vit.training.recipes import GradientStage, TeacherStage
@@ -68,6 +69,14 @@ def made_up_rows(
     store = Store(images.astype(np.float16), {clip.id: (i, i + 1) for i, clip in enumerate(clips)}, {}, "made-up")
     names = [str(label) for label in range(max(labels, default=0) + 1)]
     return ImageRows(clips, store, names, device=torch.device("cpu"), possible=possible)
+
+
+def eight_seconds() -> Store:
+    """Eight clips of a second, of something like speech, 16-bit samples at 16 kHz."""
+    waveform = speech(8.0)
+    samples = np.round(waveform * FULL_SCALE / np.abs(waveform).max()).astype(np.int16)
+    rows = {f"clip{number}": (16_000 * number, 16_000 * (number + 1)) for number in range(8)}
+    return Store(samples, rows, {}, "made-up")
 
 
 def eight_clips(seed: int = 0) -> Rows:

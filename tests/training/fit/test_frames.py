@@ -14,13 +14,12 @@ from torch import Tensor
 from helpers import speech
 from speech_emotion_vit import ConfigError, FrameViT, FrontendConfig, LogMel
 from speech_emotion_vit.model.config import FrameViTConfig
-from speech_emotion_vit.training.data.features import FULL_SCALE, Store
 from speech_emotion_vit.training.fit import frames
 from speech_emotion_vit.training.fit.frames import Examples, FrameMatching, warm_start
 from speech_emotion_vit.training.fit.loop import fit
 from speech_emotion_vit.training.fit.teacher import DEPTH, SpeechEncoder, encoder_shapes
 from speech_emotion_vit.training.recipes import FramesStage
-from tiny_networks import digest, job
+from tiny_networks import digest, eight_seconds, job
 
 SHALLOW = FrameViTConfig(num_classes=2, stem=16, depth=1, mlp_dim=32, taps=3, pooled=(1,))
 SHORT = FramesStage(epochs=4, batch_size=4, learning_rate=3e-3)
@@ -44,14 +43,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def matching(tensors: dict[str, Tensor], seed: int = 0) -> FrameMatching:
-    samples = np.round(speech(8.0) * FULL_SCALE / np.abs(speech(8.0)).max()).astype(np.int16)
-    rows = {f"clip{number}": (16_000 * number, 16_000 * (number + 1)) for number in range(8)}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return FrameMatching(
             FrameViT(SHALLOW),
             SpeechEncoder(tensors, layers=1),
-            Examples(Store(samples, rows, {}, "made-up")),
+            Examples(eight_seconds()),
             FrontendConfig.frames(),
             device=torch.device("cpu"),
         )

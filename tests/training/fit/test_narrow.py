@@ -14,13 +14,12 @@ from torch import Tensor
 from helpers import speech
 from speech_emotion_vit import FrameViT, FrontendConfig, LogMel
 from speech_emotion_vit.model.config import FrameViTConfig
-from speech_emotion_vit.training.data.features import FULL_SCALE, Store
 from speech_emotion_vit.training.fit import frames, narrow
 from speech_emotion_vit.training.fit.frames import Examples
 from speech_emotion_vit.training.fit.loop import fit
 from speech_emotion_vit.training.fit.narrow import Narrowing, make_narrow
 from speech_emotion_vit.training.recipes import NarrowStage
-from tiny_networks import digest, job
+from tiny_networks import digest, eight_seconds, job
 
 WIDE = FrameViTConfig(num_classes=2, stem=24, dim=48, heads=3, depth=2, mlp_dim=64, taps=3, pooled=(1, 2))
 NARROW = dataclasses.replace(WIDE, stem=16, dim=32, heads=2, mlp_dim=32)
@@ -50,13 +49,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def narrowing(cache: Path, seed: int = 0) -> Narrowing:
-    waveform = speech(8.0)
-    samples = np.round(waveform * FULL_SCALE / np.abs(waveform).max()).astype(np.int16)
-    rows = {f"clip{number}": (16_000 * number, 16_000 * (number + 1)) for number in range(8)}
     return Narrowing(
         network(NARROW, seed),
         network(WIDE),
-        Examples(Store(samples, rows, {}, "made-up")),
+        Examples(eight_seconds()),
         FrontendConfig.frames(),
         size=4,
         seed=0,
