@@ -163,18 +163,16 @@ def choose(corpora: Path, folder: Path) -> None:
     clips = drawn(speech_files(corpora, "choice"), 1000, random)
     sounds = recorded(folder, "choice") + [made_up(random, SAMPLES) for _ in range(400)]
 
-    def probabilities(some: Clips, rate: int) -> Clips:
-        whole = [clip - clip.mean() for clip in some]
-        if rate != RATE:
-            whole = [soxr.resample(soxr.resample(clip, RATE, rate), rate, RATE) for clip in whole]
-        return [speech.speech_probability(clip) for clip in whole]
+    def measured(some: Clips, rate: int) -> list[tuple[Floats, Floats]]:
+        return [speech.measure(soxr.resample(clip, RATE, rate), rate) for clip in some]
 
-    found = {rate: (probabilities(clips, rate), probabilities(sounds, rate)) for rate in (RATE, TELEPHONE)}
+    found = {rate: (measured(clips, rate), measured(sounds, rate)) for rate in (RATE, TELEPHONE)}
     best = THRESHOLDS[0]
     for threshold in THRESHOLDS:
         speech.THRESHOLD = threshold
         heard = {
-            rate: [np.mean([speech._decide(p).spoken.any() for p in part]) for part in found[rate]] for rate in found
+            rate: [np.mean([speech.decide(*each).spoken.any() for each in part]) for part in found[rate]]
+            for rate in found
         }
         for rate, (right, wrong) in heard.items():
             print(f"{threshold:.2f} at {rate} Hz: {1 - right:.2%} of voices lost, {wrong:.2%} of sounds answered")

@@ -156,11 +156,16 @@ def find_speech(waveform: Samples, rate: int = RATE) -> Speech:
     if not waveform.any():
         outputs = -(-len(waveform) * RATE // (rate * STEP))
         return Speech(np.zeros(outputs, bool), np.zeros(outputs, bool))
+    return decide(*measure(waveform, rate))
+
+
+def measure(waveform: Samples, rate: int = RATE) -> tuple[Samples, Samples]:
+    """Return what `decide` needs to know of `waveform` `[samples]` at `rate` Hz: probability and power `[outputs]`."""
     waveform = waveform - waveform.mean()  # else an offset is a click where it begins
     if rate != RATE:
         waveform = soxr.resample(waveform, rate, RATE)
     power = np.pad(waveform, (0, -len(waveform) % STEP)).reshape(-1, STEP).var(axis=1)
-    return _decide(speech_probability(waveform), power * (power > LEAST_POWER))
+    return speech_probability(waveform), power * (power > LEAST_POWER)
 
 
 def keep_speech(waveform: Samples, rate: int = RATE) -> tuple[Samples, float]:
@@ -234,7 +239,7 @@ def _place(output: T, rate: int) -> T:
     return output * STEP * rate // RATE
 
 
-def _decide(probability: Samples, power: Samples) -> Speech:
+def decide(probability: Samples, power: Samples) -> Speech:
     """Return what counts as speech, and what stays with it, from probability and power `[outputs]`.
 
     The probability falls slowly at the end of speech. Beside a long pause the background therefore decides where the
