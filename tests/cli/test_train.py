@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -77,6 +78,16 @@ def test_what_training_needs_is_said_before_it_begins(
     if missing == "matplotlib":
         error = fail("evaluate", "--dataset", "savee", "--data-dir", savee, "--output", tmp_path / "run")
         assert "pip install 'speech-emotion-vit[train]'" in error
+
+
+def test_without_the_extra_train_names_it(savee: Path, tmp_path: Path) -> None:
+    command = ["train", "--dataset", "savee", "--data-dir", str(savee), "--output", str(tmp_path / "run")]
+    code = "import sys\nfor name in ('accelerate', 'scipy', 'sklearn'): sys.modules[name] = None\n"
+    code += f"from speech_emotion_vit.cli import main\nmain({command!r})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: accelerate cannot be imported")
+    assert "pip install 'speech-emotion-vit[train]'" in result.stderr
 
 
 @pytest.mark.parametrize(

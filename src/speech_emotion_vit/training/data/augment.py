@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft
 
 from ...audio.reader import Samples
 from ...model.config import FrontendConfig
@@ -77,6 +76,8 @@ def degrade(
         bank: returns other clips, which babble is made of; None: no babble.
         settings: probabilities and levels.
     """
+    from scipy import fft
+
     s = settings
     if not len(waveform) or rng.random() < s.nothing:
         return waveform
@@ -143,6 +144,8 @@ def coloured(samples: int, rng: np.random.Generator, slope: float) -> Samples:
 
     0 is white, 1 pink, 2 brown.
     """
+    from scipy import fft
+
     size = fft.next_fast_len(max(samples, 2), real=True)
     frequency = np.fft.rfftfreq(size)
     frequency[0] = frequency[1]
