@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from .extras import require
 from .files import saved_text
-from .model.config import FORMULA
 from .pictures import draw_probabilities, draw_speakers, save_picture, title
 from .prediction import RankedLabels, Segment
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-_FORMULA = frozenset(FORMULA + "\t\r")  # begins a formula of a spreadsheet; a quote before it makes it a text
+_FORMULA = frozenset("=+-@\t\r")  # begins a formula of a spreadsheet; a quote before it makes it a text
 _TOUCHING = 1e-6  # seconds; rounding between the end of one window and the start of the next
 
 
