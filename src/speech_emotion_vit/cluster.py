@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,7 +222,7 @@ def _connect(ray: Any, address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS") or None
     known = address
     if address in (None, "auto"):
-        folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
         with contextlib.suppress(OSError):  # the cluster that `ray start` has started here last
             known = Path(folder, "ray", "ray_current_cluster").read_text(encoding="utf-8").strip()
     try:
